@@ -254,7 +254,8 @@ def _no_runner_problem(account: str, decision: Decision) -> str:
 
 def _policy_files(alerts: Collection[str]) -> Literal["as loaded", "changed", "broken"]:
     """By the keys of the active alerts."""
-    return "broken" if "policies/broken" in alerts else "changed" if "policies/changed" in alerts else "as loaded"
+    is_broken = any(key.startswith("policies/broken") for key in alerts)
+    return "broken" if is_broken else "changed" if "policies/changed" in alerts else "as loaded"
 
 
 def _not_recorded(runner: RunnerState) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -29,6 +30,9 @@ from killswitch.runner.observers import TickReport
 
 CHECK_EVERY = 10.0
 """Seconds between two looks at the files."""
+BROKEN = "policies/broken/"
+"""How the key of an alert about files that do not compile begins; its end names the mistake."""
+MOST_CULPRITS = 20
 MOST_FILES = 10_000
 MOST_REQUESTS = 4
 """Reloads that are read at once; a further one is refused until one of them has ended."""
@@ -44,6 +48,8 @@ class _Found(Struct, frozen=True):
     stamps: _Stamps
     state: PolicyFilesState
     text: str | None = None
+    culprit: str = ""
+    """Code and file of the first mistake, where they are broken."""
 
 
 class PolicyFiles:
@@ -65,6 +71,8 @@ class PolicyFiles:
         self._threads = DaemonThreadExecutor("policy files", most=1)
         self._look: Future[_Found] | None = None
         self._found: _Found | None = None
+        self._culprits: deque[str] = deque(maxlen=MOST_CULPRITS)
+        """The mistakes of this run, whose alerts another mistake replaces: it does not say that the files compile."""
         self._next = monotonic()
 
     @property
@@ -86,8 +94,10 @@ class PolicyFiles:
             return NO_ALERTS
         over = "the policy files are those that run again"
         if found.state == "broken":
-            over, replaces = "the policy files compile again", ("policies/changed",)
-            return Alerts((Alert("policies/broken", "page", found.text, over=over, replaces=replaces),))
+            over = "the policy files compile again"
+            key = f"{BROKEN}{found.culprit}"
+            replaces = ("policies/changed", *(f"{BROKEN}{each}" for each in self._culprits if each != found.culprit))
+            return Alerts((Alert(key, "page", found.text, over=over, replaces=replaces),))
         return Alerts((Alert("policies/changed", "warning", found.text, over=over),))
 
     def connect(self, propose: Callable[[NextSet], ProposedReload], store: Store) -> None:
@@ -136,6 +146,8 @@ class PolicyFiles:
         if self._look is not None and self._look.done():
             look, self._look = self._look, None
             self._found = look.result()
+            if self._found.state == "broken" and self._found.culprit not in self._culprits:
+                self._culprits.append(self._found.culprit)
         if self._look is None and self._monotonic() >= self._next:
             self._next = self._monotonic() + CHECK_EVERY
             self._look = self._threads.submit(self._compared, self._found)
@@ -154,7 +166,9 @@ class PolicyFiles:
         try:
             found = read_policies(self._paths).policies.digest
         except PolicyProblemsError as error:
-            return _Found(stamps, "broken", self._broken_text(error))
+            first = next(iter(error.diagnostics), None)
+            culprit = "" if first is None else f"{first.code}/{Path(first.file).name}"
+            return _Found(stamps, "broken", self._broken_text(error), culprit)
         return _Found(stamps, "as loaded") if found == self._running else _Found(stamps, "changed", self._text(found))
 
     def _text(self, found: str) -> str:
@@ -167,7 +181,7 @@ class PolicyFiles:
         first = next((f"{it.file}:{it.line}: {it.code} {it.message}" for it in error.diagnostics), "")
         return (
             f"the policy files have changed and do not compile ({counts(error.diagnostics)}; {first}): this run goes "
-            f"on with {self._running[:19]}, and a restart would fail. Correct them, as `ksctl validate {self._files}` "
+            f"on with {self._running[:19]}, and so does a restart. Correct them, as `ksctl validate {self._files}` "
             "shows, or restore them"
         )
 

@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.accounts.next_set import NeedsStartError, NextSet, next_set, set_in_force
+from killswitch.accounts.next_set import CompilingError, NeedsStartError, NextSet, next_set, set_in_force
 from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError
 from killswitch.model.alert import Alerts
 from killswitch.model.applied_set import AppliedSet, folder_digest
@@ -285,7 +285,7 @@ class PolicySource:
             return
         self._held = None
         now = runner.in_force
-        with suppress(PolicyProblemsError, NeedsStartError):  # it runs, so that it compiles
+        with suppress(PolicyProblemsError, NeedsStartError, CompilingError):  # it runs, so that it compiles
             runner.propose(next_set(now.files, now.origin, self._run.running))
         self._proposal = None
         if head is not None:

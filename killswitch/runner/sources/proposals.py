@@ -10,7 +10,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from killswitch.accounts.next_set import NeedsStartError, NextSet, next_set
+from killswitch.accounts.next_set import CompilingError, NeedsStartError, NextSet, next_set
 from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError
 from killswitch.model.applied_set import AppliedSet, PolicyOrigin
 from killswitch.runner.hot_reload import ReloadAnswer
@@ -53,6 +53,8 @@ def next_of_head(
         following = next_set(candidate.files, origin, running)
     except PolicyProblemsError as error:
         return declined(state, step.folder_digest, _mistakes(state, error), now)
+    except CompilingError as error:  # compared again after a while, as its cause is not in the files
+        return declined(state, step.folder_digest, (_problem(state, "KS8245", str(error)),), now)
     except NeedsStartError as error:
         return held(state, step.folder_digest, "start", str(error))
     if not following.loaded.policies.graphs:
@@ -70,7 +72,7 @@ def restored_set(
     origin = replace(earlier.origin, operator=step.hold.author, reason=step.hold.reason, verdict=None, approvals=())
     try:
         return next_set(earlier.files, origin, running)
-    except (PolicyProblemsError, NeedsStartError) as error:
+    except (PolicyProblemsError, NeedsStartError, CompilingError) as error:
         return restore_declined(state, str(error), now)
 
 

@@ -48,15 +48,30 @@ def test_a_file_that_was_edited_while_the_run_started_is_found(policy: Path) -> 
     assert [(each.key, each.severity) for each in files.alerts.found] == [("policies/changed", "warning")]
 
 
-def test_a_deleted_folder_is_no_policy_that_a_restart_could_load(policy: Path) -> None:
-    """A restart would fail, and is the first moment at which anybody noticed."""
+def test_a_deleted_folder_is_a_page(policy: Path) -> None:
+    """Nothing else would tell: the run goes on, and so does a restart, with the last good set."""
     files = watched(policy, loaded_at=time.time() + 60)
     until(lambda: shown(files) == "as loaded", "they are the same")
     policy.unlink()
     until(lambda: shown(files) == "broken", "the loss is found")
     (alert,) = files.alerts.found
-    assert (alert.key, alert.severity) == ("policies/broken", "page")
-    assert "a restart would fail" in alert.text
+    assert (alert.key.startswith("policies/broken/"), alert.severity) == (True, "page")
+    assert "and so does a restart" in alert.text
+
+
+def test_w5_another_mistake_is_another_page_and_no_end_of_the_first(policy: Path) -> None:
+    """W5: the culprit is named; the same one pages once, however often the file is saved."""
+    files, state = watched(policy, loaded_at=0.0), AlertState()
+    pages = []
+    for second, (before, after, seen) in enumerate(
+        [("kind: Policy", "kind: Polcy", "Polcy"), ("kind: Policy", "kind: Plicy", "Plicy"), ("2%", "much", "KS2")]
+    ):
+        policy.write_text(POLICY.replace(before, after), encoding="utf-8")
+        until(lambda seen=seen: shown(files) == "broken" and seen in files.alerts.texts[0], f"{seen} is found")  # type: ignore[misc] # a bound name
+        issued, state = advance(state, files.alerts, second * SECOND)
+        pages.append([each.text for each in issued])
+    assert [len(each) for each in pages] == [1, 0, 1]
+    assert ("KS1206" in pages[0][0], "KS2" in pages[2][0]) == (True, True)
 
 
 def test_an_edit_that_no_longer_compiles_is_not_reported_as_over(policy: Path) -> None:
