@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
+from typing import Final
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
@@ -20,14 +21,14 @@ from msgspec.structs import replace
 
 from killswitch.graph.actions.close import whole_close
 from killswitch.graph.nodes import BreachRule, PolicySet, RankingRule, Stage
-from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
+from killswitch.graph.unwinding import PLAIN, UnwindingRule
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Decision, with_effects
 from killswitch.model.effects import Effect, Orders
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import IN_PROGRESS, Snapshot
+from killswitch.model.snapshot import IN_PROGRESS, Snapshot, WrittenLock
 from killswitch.model.store import DamagedStateError
 from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.lock_breach import BreachAnswer, LockBreach, breach_key
@@ -46,6 +47,7 @@ QUIET = 10 * MINUTE
 """After this time without a breach the pauses start from the first one again."""
 FIRST_PROGRESS = 5 * MINUTE
 """A fight is notified again after this time, and then after three times as long as before."""
+MOST_UNSEEN = 100
 _BY_LOSS = RankingRule("default", "normalised", (("loss", 1.0),), 0)
 
 
@@ -145,29 +147,102 @@ class Answers(Struct, frozen=True):
         return frozenset(key for id_, each in self.made.items() if id_ in working for key in each.positions)
 
 
+class DeclaredAnswer(Struct, frozen=True):
+    """What a stage declares about breaches of its lock. `unwinding`: that of its close; None: market orders.
+
+    `policy` and `stage`: as they are called now.
+    """
+
+    policy: str
+    stage: str
+    level: int
+    on_breach: BreachAnswer
+    limits: BreachRule | None
+    unwinding: str | None
+
+    def joined(self, after: DeclaredAnswer | None) -> DeclaredAnswer:
+        """The stricter of this one, which was declared when the lock was written, and what is declared now (R2)."""
+        if after is None:
+            return self
+        limits = [each.limits for each in (self, after) if each.limits is not None]
+        return replace(
+            after,
+            on_breach=max(self.on_breach, after.on_breach, key=_STRICTNESS.index),
+            limits=None if not limits else BreachRule(
+                ceiling=min(each.ceiling for each in limits),
+                cost_per_hour=max(each.cost_per_hour for each in limits),
+                pause=min(each.pause for each in limits),
+            ),
+        )  # fmt: skip
+
+
+_STRICTNESS: Final[tuple[BreachAnswer, ...]] = ("page", "cancel", "close")
+
+
+class StoredAnswers(Struct, frozen=True, omit_defaults=True):
+    """What the store has: the answers so far, and decision of a lock → what its stage declared when it was written."""
+
+    answers: tuple[Answers, ...] = ()
+    locks: dict[str, DeclaredAnswer] = {}
+
+
 class BreachAnswers:
     """Answers the breaches of the locks of stages, as their `on_breach` declares."""
 
     def __init__(self, policies: PolicySet) -> None:
         self._policies = policies
-        self._stages = _answering(policies)
+        self._declared = _declared(policies)
+        self._fired: dict[str, DeclaredAnswer] = {}
+        """Decision → what its stage declared, of the newest firings, whose locks are not seen yet."""
+        self._locks: dict[str, DeclaredAnswer] = {}
         self._answers: dict[tuple[str, str], Answers] = {}
-        self._stored: tuple[Answers, ...] = ()
+        self._stored = StoredAnswers()
 
     def reload(self, policies: PolicySet, renamed: Mapping[tuple[str, str], tuple[str, str]]) -> None:
-        """Answer by the next set; the locks of stages that are gone, as these have declared.
+        """Answer by the next set; the breaches of locks in force no less than was declared when they were written.
 
         `renamed`: former policy and stage → policy and stage.
         """
-        present = {(graph.policy, stage.name) for graph in policies.graphs for stage in graph.stages}
-        before = {renamed.get(key, key): stage for key, stage in self._stages.items()}
-        gone = {key: stage for key, stage in before.items() if key not in present}
-        self._policies, self._stages = policies, gone | _answering(policies)
+        self._policies, self._declared = policies, _declared(policies)
+        for known in (self._fired, self._locks):
+            for decision, each in known.items():
+                policy, stage = renamed.get((each.policy, each.stage), (each.policy, each.stage))
+                known[decision] = replace(each, policy=policy, stage=stage)
 
-    @property
-    def declared(self) -> dict[tuple[str, str], BreachAnswer]:
-        """Policy and stage → what the stage declares, if that is more than a page."""
-        return {key: stage.on_breach for key, stage in self._stages.items()}
+    def acted(self, decisions: Iterable[Decision]) -> None:
+        """Note what the stages declare that have just fired: another set may be in force when their locks are seen."""
+        for each in decisions:
+            declared = self._declared.get((each.policy, each.stage or ""))
+            if declared is not None and each.lock is not None:
+                self._fired[each.id] = declared
+        for decision in [*self._fired][:-MOST_UNSEEN]:
+            del self._fired[decision]
+
+    def observe(self, locks: Collection[WrittenLock]) -> None:
+        """Note what the stages of new locks declare, and forget the locks that are over."""
+        if not (locks or self._locks):
+            return
+        found = {}
+        for lock in locks:
+            declared = self._locks.get(lock.decision) or self._fired.pop(lock.decision, None)
+            if declared is None:
+                declared = self._declared.get((lock.policy, lock.stage or ""))
+            if declared is not None:
+                found[lock.decision] = declared
+        self._locks = found
+
+    def answer_to(self, lock: WrittenLock) -> DeclaredAnswer | None:
+        """What answers a breach of this lock, if that is more than a page."""
+        noted = self._locks.get(lock.decision)
+        if noted is None:
+            return None
+        found = noted.joined(self._declared.get((noted.policy, noted.stage)))
+        return None if found.on_breach == "page" else found
+
+    def word_for(self, lock: WrittenLock) -> BreachAnswer:
+        """What a breach of this lock is answered with."""
+        found = self.answer_to(lock)
+        return "page" if found is None else found.on_breach
 
     def restore(self, blob: bytes | None) -> None:
         """Restore the answers of an earlier run: pauses and costs go on. DamagedStateError if they are damaged."""
@@ -175,15 +250,18 @@ class BreachAnswers:
             stored = _DECODER.decode(blob) if blob else ()
         except (MsgspecError, ValueError) as error:
             raise DamagedStateError(f"the stored answers to breaches of locks cannot be read ({error})") from error
-        self._answers, self._stored = {(each.decision, each.account): each for each in stored}, stored
+        self._stored = stored if isinstance(stored, StoredAnswers) else StoredAnswers(stored)
+        self._answers = {(each.decision, each.account): each for each in self._stored.answers}
+        self._locks = dict(self._stored.locks)
 
     def changed(self) -> bytes | None:
         """The answers, as JSON; None if they are as at the last call."""
-        answers = tuple(self._answers.values())
-        if answers == self._stored:
+        locks = {decision: each for decision, each in self._locks.items() if each.on_breach != "page"}
+        found = StoredAnswers(tuple(self._answers.values()), locks)
+        if found == self._stored:
             return None
-        self._stored = answers
-        return _ENCODER.encode(answers)
+        self._stored = found
+        return _ENCODER.encode(found)
 
     def plan(
         self, breaches: Iterable[LockBreach], snapshot: Snapshot, facts: SnapshotFacts, owners: Owners
@@ -193,7 +271,7 @@ class BreachAnswers:
         `facts`: those of the snapshot. `owners`: an answer for a strategy takes its own part only.
         """
         now = facts.as_of
-        if not (self._stages and (breaches or self._answers)):
+        if not (breaches or self._answers):
             return [], Alerts()
         self._count_costs(snapshot, now)
         working = {closing.decision for closing in snapshot.closings if closing.status in IN_PROGRESS}
@@ -201,18 +279,18 @@ class BreachAnswers:
         dear: list[Alert] = []
         for key, found in _by_account(breaches).items():
             lock = found[0].under
-            stage = self._stages.get((lock.policy, lock.stage or ""))
-            if stage is None:
+            declared = self.answer_to(lock)
+            if declared is None:
                 continue
             answers = replace(self._answers.get(key, Answers(*key, now, now, FIRST_PAUSE)), seen=now)
-            longest, expense = _longest_pause(stage.breach, answers, found[0], now)
+            longest, expense = _longest_pause(declared.limits, answers, found[0], now)
             dear += [] if expense is None else [expense]
             decision, orders = None, 0
             closing = answers.closing(working)  # a close continues until its target is reached
             left = [each for each in found if each.excess > ZERO and each.key not in closing]
-            is_above = _is_above_ceiling(stage.breach, found)
+            is_above = _is_above_ceiling(declared.limits, found)
             if left and (now >= answers.next or is_above):
-                decision, orders = self._answer(stage, left, snapshot.scheduled, facts, owners)
+                decision, orders = self._answer(declared, left, snapshot.scheduled, facts, owners)
             if decision is not None:
                 decisions.append(decision)
                 owners.plan(decision)
@@ -220,7 +298,7 @@ class BreachAnswers:
                 pauses = Backoff(FIRST_PAUSE, longest)
                 made = {**answers.made, decision.id: Answer(now, ZERO, tuple(each.key for each in left))}
                 answers = replace(answers, next=now + pause, pause=int(pauses.longer(pause)), made=made)
-                if stage.on_breach == "close":
+                if declared.on_breach == "close":
                     currency, strategy = found[0].account.currency, found[0].strategy
                     fight = answers.fight or Fight(lock.policy, lock.scope, currency, now, now, strategy=strategy)
                     keys = [each.key for each in left]
@@ -264,7 +342,12 @@ class BreachAnswers:
                 self._answers[key] = replace(each, next=now, pause=FIRST_PAUSE)
 
     def _answer(
-        self, stage: Stage, found: Sequence[LockBreach], scheduled: bool, facts: SnapshotFacts, owners: Owners
+        self,
+        declared: DeclaredAnswer,
+        found: Sequence[LockBreach],
+        scheduled: bool,
+        facts: SnapshotFacts,
+        owners: Owners,
     ) -> tuple[Decision | None, int]:
         """Cancel the account's entries, and close what others opened if the stage declares that; None: nothing to do.
 
@@ -276,13 +359,13 @@ class BreachAnswers:
         part = None if strategy is None else BookPart("strategy", strategy)
         around = None if part is None else facts
         view = ScopeView(facts.as_of, scheduled, (account,), facts.rules, None, around=around, part=part)
-        opened = {each.key: each.excess for each in found} if stage.on_breach == "close" else {}
+        opened = {each.key: each.excess for each in found} if declared.on_breach == "close" else {}
         targets = [
             SelectedTarget(each, each.candidate.position.contracts - opened[each.candidate.key])
             for each in rank(_BY_LOSS, candidates(view, None))
             if each.candidate.key in opened
         ]
-        rule = self._unwinding_of(stage)
+        rule = self._unwinding(declared.unwinding)
         limited = owners.limited(view, targets)
         unwound = unwind(view, limited.targets, rule)
         orders = Orders(with_owners(unwound.intents, limited.closable))
@@ -293,9 +376,9 @@ class BreachAnswers:
                 self._policies, lock.policy, lock.scope, f"breach/{lock.decision}/{account.account}", facts.as_of
             ),
             kind="breach",
-            stage=stage.name,
-            level=stage.level,
-            previous_level=stage.level,
+            stage=declared.stage,
+            level=declared.level,
+            previous_level=declared.level,
             book=book_change(view, unwound.left),
             reason=joined(
                 f"lock breached: {strategy or 'others'} opened {what} on {account.account}",
@@ -307,20 +390,26 @@ class BreachAnswers:
         decision = with_effects(record, effects)
         return (decision if decision.effects else None), len(unwound.intents)
 
-    def _unwinding_of(self, stage: Stage) -> UnwindingRule:
-        """The unwinding of the stage's own close; without one, market orders."""
-        close = whole_close(stage.actions, ())
-        return PLAIN if close is None else unwinding_named(close.unwinding, self._policies.unwindings)
+    def _unwinding(self, name: str | None) -> UnwindingRule:
+        """The unwinding of this name; market orders without one, and where the next set has it no more."""
+        return next((each for each in self._policies.unwindings if each.name == name), PLAIN)
 
 
-def _answering(policies: PolicySet) -> dict[tuple[str, str], Stage]:
-    """The stages that do more about a breach than page, by policy and name."""
+def _declared(policies: PolicySet) -> dict[tuple[str, str], DeclaredAnswer]:
+    """What all stages declare, by policy and name."""
     return {
-        (graph.policy, stage.name): stage
+        (graph.policy, stage.name): DeclaredAnswer(
+            graph.policy, stage.name, stage.level, stage.on_breach, stage.breach, _unwinding_of(stage)
+        )
         for graph in policies.graphs
         for stage in graph.stages
-        if stage.on_breach != "page"
     }
+
+
+def _unwinding_of(stage: Stage) -> str | None:
+    """The unwinding of the stage's own close; None without a close, or without an unwinding of its own."""
+    close = whole_close(stage.actions, ())
+    return None if close is None else close.unwinding
 
 
 def _without_old(answers: Answers, now: int) -> Answers:
@@ -392,5 +481,6 @@ def _longest_pause(rule: BreachRule | None, answers: Answers, breach: LockBreach
     return rule.pause, Alert(f"breach-cost/{name}", "page", text, group, measure=None)
 
 
-_DECODER = msgjson.Decoder(tuple[Answers, ...])
+_DECODER = msgjson.Decoder(StoredAnswers | tuple[Answers, ...])
+"""Earlier versions stored the answers alone."""
 _ENCODER = msgjson.Encoder(decimal_format="string")

@@ -141,7 +141,7 @@ class Interpreter:
         self._hedging = HedgePlanner(policies, armed)
         self._answers = BreachAnswers(policies)
         self._owners = Owners(policies.strategies)
-        self._breaches = LockBreaches(self._answers.declared)
+        self._breaches = LockBreaches(self._answers.word_for)
         self._realised = RealisedGains()
         self._exposures = BookExposures(policies.graphs, policies.strategies)
         self._now = 0
@@ -204,7 +204,6 @@ class Interpreter:
         self._hedging.reload(policies)
         self._answers.reload(policies, ready.continuation.renamed_stages())
         self._owners.reload(policies.strategies)
-        self._breaches.reload(self._answers.declared)
         self._exposures = BookExposures(policies.graphs, policies.strategies)
 
     def tick(self, snapshot: Snapshot) -> Outcome:
@@ -253,6 +252,7 @@ class Interpreter:
             decisions += commanded.decisions
             issued += commanded.notices
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
+        self._answers.observe(snapshot.locks)
         is_breached = self._breaches.observe(snapshot, self._instruments, facts.ownership)
         is_breached |= self._answers.is_fighting(now)
         if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
@@ -456,6 +456,7 @@ class Interpreter:
                 self._hedging.remember(decision)
                 self._owners.remember(decision)
         self._breaches.acted(decisions)
+        self._answers.acted(decisions)
         alerts = alerts + self._breaches.alerts(self._answers.in_fights(pending.now)) + of_answers + self._alerts()
         return Outcome(decisions, tuple(issued), alerts, self._paged(decisions), pending.refused)
 

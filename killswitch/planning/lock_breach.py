@@ -8,7 +8,7 @@ a strategy that shares its accounts by its own part only (`own_breach`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -140,9 +140,9 @@ class LockBreach(Struct, frozen=True):
 class LockBreaches:
     """The accounts under a written lock, and what others have opened there."""
 
-    def __init__(self, answers: Mapping[tuple[str, str], BreachAnswer] | None = None) -> None:
-        """`answers`: policy and stage → what it declares, if that is more than a page."""
-        self._answers: Mapping[tuple[str, str], BreachAnswer] = answers or {}
+    def __init__(self, answer_to: Callable[[WrittenLock], BreachAnswer] = lambda _: "page") -> None:
+        """`answer_to`: what answers a breach of a lock."""
+        self._answer_to = answer_to
         self._books: dict[tuple[str, str], LockedAccount] = {}
         self._stored = self._books
         self._openings: tuple[OwnOpening, ...] = ()
@@ -150,10 +150,6 @@ class LockBreaches:
         """The breaches of the last snapshot."""
         self._unknown: tuple[str, ...] = ()
         self._growth: tuple[Alert, ...] = ()
-
-    def reload(self, answers: Mapping[tuple[str, str], BreachAnswer]) -> None:
-        """Take what the stages of the next set declare; the books of locked accounts stay."""
-        self._answers = answers
 
     def restore(self, blob: bytes | None, past: Iterable[Decision]) -> None:
         """Restore the books of an earlier run, and what its decisions opened; DamagedStateError if they are damaged."""
@@ -223,8 +219,7 @@ class LockBreaches:
                     growth += _unexplained_growth(book, part, lock, openings) if book.is_blind else ()
                 if book is not None:
                     books[lock.decision, name] = book
-            answer = self._answers.get((lock.policy, lock.stage or ""), "page")
-            of_lock = [replace(each, answer=answer) for each in of_lock]
+            of_lock = [replace(each, answer=self._answer_to(lock)) for each in of_lock]
             found += _with_hedging(of_lock, snapshot, instruments, parts) if of_lock else ()
         self._books, self.found, self._unknown = books, tuple(found), tuple(unknown)
         self._growth = tuple(growth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal
@@ -368,3 +368,48 @@ def test_a_fight_goes_on_after_a_restart() -> None:
     older = BreachAnswers(policy_set(desk("close", WIDE)))
     older.restore(b'[{"decision":"d1","account":"main","seen":1,"next":1,"pause":1000000,"made":{}}]')
     assert not older.is_fighting(now)
+
+
+def reloaded(fight: Fight, policy: Graph) -> None:
+    """Another text of the policy is taken between two ticks."""
+    interpreter = fight.interpreter
+    following = replace(policy_set(policy), digest="sha256:next")
+    interpreter.reload(interpreter.prepare(following, interpreter.states(), lambda *_: ()))
+
+
+def restarted(fight: Fight, policy: Graph) -> None:
+    """The run ends, and the next one begins with another text of the policy."""
+    live = fight.interpreter.live()
+    fight.interpreter = Interpreter(policy_set(policy))
+    fight.interpreter.restore((), lambda *_: (), live=live.get)
+
+
+@pytest.mark.parametrize("follow", [reloaded, restarted])
+def test_r1_the_lock_in_force_is_answered_no_less_after_a_change(follow: Callable[[Fight, Graph], None]) -> None:
+    """R1, R2: what was declared when it was written, or what is declared now, whichever is stricter."""
+    fight = Fight(desk("close"))
+    follow(fight, desk("page"))
+    assert traded(fight.bot_buys(3, "4")) == [("BTC", "sell", Decimal(4), Decimal(0))]
+    fight = Fight(desk("page"))
+    follow(fight, desk("close"))
+    assert traded(fight.bot_buys(3, "4")) == [("BTC", "sell", Decimal(4), Decimal(0))]
+
+
+@pytest.mark.parametrize("follow", [reloaded, restarted])
+def test_r6_the_lock_of_a_renamed_stage_is_answered_under_its_new_name(follow: Callable[[Fight, Graph], None]) -> None:
+    """R6: the lock file still has the name that the stage had when it fired."""
+    fight = Fight(desk("close"))
+    before = desk("close")
+    renamed = replace(before, stages=(replace(before.stages[0], name="everything", formerly="stop"),))
+    follow(fight, renamed)
+    (answer,) = fight.bot_buys(3, "4")
+    assert traded([answer]) == [("BTC", "sell", Decimal(4), Decimal(0))]
+
+
+def test_r2_the_stricter_limits_of_both_texts_hold_for_a_lock_in_force() -> None:
+    """R2: a ceiling of 1% of 10,000 is exceeded by 200, so that a pause of the first answer delays no second one."""
+    fight = Fight(desk("close", replace(LIMITS, ceiling=Decimal("0.01"))))
+    reloaded(fight, desk("close", replace(LIMITS, ceiling=Decimal("0.9"))))
+    assert len(fight.bot_buys(3, "2")) == 1
+    fight.is_flat(3.2, "2")
+    assert len(fight.bot_buys(3.4, "2")) == 1
