@@ -7,8 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
-from killswitch.model.alert import SHADOW_SETS
-from killswitch.model.words import NotificationEvent, Place, Severity
+from killswitch.model.words import SHADOW, NotificationEvent, Place, Severity
 from killswitch.policy.schema.route import RouteMatch, RouteSpec
 
 
@@ -43,7 +42,7 @@ class RouteRule(Struct, frozen=True):
             and (self.least_level is None or (subject.level is not None and subject.level >= self.least_level))
             and (self.severities is None or subject.severity in self.severities)
             and (self.events is None or subject.event in self.events)
-            and (subject.policy != SHADOW_SETS.policy if self.policies is None else subject.policy in self.policies)
+            and (subject.policy != SHADOW if self.policies is None else subject.policy in self.policies)
             and (self.scopes is None or subject.scope in self.scopes)
             and set(self.labels) <= set(subject.labels)
         )

@@ -11,7 +11,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.model.decision import NoticeKind
-from killswitch.model.words import Severity
+from killswitch.model.words import SHADOW, Severity
 
 
 class NoticeGroup(Struct, frozen=True, omit_defaults=True):
@@ -25,7 +25,7 @@ class NoticeGroup(Struct, frozen=True, omit_defaults=True):
 
 RUNNER = NoticeGroup("runner", "runner")
 """The group of everything that is wrong with the program itself."""
-SHADOW_SETS = NoticeGroup("shadow", "shadow")
+SHADOW_SETS = NoticeGroup(SHADOW, SHADOW)
 """The group of what sets in shadow would have done differently: only routes that name it match its notices."""
 
 

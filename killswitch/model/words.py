@@ -25,6 +25,8 @@ ChangeCause = Literal["loss", "flow"]
 """What an unexplained change of equity is by an operator's knowledge. loss: profit or loss. flow: money that came or
 went."""
 Severity = Literal["info", "warning", "page"]
+SHADOW: Final = "shadow"
+"""Policy and scope of notices about what sets in shadow would have done differently."""
 NotificationEvent = Literal["fired", "closed", "residual", "reset", "notice"]
 """fired: a stage fired, or a manual close. closed: every target is reached. residual: the close ended with a residual.
 reset: the scope is back to normal."""

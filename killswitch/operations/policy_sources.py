@@ -59,6 +59,8 @@ class PendingSet(Struct, frozen=True):
     waits_for: WaitFor | None
     text: str | None
     effective_at: datetime | None
+    not_counted: tuple[str, ...] = ()
+    """Why other statements about it do not count."""
 
 
 class SourceStatus(Struct, frozen=True):
@@ -138,6 +140,7 @@ def _pending(state: SourceState, wait: Wait | None, now: datetime) -> PendingSet
         None if wait is None else wait.what,
         None if wait is None else wait.text,
         at,
+        () if head.review is None else head.review.not_counted[:MOST_SHOWN],
     )
 
 
@@ -178,6 +181,7 @@ def _sections(status: SourceStatus, facts: tuple[tuple[str, ...], ...]) -> Itera
         which = pending.commit or pending.generation or pending.folder_digest
         lines = (f"{which}: {pending.verdict or 'not reviewed yet'}", *pending.why)
         yield from section("Proposed", Items(lines))
+        yield from section("Approvals that do not count", Items(pending.not_counted))
     yield from section("Waits for a start", Items(status.needs_start))
     bad = tuple(
         (each.commit or each.folder_digest, each.author, each.reason, instant(from_micros(each.at)))

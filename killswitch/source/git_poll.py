@@ -129,7 +129,7 @@ class _Poll:
         limits = self._request.limits
         graph, trees = CommitGraph(objects, limits), TreeReader(objects, limits)
         head, tag = self._head(objects, found)
-        if head == self.known.last_good:
+        if head == self.known.last_good and self.known.path in (None, self._source.path):
             self.known = replace(self.known, newest_commit_at=_date(graph, head))
             return SourceAnswer(problems=self._revoked())
         steps, ancestors = graph.steps(graph.first_parents(head, floor), floor)

@@ -105,6 +105,8 @@ class VerifiedState(Struct, frozen=True, kw_only=True):
     """Tag → the id of the object that it named first (H3)."""
     newest_commit_at: Instant | None = None
     """The date in the newest commit that was read, for the metric of its age (H6)."""
+    path: str | None = None
+    """The folder of `last_good` that is in force; None: an earlier version of this program has not kept it."""
 
 
 class GitPollRequest(Struct, frozen=True, kw_only=True):
@@ -137,6 +139,7 @@ def advanced(known: VerifiedState, candidate: Candidate, trust_version: int) -> 
     return replace(
         known,
         last_good=candidate.commit,
+        path=candidate.path,
         verified=(),
         in_force=seen or known.in_force,
         trust=known.trust if candidate.trust is None else candidate.trust.decode(),

@@ -99,6 +99,7 @@ def _continued(head: Head, before: Head | None) -> Head:
         reviewed_for=before.reviewed_for,
         problems=before.problems,
         held=before.held,
+        arrival_accepted_by=before.arrival_accepted_by,
     )
 
 
@@ -156,6 +157,17 @@ def reviewed(state: SourceState, folder_digest: str, base: str, review: Review, 
     head = replace(head, review=review, reviewed_for=0, problems=review.problems, held=None)
     head = replace(head, delayed=head.delayed if is_approved(state, head) else 0)
     return _recorded(replace(state, head=head), now)
+
+
+def arrival_accepted(state: SourceState, by: str) -> SourceState:
+    """The state after an operator's reload: what its set would fire waits no longer, where nobody could approve it.
+
+    A protected source waits for its approvers, whoever reloads.
+    """
+    head = state.head
+    if head is None or head.is_protected or head.review is None or not head.review.arrival:
+        return state
+    return replace(state, head=replace(head, arrival_accepted_by=by))
 
 
 def passed(state: SourceState, micros: int) -> SourceState:

@@ -124,11 +124,17 @@ def _unapproved(state: SourceState, _rules: SourceRules, head: Head, review: Rev
 
 
 def _arriving(state: SourceState, _rules: SourceRules, head: Head, review: Review) -> SyncStep | None:
-    """A8: what would fire at the first tick waits for somebody who is not the author."""
+    """A8: what would fire at the first tick waits for somebody who is not the author.
+
+    Nobody can approve what an unprotected source proposes: an operator's reload takes it.
+    """
     if not review.arrival or _counted(state, review.arrival_approvals):
         return None
+    if not head.is_protected and head.arrival_accepted_by is not None:
+        return None
     fires = "; ".join(each.text for each in review.arrival)
-    text = f"it would fire at its first tick ({fires}) and waits for an approver; `ksctl close` closes now"
+    who = "an approver" if head.is_protected else "an operator's `ksctl reload`"
+    text = f"it would fire at its first tick ({fires}) and waits for {who}; `ksctl close` closes now"
     return Wait("review" if head.reviewed_for >= FRESH else "arrival", text)
 
 

@@ -59,6 +59,8 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long it was in shadow; None where nothing has it in shadow."""
     problems: tuple[SourceProblem, ...] = ()
     """Why it is not taken, by its review, by the compiler, or by the runner."""
+    arrival_accepted_by: str | None = None
+    """The operator who has reloaded an unprotected source while the set waited for what it would fire."""
     held: tuple[WaitFor, str] | None = None
     """What the runner holds it for, and in words; it is taken as soon as that is over."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,8 +39,9 @@ def ksctl(*arguments: str, folder: Path | None = None) -> str:
     parts = [f"$ ksctl {' '.join(arguments)}\n", _with_newline(result.stdout)]
     parts += [f"--- stderr\n{_with_newline(err)}" for err in (result.stderr + refused,) if err]
     parts += [f"--- exit {status}\n"] if status else []
-    text = "".join(parts).replace(str(REPOSITORY), HOUSE)
-    return text if folder is None else normalized(text, folder)
+    text = "".join(parts)
+    text = text if folder is None else normalized(text, folder)
+    return re.sub(rf"{re.escape(str(REPOSITORY))}(?![\w.-])", HOUSE, text)  # another folder may begin with its name
 
 
 def _with_newline(text: str) -> str:

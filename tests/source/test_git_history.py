@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from killswitch.source.git_request import GitLimits, VerifiedState, moved_anchor
-from tests.source.signed_repositories import LOOSE, TIGHT, Desk
+from tests.source.signed_repositories import LOOSE, TIGHT, Desk, texts
 
 
 def test_t2_without_an_anchor_and_a_last_good_set_nothing_is_proposed(desk: Desk) -> None:
@@ -30,6 +30,21 @@ def test_t1_the_anchor_itself_is_the_first_set_and_needs_no_signature(desk: Desk
     desk.apply()
     assert desk.proposed() is None
     assert desk.known.newest_commit_at is not None
+
+
+def test_another_folder_of_the_commit_in_force_is_proposed(desk: Desk) -> None:
+    """The configuration names another `path`, and the branch does not move: no commit is new, the files are."""
+    desk.host.commit({"strict/desk.yaml": LOOSE["policies/desk.yaml"]}, "alice")
+    good = desk.apply()
+    assert desk.proposed() is None
+    desk.source = replace(desk.source, path="strict")
+    candidate = desk.poll().answer.candidate
+    assert candidate is not None
+    assert (candidate.commit, candidate.steps, texts(candidate.files)) == (
+        good, (), {"desk.yaml": LOOSE["policies/desk.yaml"]},
+    )  # fmt: skip
+    desk.apply()
+    assert desk.proposed() is None
 
 
 def test_h2_a_ref_that_went_back_is_refused_with_both_ids(desk: Desk) -> None:

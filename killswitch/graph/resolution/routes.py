@@ -10,8 +10,7 @@ from killswitch.graph.freezing import freeze
 from killswitch.graph.problems import FaultyDocuments, Findings
 from killswitch.graph.resolution.references import Documents, diagnostics_of, findings, of_kind
 from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
-from killswitch.model.alert import SHADOW_SETS
-from killswitch.model.words import NotificationEvent, Place, Severity
+from killswitch.model.words import SHADOW, NotificationEvent, Place, Severity
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.policy import PolicyDocument, Stage
@@ -115,7 +114,7 @@ def _check_names(policy: PolicyDocument, among: Sequence[RouteRule], found: Find
 
 def _can_match(rule: RouteRule, subject: MessageAttributes) -> bool:
     """Whether the rule may match; the scopes are not known before the accounts are read."""
-    scope = subject.scope if rule.scopes is None or subject.policy in (RUNNER, SHADOW_SETS.policy) else rule.scopes[0]
+    scope = subject.scope if rule.scopes is None or subject.policy in (RUNNER, SHADOW) else rule.scopes[0]
     return rule.matches(replace(subject, scope=scope))
 
 
@@ -123,7 +122,7 @@ def _possible(policies: Sequence[PolicyDocument]) -> Iterator[MessageAttributes]
     """All possible messages of these policies."""
     for severity in _NOTICE_SEVERITIES:
         yield MessageAttributes("notice", severity, RUNNER, RUNNER)
-        yield MessageAttributes("notice", severity, SHADOW_SETS.policy, SHADOW_SETS.scope)
+        yield MessageAttributes("notice", severity, SHADOW, SHADOW)
         for policy in policies:
             named = tuple({name: None for stage in policy.spec.stages for name in stage.notify})
             labels = tuple(policy.metadata.labels.items())

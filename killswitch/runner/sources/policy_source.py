@@ -122,6 +122,8 @@ class PolicySource:
         self._stored: SourceState | None = None
         self._stored_at = run.monotonic()
         self._asked: list[Callable[[ReloadAnswer], None]] = []
+        self._asked_by: str | None = None
+        """The operator who has brought the next poll forward."""
         self._awaiting: list[Callable[[ReloadAnswer], None]] = []
         """Who is answered as soon as it is known what becomes of the poll under way."""
 
@@ -148,10 +150,12 @@ class PolicySource:
     def request(self, answer: Callable[[ReloadAnswer], None], by: str | None = None, reason: str | None = None) -> None:
         """Bring the next poll forward, and call `answer` from another thread with what became of it.
 
-        `by`, `reason`: who requests it; a poll that is brought forward takes nothing that a later one would not.
+        `by`, `reason`: who requests it. A poll that is brought forward takes nothing that a later one would not, but
+        for what an unprotected source would fire on arrival: for that it waits for an operator.
         """
         with self._lock:
             self._asked.append(answer)
+            self._asked_by = by or self._asked_by
         self._worker.wake()
 
     def ticked(self, report: TickReport) -> None:
@@ -161,7 +165,7 @@ class PolicySource:
         self._snapshot = report.snapshot
         for event in report.snapshot.events:
             if event.kind == "reload":
-                self.request(partial(put_reply, self._run.store, event.id))
+                self.request(partial(put_reply, self._run.store, event.id), event.author, event.reason)
         found = self._run.store.live_under(SOURCE_COMMANDS)
         results = {result.id for result in self._state.results}
         for name, blob in found.items():
@@ -217,6 +221,9 @@ class PolicySource:
         is_paused = hold is not None and hold.kind == "pause"
         with self._lock:
             self._awaiting, self._asked = [*self._awaiting, *self._asked], []
+            by, self._asked_by = self._asked_by, None
+        if by is not None:
+            self._state = sync.arrival_accepted(self._state, by)
         if (self._awaiting or self._run.monotonic() >= self._poll_at) and self._proposal is None and not is_paused:
             self._poll()
         for _ in range(MOST_STEPS):

@@ -12,6 +12,7 @@ from killswitch.source.sync import (
     NOT_POLLED,
     answered,
     applied,
+    arrival_accepted,
     commanded,
     declined,
     passed,
@@ -169,6 +170,19 @@ def test_a8_what_fires_on_arrival_waits_for_one_approver() -> None:
     assert decide(judged(state, arrival=True, arrival_approvals=(ok,)), RULES) == Take(
         digest("two"), "TIGHTENING", (ok,)
     )
+
+
+def test_a8_an_operators_reload_takes_what_nobody_can_approve() -> None:
+    """An unprotected source has no approvers; a protected one waits for them, whoever reloads."""
+    state = judged(proposed(), arrival=True)
+    assert waits_for(arrival_accepted(state, "olga")) == "arrival"
+    head = state.head
+    assert head is not None
+    unprotected = replace(state, head=replace(head, is_protected=False))
+    step = decide(unprotected, RULES)
+    assert isinstance(step, Wait)
+    assert "waits for an operator's `ksctl reload`" in step.text
+    assert isinstance(decide(arrival_accepted(unprotected, "olga"), RULES), Take)
 
 
 def test_r7_a_pending_close_holds_the_reload() -> None:
