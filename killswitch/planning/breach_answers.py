@@ -239,7 +239,7 @@ class BreachAnswers:
         found = noted.joined(self._declared.get((noted.policy, noted.stage)))
         return None if found.on_breach == "page" else found
 
-    def word_for(self, lock: WrittenLock) -> BreachAnswer:
+    def breach_answer(self, lock: WrittenLock) -> BreachAnswer:
         """What a breach of this lock is answered with."""
         found = self.answer_to(lock)
         return "page" if found is None else found.on_breach

@@ -141,7 +141,7 @@ class Interpreter:
         self._hedging = HedgePlanner(policies, armed)
         self._answers = BreachAnswers(policies)
         self._owners = Owners(policies.strategies)
-        self._breaches = LockBreaches(self._answers.word_for)
+        self._breaches = LockBreaches(self._answers.breach_answer)
         self._realised = RealisedGains()
         self._exposures = BookExposures(policies.graphs, policies.strategies)
         self._now = 0
