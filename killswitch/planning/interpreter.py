@@ -46,7 +46,7 @@ from killswitch.planning.operator.pauses import begun, held_back
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.owners import Owners
 from killswitch.planning.realised_gains import RealisedGains
-from killswitch.planning.reload.continuation import SetContinuation
+from killswitch.planning.reload.continuation import SetContinuation, no_rest
 from killswitch.planning.reload_preview import ReloadPreview, reload_preview
 from killswitch.planning.scopes.compiled_policy import ReaderOf, part_of, reader_of, view_of
 from killswitch.planning.scopes.corroboration import PricesOf
@@ -178,14 +178,19 @@ class Interpreter:
         """The set in force."""
         return self._policies
 
-    def prepare(self, after: PolicySet, stored: Iterable[MachineState], rows: RowsSince) -> PreparedReload:
-        """Prepare a reload, on another thread than that of the ticks. `stored`, `rows`: of the store, read there."""
-        return prepared(self._policies, after, self._evaluators, stored, rows, self._reader)
+    def prepare(
+        self, after: PolicySet, stored: Iterable[MachineState], rows: RowsSince, rest: Callable[[], None] = no_rest
+    ) -> PreparedReload:
+        """Prepare a reload, on another thread than that of the ticks. `stored`, `rows`: of the store, read there.
 
-    def preview_reload(self, change: SetContinuation) -> ReloadPreview:
+        `rest`: called between two steps of a few milliseconds, so that a tick need not share the interpreter.
+        """
+        return prepared(self._policies, after, self._evaluators, stored, rows, self._reader, rest)
+
+    def preview_reload(self, change: SetContinuation, rest: Callable[[], None] = no_rest) -> ReloadPreview:
         """What a reload would do now to what is in force, and why it would be refused or has to wait."""
         present, symbols = self._evaluators.present
-        return reload_preview(change, self._evaluators.scope_states(), present, symbols, self._now)
+        return reload_preview(change, self._evaluators.scope_states(), present, symbols, self._now, rest)
 
     def reload_obstacles(self, change: SetContinuation) -> ReloadPreview:
         """The same of what is in force only: why a reload would be refused or has to wait, in the time of a tick."""

@@ -6,13 +6,13 @@ so (R6). It waits where it would drop a close that waits for accounts (R7).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
 from killswitch.engine.state import StoredState, level_in_force, stage_in_force
 from killswitch.model.instant import from_micros
-from killswitch.planning.reload.continuation import PolicyLink, SetContinuation
+from killswitch.planning.reload.continuation import PolicyLink, SetContinuation, no_rest
 from killswitch.planning.reload.migration import dropped_close, is_orphaned, migrated, needs_operator_reset
 from killswitch.planning.scopes.compiled_policy import Identity, compile_policy
 from killswitch.planning.scopes.migrated_states import ScopeState
@@ -61,8 +61,12 @@ def reload_preview(
     present: Sequence[Identity] = (),
     symbols: Collection[str] = (),
     now: int = 0,
+    rest: Callable[[], None] = no_rest,
 ) -> ReloadPreview:
-    """What the reload does. `present`: the accounts of the last snapshot; `symbols`: those that are traded."""
+    """What the reload does. `present`: the accounts of the last snapshot; `symbols`: those that are traded.
+
+    `rest` is called between two scopes.
+    """
     states = tuple(states)
     found: dict[str, list[ReloadEffect]] = {
         "stays": [], "orphans": [], "clocks": [], "windows": [], "held": [], "refused": [*_refused(change, states)],
@@ -70,6 +74,7 @@ def reload_preview(
     keeps: dict[str, tuple[int, int]] = {}
     gone = {graph.policy for graph in change.gone}
     for state in states:
+        rest()
         link = change.links.get(state.policy)
         if link is None:
             if state.policy in gone:  # else it was an orphan before, and stays one or finds its policy again

@@ -8,8 +8,9 @@ one whole state (ADR 0165).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -127,6 +128,8 @@ class SetOfStart(Struct, frozen=True):
 
 
 WITHOUT_FILES = SetOfStart()
+LONGEST_WAIT = 0.25
+"""Seconds that one step of a preparation waits for a tick."""
 
 
 class HotReload:
@@ -162,6 +165,8 @@ class HotReload:
         self._lock = threading.Lock()
         self._waiting: ProposedReload | None = None
         self._threads = DaemonThreadExecutor("reload")
+        self._between_ticks = threading.Event()
+        self._between_ticks.set()
         self._uncommitted: tuple[AppliedSet, Mapping[str, str]] | None = (in_force, renamed or {}) if is_new else None
         self._taken: ProposedReload | None = None
 
@@ -174,6 +179,19 @@ class HotReload:
             before.end("superseded", ["a newer set was proposed"])
         self._threads.submit(self._prepare, proposal)
         return proposal
+
+    @contextmanager
+    def ticking(self) -> Iterator[None]:
+        """A tick: what prepares a set waits for its end, because both would share one interpreter lock."""
+        self._between_ticks.clear()
+        try:
+            yield
+        finally:
+            self._between_ticks.set()
+
+    def _let_tick_pass(self) -> None:
+        """Wait for the end of a tick under way; of one that waits for a venue, not for long."""
+        self._between_ticks.wait(LONGEST_WAIT)
 
     @property
     def lasting(self) -> Alerts:
@@ -210,8 +228,9 @@ class HotReload:
                 self._store.prepare_policy_set(loaded.policies.digest, program_version(), files)
                 keep_runbooks(self._store, loaded.policies.digest, loaded.runbooks)
                 states = self._store.states()
-                proposal.ready = self.interpreter.prepare(loaded.policies, states, self._store.rows)
-                proposal.preview = self.interpreter.preview_reload(proposal.ready.continuation)
+                rest = self._let_tick_pass
+                proposal.ready = self.interpreter.prepare(loaded.policies, states, self._store.rows, rest)
+                proposal.preview = self.interpreter.preview_reload(proposal.ready.continuation, rest)
             proposal.refusals = tuple(refused)
         except Exception as error:  # noqa: BLE001 - whatever a set causes, the one in force runs on
             proposal.refusals = (f"it cannot be prepared: {type(error).__name__}: {error}",)

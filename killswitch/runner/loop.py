@@ -175,11 +175,13 @@ class Runner:
 
     async def tick(self) -> TickReport:
         """One pass: poll every account, decide, commit in one transaction, act."""
-        return await self._pass(scheduled=True)
+        with self.reloads.ticking():
+            return await self._pass(scheduled=True)
 
     async def woken(self) -> TickReport:
         """One pass between two ticks: the accounts that pushed are polled, the others have their last snapshot."""
-        return await self._pass(scheduled=False)
+        with self.reloads.ticking():
+            return await self._pass(scheduled=False)
 
     async def _pass(self, *, scheduled: bool) -> TickReport:
         with self.observers.tracer.span("tick") as span:

@@ -6,7 +6,7 @@ continues as the same one only if it watches the same: signal, arguments and com
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -94,29 +94,41 @@ class SetContinuation(Struct, frozen=True):
         return found
 
 
-def continuation(before: PolicySet, after: PolicySet) -> SetContinuation:
-    """How `after` continues `before`."""
+def no_rest() -> None:
+    """No pause."""
+
+
+def continuation(before: PolicySet, after: PolicySet, rest: Callable[[], None] = no_rest) -> SetContinuation:
+    """How `after` continues `before`. `rest` is called between two policies, for a caller that must not take long."""
     old = {graph.policy: graph for graph in before.graphs}
     new = {graph.policy: graph for graph in after.graphs}
     continued = _continued([(each.policy, each.formerly) for each in before.graphs],
                            [(each.policy, each.formerly) for each in after.graphs])  # fmt: skip
-    links = {former: _linked(old[former], new[name]) for name, former in continued.items()}
+    links = {}
+    for name, former in continued.items():
+        rest()
+        links[former] = _linked(old[former], new[name])
     return SetContinuation(
         before,
         after,
         links,
         gone=tuple(graph for graph in before.graphs if graph.policy not in links),
         added=tuple(graph for graph in after.graphs if graph.policy not in continued),
-        moved_content=_moved_content(before, links),
+        moved_content=_moved_content(before, links, rest),
     )
 
 
-def _moved_content(before: PolicySet, links: Mapping[str, PolicyLink]) -> dict[str, str]:
+def _moved_content(before: PolicySet, links: Mapping[str, PolicyLink], rest: Callable[[], None]) -> dict[str, str]:
     by_content: dict[object, str] = {}
     for graph in before.graphs:
+        rest()
         by_content.setdefault(content(graph), graph.policy)
-    found = ((former, by_content.get(content(link.after))) for former, link in links.items() if not link.is_same)
-    return {former: other for former, other in found if other is not None and other != former}
+    found = {}
+    for former, link in links.items():
+        if not link.is_same:
+            rest()
+            found[former] = by_content.get(content(link.after))
+    return {former: other for former, other in found.items() if other is not None and other != former}
 
 
 _Declared = Sequence[tuple[str, str | None]]

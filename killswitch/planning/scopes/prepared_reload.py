@@ -6,13 +6,13 @@ here changes what an interpreter holds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.store import SAMPLES, HistoryRow, MachineState
-from killswitch.planning.reload.continuation import PolicyLink, SetContinuation, alike, continuation
+from killswitch.planning.reload.continuation import PolicyLink, SetContinuation, alike, continuation, no_rest
 from killswitch.planning.scopes.compiled_policy import (
     CompiledPolicy,
     Identity,
@@ -141,16 +141,22 @@ def prepared(
     stored: Iterable[MachineState],
     rows: RowsSince,
     reader: ReaderOf = reader_of,
+    rest: Callable[[], None] = no_rest,
 ) -> PreparedReload:
     """Prepare to take `after` in place of `before`. `live`: the scopes of the set in force; they are only looked at.
 
-    `stored`: their states in the store. `rows`: reads the store from another thread than that of the ticks.
+    `stored`: their states in the store. `rows`: reads the store from another thread than that of the ticks. `rest` is
+    called between two policies.
     """
-    found = continuation(before, after)
-    compiled = {graph.policy: compile_policy(graph, reader) for graph in after.graphs}
+    found = continuation(before, after, rest)
+    compiled: dict[str, CompiledPolicy] = {}
+    for graph in after.graphs:
+        rest()
+        compiled[graph.policy] = compile_policy(graph, reader)
     states = {(each.policy, each.scope): each for each in stored}
     histories = {}
     for evaluator in tuple(live):
+        rest()
         place, link = (evaluator.policy, evaluator.scope), found.links.get(evaluator.policy)
         state = states.get(place)
         if link is None or state is None or fits(evaluator.compiled, compiled[link.after.policy]):

@@ -297,3 +297,20 @@ def test_a_newer_set_supersedes_one_that_was_not_taken_yet(world: World) -> None
         assert [each.digest for each in runner.store.set_changes(9)] == ["sha256:two"]
 
     run(world, scenario, ScriptedVenue(book("1100")))
+
+
+def test_a_preparation_rests_between_policies_and_a_tick_ends_its_rest(world: World) -> None:
+    """Else it would share the interpreter with the ticks, and double each one while it lasts."""
+
+    async def scenario(runner: Runner) -> None:
+        await ticks(runner, world)
+        many = graphs.policy_set(*(replace(loosened(crash_policy()), policy=f"p{n}") for n in range(50)))
+        rests: list[bool] = []
+        ready = runner.interpreter.prepare(many, runner.store.states(), runner.store.rows, lambda: rests.append(True))
+        assert len(ready.compiled) == 50
+        assert len(rests) >= 50
+        with runner.reloads.ticking():
+            proposal = runner.propose(proposed(loosened(crash_policy())))
+        assert proposal.is_prepared.wait(30.0)
+
+    run(world, scenario, ScriptedVenue(book("1100")))
