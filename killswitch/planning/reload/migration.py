@@ -53,9 +53,10 @@ def numbered(state: StoredState, stages: Sequence[Stage]) -> StoredState:
     partial = state.partial
     if partial is not None and partial.is_orphan and partial.level > state.level and partial.stage in levels:
         return replace(state, level=levels[partial.stage], stage=partial.stage, partial=None, by_hand=True)
-    if partial is not None:
-        partial = replace(partial, level=levels.get(partial.stage, partial.level))
     level = levels.get(state.stage or "", state.level) if state.level else 0
+    if partial is not None:
+        above = level + 1 if partial.level > state.level else 0  # one without a place stays above what it was above
+        partial = replace(partial, level=levels.get(partial.stage, max(partial.level, above)))
     return replace(state, level=level, partial=partial)
 
 

@@ -173,6 +173,13 @@ def test_r7_of_two_stages_that_are_gone_the_higher_stays_the_one_in_force() -> N
     assert (found.partial.stage, found.partial.level, found.level) == ("halve", 2, 1)
 
 
+def test_r7_a_stage_that_is_gone_stays_above_what_it_was_above_whatever_the_numbers_become() -> None:
+    """R3, R7: after a restart onto a text in which only the stage below it is left, with a higher number."""
+    orphan = PartialFiring("halve", 3, FIRED, "d1", is_orphan=True)
+    found = numbered(state(partial=orphan, level=2), (graphs.stage("trim", 7, 0),))
+    assert (found.level, found.partial) == (7, replace(orphan, level=8))
+
+
 @pytest.mark.parametrize("is_orphan", [True, False])
 def test_r7_a_stage_that_comes_back_is_latched_if_it_was(is_orphan: bool) -> None:
     """R7: after a reload and after a restart onto its text; one that had not latched may still close what is left."""
