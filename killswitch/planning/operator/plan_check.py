@@ -16,7 +16,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_for
+from killswitch.graph.unwinding import PLAIN, UnwindingRule, skips_bounds_without_mark, unwinding_for
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.effects import Cancels, Effect, Orders
 from killswitch.model.instant import to_micros
@@ -165,6 +165,8 @@ def _unwindings(decision: Decision, policies: PolicySet) -> Iterable[UnwindingRu
 
 def _differences(decision: Decision, view: ScopeView, rule: UnwindingRule) -> Iterator[str]:
     targets = _targets(decision.intents, view, rule)
+    # whether a mark was fresh is no part of the basis
+    may_skip = decision.kind == "manual" and skips_bounds_without_mark(rule)
     again = _by_place(unwind(view, targets, rule, keeps=decision.kind == "manual").intents)
     for place, orders in _by_place(decision.intents).items():
         expected = again.get(place, [])
@@ -172,7 +174,7 @@ def _differences(decision: Decision, view: ScopeView, rule: UnwindingRule) -> It
             yield f"its basis gives {count_of(len(expected), 'order')} for {_where(place)}, and it has {len(orders)}"
         for number, (order, other) in enumerate(zip(orders, expected, strict=False), start=1):
             for name, value in order.items():
-                if value != other[name]:
+                if value != other[name] and not (name == "at_market" and may_skip):
                     yield (
                         f"{name} of its order {number} for {_where(place)} is {_text(value)}, and its basis gives "
                         f"{_text(other[name])}"
