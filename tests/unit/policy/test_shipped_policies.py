@@ -21,10 +21,12 @@ BREAKERS = ("breakers-six", "capital-breaker")
 """Sets of circuit breakers, which have no stages of their own."""
 SETS = (
     "circuit-breaker", "freqtrade-protections", "futures-component-risk", "futures-concentrated", "futures-degross",
-    "futures-directional", "futures-drawdown", "slow-bleed", "slow-bleed-published",
-    "spot-drawdown", "venue-trouble",
+    "futures-directional", "futures-drawdown", "one-exchange-directional", "one-exchange-hedged", "several-exchanges",
+    "slow-bleed", "slow-bleed-published", "spot-drawdown", "venue-trouble",
 )  # fmt: skip
-OF_SEVERAL = ("freqtrade-protections", "slow-bleed", "slow-bleed-published")
+OF_SEVERAL = (
+    "freqtrade-protections", "one-exchange-hedged", "several-exchanges", "slow-bleed", "slow-bleed-published",
+)  # fmt: skip
 """Sets of several policies, which have tests of their own."""
 OF_ONE = tuple(name for name in SETS if name not in OF_SEVERAL)
 
@@ -49,9 +51,9 @@ def threshold(policy: PolicySpec, name: str) -> tuple[str, int | None, Decimal, 
 
 
 def closes(stage: Stage) -> Close:
-    """The one close of a stage."""
+    """What the one close of a stage takes, whatever carries it out."""
     (close,) = [action.close for action in stage.actions if action.close is not None]
-    return close
+    return close.model_copy(update={"unwinding": None})
 
 
 def reset_of(stage: Stage) -> tuple[str, int] | str:
