@@ -21,6 +21,8 @@ MEANT = {
     "futures-concentrated": "concentrated",
     "futures-component-risk": "concentrated",
     "futures-drawdown": "split",
+    "one-exchange-hedged": "hedged",
+    "one-exchange-directional": "directional",
 }
 """The kind of book that a policy's documentation says it is for."""
 PAIR = 2
