@@ -9,10 +9,12 @@ import pytest
 
 from killswitch.graph.compile import compile_policies
 from killswitch.policy.loader import load
+from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.actions import Close
 from killswitch.policy.schema.policy import AutoReset, PolicyDocument, PolicySpec, Stage
 from killswitch.policy.schema.route import RouteDocument, RouteMatch
 from killswitch.policy.schema.trigger import ThresholdTrigger
+from killswitch.policy.schema.unwinding import UnwindingDocument
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
@@ -90,6 +92,39 @@ def test_every_shipped_folder_has_a_route_to_the_log_that_is_named_after_it(repo
 def test_every_shipped_folder_has_a_readme(repository: Path, name: str) -> None:
     """A README in the policy's folder, under the policy's name."""
     assert (repository / "policies" / name / "README.md").read_text().startswith(f"# {name}\n")
+
+
+@pytest.mark.parametrize("name", (*SETS, *BREAKERS))
+def test_every_shipped_readme_begins_with_the_book_that_it_is_for_and_what_it_costs(
+    repository: Path, name: str
+) -> None:
+    """In its first paragraph; that of `futures-drawdown` is what was measured, and this its second."""
+    paragraphs = (repository / "policies" / name / "README.md").read_text(encoding="utf-8").split("\n\n")
+    about = paragraphs[2 if name == "futures-drawdown" else 1]
+    assert about.startswith("**For** ") and "**Costs**" in about
+
+
+@pytest.mark.parametrize("name", (*SETS, *BREAKERS))
+def test_every_shipped_folder_is_whole(repository: Path, name: str) -> None:
+    """Accounts at the paper venue that observe, a route, scenarios, and an unwinding that every close names.
+
+    All are named after the folder, so that all folders are one set as well, and a copy needs no file of another.
+    """
+    folder = repository / "policies" / name
+    models = [each.model for each in load([folder]).documents]
+    kinds = {each.kind for each in load([folder]).documents}
+    written = (folder / "policy.yaml").read_text(encoding="utf-8")
+    closes_something = "close: {" in written
+    assert kinds >= {"Policy", "Account", "NotificationRoute", "Scenario"}
+    assert ("Unwinding" in kinds) == closes_something
+    assert written.count("close: {") == written.count(f"unwinding: {name}}}")
+    accounts = [each for each in models if isinstance(each, AccountDocument)]
+    assert {(each.spec.adapter, each.spec.execution) for each in accounts} == {("paper", "observe")}
+    assert all(each.metadata.name.startswith(name) for each in accounts)
+    for unwinding in [each for each in models if isinstance(each, UnwindingDocument)]:
+        orders = [step.order for step in unwinding.spec.ladder]
+        assert (unwinding.metadata.name, orders) == (name, ["limit_ioc", "market", "limit"])
+        assert unwinding.spec.slippage[-1].symbols is None  # every symbol is bounded
 
 
 def test_futures_drawdown_watches_two_windows_at_three_levels(repository: Path) -> None:

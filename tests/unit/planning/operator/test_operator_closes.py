@@ -105,9 +105,7 @@ def test_a_position_without_a_fresh_mark_goes_at_market_at_once(
 ) -> None:
     """A mark counts for a minute; one that is missing, of an unknown time, zero or no number never does."""
     observed = None if seconds is None else after(seconds=60 - seconds)
-    held = tuple(
-        replace(each, mark_price=None if mark is None else Decimal(mark)) for each in book().positions or ()
-    )
+    held = tuple(replace(each, mark_price=None if mark is None else Decimal(mark)) for each in book().positions or ())
     seen = replace(book(observed_at=observed), positions=held)
     for cause in ("operator", "system-failure", "market"):
         decision = only(outcome_of(at(1, seen, events=(close(cause=cause),))))
