@@ -63,12 +63,15 @@ def init(
     checked before it is written, as `ksctl validate` does, and the output lists the first commands. FOLDER must be new
     or empty; no file is ever overwritten.
     """
-    from killswitch.operations.first_set import FirstSet, files_of
+    from killswitch.operations.first_set import BOOKS, FirstSet, files_of
 
     folder, venues, set_at = _answers(folder, venues, book, shipped)
+    if not names and stdin_is_terminal():
+        own = click.prompt("Names of the accounts", default=" ".join(_own_names(venues)), err=True)
+        names = tuple(WORD.convert(each, None, context) for each in own.split())
     chosen = FirstSet(set_at, _accounts(set_at, venues, names, market, currency))
-    if shipped is None and book == "several" and len(chosen.accounts) == 1:
-        raise click.UsageError("--book several needs --venue at least twice, once for each account.")
+    if set_at.name == BOOKS["several"][0] and len(chosen.accounts) == 1:
+        raise click.UsageError(f"{set_at.name} needs two accounts or more: give --venue for each of them.")
     files = files_of(chosen, folder)
     problems = _problems(files)
     if problems:  # a warning too: the printed commands must work
@@ -128,7 +131,7 @@ def _accounts(
     if names and len(names) != len(venues):
         raise click.UsageError(f"--account is given {len(names)} times and --venue {len(venues)} times: one for each.")
     watched = markets_of(set_at)
-    own = names or (("main",) if len(venues) == 1 else _distinct(venues))
+    own = names or _own_names(venues)
     if twice := [name for name, count in Counter(own).items() if count > 1]:
         raise click.UsageError(f"--account {twice[0]} is given twice: each account needs a name of its own.")
     labels = _distinct(venues)
@@ -174,6 +177,11 @@ def _common(
             + (f"give --market {both[0]}" if both else "choose another --book, --set or --venue")
         )
     return found
+
+
+def _own_names(venues: Sequence[str]) -> tuple[str, ...]:
+    """The names of accounts that are given none."""
+    return ("main",) if len(venues) == 1 else _distinct(venues)
 
 
 def _distinct(venues: Sequence[str]) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def test_a_set_that_is_not_valid_is_reported_and_not_written(tmp_path: Path) -> 
         (("desk", "--venue", "paper", "--set", "../futures-degross"), "--set is one of"),
         (("desk", "--venue", "paper", "--set", "futures-degros"), "Did you mean futures-degross?"),
         (("desk", "--venue", "paper", "--set", "futures-degross", "--book", "spot"), "either --book or --set"),
-        (("desk", "--venue", "paper", "--book", "several"), "--venue at least twice"),
+        (("desk", "--venue", "paper", "--book", "several"), "needs two accounts or more"),
         (("desk", "--venue", "paper", "--account", "a", "--account", "b", "--book", "spot"), "one for each"),
         (
             ("desk", "--venue", "okx", "--venue", "bybit", "--account", "a", "--account", "a", "--book", "several"),
@@ -181,10 +181,10 @@ def test_a_terminal_is_asked_what_is_not_given(tmp_path: Path, monkeypatch: pyte
     """Folder, venues and the kind of book, each with a default; what is given is not asked."""
     monkeypatch.setattr("killswitch.cli.policy.init.stdin_is_terminal", lambda: True)
     monkeypatch.chdir(tmp_path)
-    done = init(terminal="\n\ndirectional\n")
+    done = init(terminal="\n\ndirectional\nhedge\n")
     assert done.exit_code == 0, done.output
     assert "hedges whose legs are at several exchanges" in done.output
-    assert (tmp_path / "my-policies" / "policy.yaml").exists()
-    assert init("other", "--book", "spot", terminal="kraken\n").exit_code == 0
+    assert [each.metadata.name for each in accounts_of(tmp_path / "my-policies")] == ["hedge"]
+    assert init("other", "--book", "spot", terminal="kraken\n\n").exit_code == 0
     (account,) = accounts_of(tmp_path / "other")
-    assert (account.spec.exchange, account.spec.market) == ("kraken", "spot")
+    assert (account.metadata.name, account.spec.exchange, account.spec.market) == ("main", "kraken", "spot")
