@@ -127,6 +127,26 @@ def test_a_plan_of_a_position_without_a_fresh_mark_applies_as_it_was_shown() -> 
     assert "at_market of its order 1 for BTC long on main is True" in refusal(applied(forged, book(after(minutes=1))))
 
 
+@pytest.mark.parametrize(
+    ("cause", "unwinding"), [("operator", None), ("system-failure", Unwinding("system-failure", is_sliced=False))]
+)
+def test_a_plan_of_an_earlier_version_without_a_bound_is_applied_as_it_was_reviewed(
+    cause: Cause, unwinding: Unwinding | None
+) -> None:
+    """Its dry run said `at market`; no other reason may drop its bound."""
+    plan = plan_of(book(after()), cause=cause)
+    (planned,) = plan.decisions
+    orders = tuple(replace(each, band=None, at_market=False) for each in planned.intents)
+
+    def earlier(**fields: Any) -> SavedPlan:
+        decision = replace(planned, intents=orders, unwinding=unwinding, **fields)
+        return make_plan(plan.as_of, plan.policy_set, None, (decision,), plan.basis)
+
+    (decision,) = applied(earlier(), book(after(minutes=1))).decisions
+    assert (decision.intents, decision.unwinding) == (orders, unwinding)
+    assert "is not one of the policy set" in refusal(applied(earlier(cause="market"), book(after(minutes=1))))
+
+
 def test_a_plan_applies_although_marks_have_moved() -> None:
     """A plan is about contracts; its price bounds are taken from the mark at the time of sending."""
     moved = tuple(replace(each, mark_price=Decimal(20)) for each in held(BTC="3", ETH="2"))
