@@ -165,14 +165,10 @@ def planned(folder: Path) -> Site:
 
 
 def _planning(folder: Path) -> Site:
-    """Save the plan of an operator close at the tenth second, as `ksctl close --dry-run --out` does.
-
-    The recorded one was saved when such a close had no price bound (ADR 0178): it is applied as it is.
-    """
+    """Save the plan of an operator close at the tenth second, as `ksctl close --dry-run --out` does."""
     site = _desk(folder, "stop")
     site.run(10)
-    saved = PLAN.read_bytes() if PLAN.exists() else encode_plan(site.plan_of_closing("account/main"))
-    (site.folder / PLAN.name).write_bytes(saved)
+    (site.folder / PLAN.name).write_bytes(encode_plan(site.plan_of_closing("account/main")))
     return site
 
 
