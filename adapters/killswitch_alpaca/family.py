@@ -20,7 +20,7 @@ class AlpacaFamily:
     def listings(self) -> Sequence[VenueListing]:
         from killswitch.model.venue import VenueListing
         from killswitch_alpaca.inspection import CAPABILITIES, traits_for
-        from killswitch_alpaca.settings import MARKETS, REQUESTS_PER_MINUTE
+        from killswitch_alpaca.settings import CREDENTIALS, MARKETS, REQUESTS_PER_MINUTE
 
         return (
             VenueListing(
@@ -29,6 +29,7 @@ class AlpacaFamily:
                 markets=MARKETS,
                 capabilities=CAPABILITIES,
                 traits=traits_for(REQUESTS_PER_MINUTE),
+                credentials=CREDENTIALS,
                 tried="a local server that speaks Alpaca's wire format",
             ),
         )

@@ -67,8 +67,9 @@ def _listing(exchange: str) -> VenueListing:
     dialect = dialect_of(exchange)
     spec = AccountSpec("", "ccxt", dialect.markets[0], "USDT", None, {}, {}, exchange=exchange)
     return VenueListing(
-        "ccxt", exchange, dialect.markets, dialect.capabilities, dialect.traits_for(spec), dialect.tried
-    )
+        "ccxt", exchange, dialect.markets, dialect.capabilities, dialect.traits_for(spec), dialect.tried,
+        tuple(dialect.credentials),
+    )  # fmt: skip
 
 
 family = CcxtFamily()

@@ -24,6 +24,7 @@ EXIT_NOT_STARTED = 69
 
 # verb → (module under killswitch.cli that holds a click command of that name, one-line help)
 VERBS: dict[str, tuple[str, str]] = {
+    "init": ("policy.init", "Write a first folder of policies for a book, with its accounts."),
     "validate": ("policy.verbs", "Check policies: every mistake in one pass."),
     "fmt": ("policy.fmt", "Lay out policy files uniformly, without changing what they mean."),
     "lint": ("policy.lint", "Find what is valid in policies and probably not meant."),

@@ -134,7 +134,7 @@ OF_CAUSE: Final[Mapping[Cause, UnwindingRule]] = {
     each.reasons[0]: each
     for each in (
         UnwindingRule("market", ("market",), slippage=_bounded("0.03"), ladder=_SHORT),
-        UnwindingRule("system-failure", ("system-failure",)),
+        UnwindingRule("system-failure", ("system-failure",), slippage=_bounded("0.05"), ladder=_SHORT),
         UnwindingRule("exchange-breach", ("exchange-breach",)),
         UnwindingRule("regulatory", ("regulatory",), slippage=_bounded("0.01"), ladder=_LONG),
         # the failing coin may be a stable coin, so none is kept
@@ -143,10 +143,19 @@ OF_CAUSE: Final[Mapping[Cause, UnwindingRule]] = {
             spot=SpotRule(DEFAULT_SPOT.via, ()),
         ),
         UnwindingRule("drill", ("drill",), 60, slippage=_bounded("0.005"), ladder=_LONG),
-        UnwindingRule("operator", ("operator",)),
+        UnwindingRule("operator", ("operator",), slippage=_bounded("0.02"), ladder=_SHORT),
     )
 }  # fmt: skip
 """Built-in unwindings of manual closes, by reason and named after it, if no document claims the reason."""
+
+
+def skips_bounds_without_mark(rule: UnwindingRule) -> bool:
+    """Whether a close by hand with this rule goes at market at once for positions without a fresh mark.
+
+    That is so for built-in rules with a single bounded try. A document, and a reason that trades price for time, keep
+    their ladder, whose steps are then limited by the order book.
+    """
+    return any(rule is each and each.ladder == _SHORT for each in OF_CAUSE.values())
 
 
 def unwinding_for(cause: Cause | None, rules: Iterable[UnwindingRule]) -> UnwindingRule:

@@ -73,6 +73,8 @@ class PositionTarget(Struct, dict=True):
     """Of two targets of equal size on one position, the one with the smaller value acts."""
     is_own_part: bool = False
     """Whether others own the rest of the position: no more than was decided is closed, whatever the venue shows."""
+    at_market: bool = False
+    """Whether its orders skip the steps of the ladder before the first market order."""
     kept_holding: Decimal = ZERO
     """For a hop: the holding of its symbol before, which is not sold."""
     state: TargetState = TargetState.READY

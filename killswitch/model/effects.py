@@ -38,6 +38,8 @@ class Intent(Struct, frozen=True, omit_defaults=True):
     sells `contracts` of a holding on another market than the one that it is listed on. A `hedge` opens `contracts`
     instead of reducing. Hops and hedges are counted by their own fills. `parts`: the strategies whose parts of the
     position the decision closes; nothing is then closed beyond them, whatever the position becomes meanwhile.
+    `at_market`: its orders skip the steps of the ladder before the first market order, because no fresh mark bounds
+    them.
     """
 
     account: str
@@ -54,6 +56,7 @@ class Intent(Struct, frozen=True, omit_defaults=True):
     purpose: Literal["reduce", "hop", "hedge"] = "reduce"
     after: int | None = None
     parts: tuple[OwnClose, ...] = ()
+    at_market: bool = False
 
 
 class Cancel(Struct, frozen=True):

@@ -376,7 +376,10 @@ class AdapterFactory(Protocol):
 
 
 class VenueListing(Struct, frozen=True):
-    """One venue that an installed adapter supports. `tried`: what it was tested against."""
+    """One venue that an installed adapter supports. `tried`: what it was tested against.
+
+    `credentials`: the names of the credentials that an Account document needs; empty where that is not stated.
+    """
 
     adapter: str
     exchange: str | None
@@ -384,6 +387,7 @@ class VenueListing(Struct, frozen=True):
     capabilities: tuple[Capability, ...]
     traits: VenueDescription
     tried: str = ""
+    credentials: tuple[str, ...] = ()
 
 
 class VenueFamily(Protocol):

@@ -116,8 +116,8 @@ def breaker(name: str, old: str, new: str) -> Edit:
 
 
 def without_stage(name: str, following: str = "") -> Edit:
-    """A stage is removed, up to that which follows; without one, to the end."""
-    return Edit(f"    - name: {name}\n", "", until=f"    - name: {following}\n" if following else "")
+    """A stage is removed, up to that which follows; without one, to the end of the policy."""
+    return Edit(f"    - name: {name}\n", "", until=f"    - name: {following}\n" if following else "---\n")
 
 
 NO_LONGER = "past the outermost"

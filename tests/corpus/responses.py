@@ -8,7 +8,7 @@ from tests.corpus.triggers import BLEED, CAPITAL, CIRCUIT, DEGROSS, FREQTRADE, F
 
 SPOT, CONCENTRATED, BY_RISK = "spot-drawdown", "futures-concentrated", "futures-component-risk"
 ENTRIES = "        - cancel_orders: {kind: entry}\n"
-EVERYTHING = "        - close: {side: both, fraction: 100%}\n"
+EVERYTHING = "        - close: {side: both, fraction: 100%, unwinding: circuit-breaker}\n"
 
 SLICED = Edit(
     "",
@@ -24,7 +24,7 @@ ACTIONS = (
     mutant("action", FUTURES, "entries-left", "`close-losing-side` cancels no entries",
            stage("close-losing-side", ENTRIES, ""), loosens=True, against="LOOSENING", codes="KS7202"),
     mutant("action", CIRCUIT, "close-removed", "`trip` closes nothing", stage("trip", EVERYTHING, ""),
-           loosens=True, against="LOOSENING", scenarios="fails"),
+           loosens=True, against="LOOSENING", codes="KS5031", scenarios="fails"),
     mutant("action", FUTURES, "stops-left", "`close-everything` leaves protective orders",
            stage("close-everything", "        - cancel_orders: {kind: all}\n", ""),
            loosens=True, against="LOOSENING"),
@@ -111,7 +111,7 @@ CLOSES = (
            Edit("weights: {bleed_rate: 1}", "weights: {loss: 1}"), loosens=True, against="NEITHER"),
     mutant("close", CIRCUIT, "one-order-a-minute", "`trip` by an unwinding of 60 orders a minute → 1",
            Edit("max_orders_per_minute: 60", "max_orders_per_minute: 1", file="unwinding.yaml"),
-           given=[SLICED, stage("trip", "fraction: 100%", "fraction: 100%, unwinding: sliced")],
+           given=[SLICED, stage("trip", "unwinding: circuit-breaker", "unwinding: sliced")],
            # What is done later is done less; and in another market the slower way may close at better prices.
            loosens=True, against="NEITHER"),
     mutant("close", BLEED, "half-of-the-bleed", "`close-bleed`: 100% → 50%", stage("close-bleed", "100%", "50%"),

@@ -21,9 +21,17 @@ MEANT = {
     "futures-concentrated": "concentrated",
     "futures-component-risk": "concentrated",
     "futures-drawdown": "split",
+    "one-exchange-hedged": "hedged",
+    "one-exchange-directional": "directional",
 }
 """The kind of book that a policy's documentation says it is for."""
 PAIR = 2
+CHOOSER = """\
+**Which set to begin with.** Hedged books: cuts by component risk, tight (`one-exchange-hedged`, or `several-exchanges`
+for legs at several). Directional and concentrated books: close at the first fall (`one-exchange-directional`). All of
+them: a limit over a longer time as well, which these sets have. `ksctl init` writes them.
+"""
+"""The recommendation, before the tables that it comes from."""
 
 
 def rendered(evidence: Evidence, *, command: str, date: str) -> str:
@@ -53,6 +61,7 @@ def _head(
     markets = sorted({case.part.market for case in evidence.cases})
     yield f"""# Evidence
 
+{CHOOSER}
 What the shipped policies would have done in recorded crashes, and in a calm month. Made on {date} by
 
 ```sh

@@ -214,7 +214,7 @@ def test_the_account_of_the_readme_is_in_the_scope_of_the_shipped_policy(
     (tmp_path / "account.yaml").write_text(account, encoding="utf-8")
     loaded = load([repository / "policies" / "futures-degross" / "policy.yaml", tmp_path])
     policies, problems = compile_loaded(loaded)
-    assert {document.kind for document in loaded.documents} == {"Policy", "Account", "NotificationRoute"}
+    assert {document.kind for document in loaded.documents} == {"Policy", "Unwinding", "Account", "NotificationRoute"}
     assert problems == ()
     assert policies is not None
 

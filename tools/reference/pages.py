@@ -15,6 +15,7 @@ from tools.reference.guarantees import guarantees_page
 from tools.reference.incident import incident_page
 from tools.reference.not_yet import not_yet_page
 from tools.reference.policy_mutants import policy_mutants_page
+from tools.reference.protections import protections_page
 from tools.reference.signals import signals_page
 
 
@@ -22,7 +23,7 @@ def generated() -> Mapping[str, str]:
     """File → text."""
     pages = {f"docs/reference/{name}": text for name, text in reference().items()}
     schema = json.dumps(schema_of_all(KINDS, TRIGGER_SIGNALS), indent=2, ensure_ascii=False)
-    return {**pages, "policies/killswitch.schema.json": schema + "\n"}
+    return {**pages, "docs/protections.md": protections_page(), "policies/killswitch.schema.json": schema + "\n"}
 
 
 def reference() -> Mapping[str, str]:

@@ -29,17 +29,21 @@ class ExecutionStyle(Struct, frozen=True):
     rests: bool = False
 
 
-def next_step(ladder: Sequence[Rung], index: int, attempts: int) -> int:
+def next_step(ladder: Sequence[Rung], index: int, attempts: int, *, at_market: bool = False) -> int:
     """The index of the step for the next order, after `attempts` orders on step `index` that did not fill.
 
-    After the last step, unbounded steps are tried again: an order that was refused may be accepted now.
+    After the last step, unbounded steps are tried again: an order that was refused may be accepted now. `at_market`:
+    the steps before the first market order are skipped.
     """
     index = min(index, len(ladder) - 1)
+    unbounded = next((number for number, step in enumerate(ladder) if step.order == "market"), index)
+    if at_market and index < unbounded:
+        return unbounded
     if attempts < ladder[index].tries:
         return index
     if index + 1 < len(ladder):
         return index + 1
-    return next((number for number, step in enumerate(ladder) if step.order == "market"), index)
+    return unbounded
 
 
 def orders_before_last_step(ladder: Sequence[Rung]) -> int:

@@ -35,7 +35,7 @@ def build_order(
 
     `held`: the position assumed to be held before it; `seen`: the position as the venue showed it last.
     """
-    step_index = next_step(job.ladder, target.execution_step, target.failed_tries)
+    step_index = next_step(job.ladder, target.execution_step, target.failed_tries, at_market=target.at_market)
     style = execution_style(job.ladder, step_index, target.side, target.band, seen, instrument)
     used_names = {*target.detached, *target.counted_orders, *target.abandoned}
     for attempt in count(target.attempt + target.is_id_used):

@@ -71,6 +71,7 @@ def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
                 purpose=intent.purpose,
                 after=intent.after,
                 band=intent.band,
+                at_market=intent.at_market,
                 urgency=urgency,
                 kept_holding=Decimal(0) if intent.after is None else intent.target,
                 is_own_part=bool(intent.parts),

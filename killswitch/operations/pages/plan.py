@@ -215,6 +215,9 @@ def execution_text(decision: Decision) -> str:
     steps = ", then ".join(_step_text(step, common_bound) for step in ladder) or "at market"
     if ladder and len(bounds) > 1:
         steps += f"; the bound is {percent(bounds[0])} to {percent(bounds[-1])} of the mark"
+    unmarked = list(dict.fromkeys(each.symbol for each in (() if orders is None else orders.intents) if each.at_market))
+    if unmarked:
+        steps += f"; without a fresh mark, so at market at once: {', '.join(unmarked)}"
     return f"{steps}; {_pace(decision)}"
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from killswitch.engine.state import StoredState, initial, level_in_force, stage_in_force, to_stored
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet, RankingRule
-from killswitch.graph.unwinding import unwinding_for
+from killswitch.graph.unwinding import skips_bounds_without_mark, unwinding_for
 from killswitch.model.decision import Decision, decision_id, with_effects
 from killswitch.model.effects import Lock, LockOrder, Orders
 from killswitch.model.instant import from_micros, rfc3339
@@ -18,7 +18,7 @@ from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, LockPart, Position, Side, Snapshot
 from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
-from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_pace
+from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_fresh_marks, without_pace
 from killswitch.planning.owners import Owners, with_owners
 from killswitch.planning.scopes.compiled_policy import identity
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
@@ -156,7 +156,10 @@ def plan_manual_close(
         reason=joined(event.reason, forced, *limited.remarks, *unwound.remarks),
         unwinding=declared_unwinding(rule),
     )
-    orders = Orders(with_owners(unwound.intents, limited.closable))
+    intents = unwound.intents
+    if skips_bounds_without_mark(rule):
+        intents = without_fresh_marks(intents, seen.accounts, facts)
+    orders = Orders(with_owners(intents, limited.closable))
     decision = with_effects(record, (*_lock(event, scope), orders, cancels(view, "all")))
     problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     return ManualClose(decision, problems, tuple(seen.remarks), seen.unreadable)

@@ -9,19 +9,20 @@ The parts of strategies are checked against what their owners hold when the plan
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_for
-from killswitch.model.decision import Decision, Intent
+from killswitch.graph.unwinding import PLAIN, UnwindingRule, skips_bounds_without_mark, unwinding_for
+from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.effects import Cancels, Effect, Orders
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Balance
+from killswitch.model.words import Cause
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.planning.orders.slices import TradedMarkets, cut_of
 from killswitch.planning.orders.unwind import declared_unwinding, unwind
@@ -147,7 +148,7 @@ def _order_faults(decision: Decision, view: ScopeView, policies: PolicySet) -> I
     """The orders that planning does not make of the basis, by any unwinding that the decision may have had."""
     if not decision.intents:
         return
-    rules = [rule for rule in _unwindings(decision, policies) if declared_unwinding(rule) == decision.unwinding]
+    rules = [rule for rule, declared in _unwindings(decision, policies) if declared == decision.unwinding]
     if not rules:
         name = "none" if decision.unwinding is None else decision.unwinding.name
         yield f"its unwinding {name} is not one of the policy set"
@@ -156,15 +157,28 @@ def _order_faults(decision: Decision, view: ScopeView, policies: PolicySet) -> I
     yield from min(found, key=len)
 
 
-def _unwindings(decision: Decision, policies: PolicySet) -> Iterable[UnwindingRule]:
-    """The unwindings by which the decision may have been planned. No close by force is saved."""
+_EARLIER: Final[Mapping[Cause, tuple[UnwindingRule, Unwinding | None]]] = {
+    "operator": (UnwindingRule("operator"), None),
+    "system-failure": (UnwindingRule("system-failure"), Unwinding("system-failure", is_sliced=False)),
+}
+"""Reason → how it was carried out, and declared in plans, before it had a bound (ADR 0178)."""
+
+
+def _unwindings(decision: Decision, policies: PolicySet) -> Iterator[tuple[UnwindingRule, Unwinding | None]]:
+    """The unwindings by which the decision may have been planned, as it declares them. No close by force is saved."""
     if decision.kind != "manual":
-        return (PLAIN, *policies.unwindings)
-    return (unwinding_for(decision.cause, policies.unwindings),)
+        yield from ((rule, declared_unwinding(rule)) for rule in (PLAIN, *policies.unwindings))
+        return
+    rule = unwinding_for(decision.cause, policies.unwindings)
+    yield rule, declared_unwinding(rule)
+    if skips_bounds_without_mark(rule) and rule.name in _EARLIER:
+        yield _EARLIER[rule.reasons[0]]
 
 
 def _differences(decision: Decision, view: ScopeView, rule: UnwindingRule) -> Iterator[str]:
     targets = _targets(decision.intents, view, rule)
+    # whether a mark was fresh is no part of the basis
+    may_skip = decision.kind == "manual" and skips_bounds_without_mark(rule)
     again = _by_place(unwind(view, targets, rule, keeps=decision.kind == "manual").intents)
     for place, orders in _by_place(decision.intents).items():
         expected = again.get(place, [])
@@ -172,7 +186,7 @@ def _differences(decision: Decision, view: ScopeView, rule: UnwindingRule) -> It
             yield f"its basis gives {count_of(len(expected), 'order')} for {_where(place)}, and it has {len(orders)}"
         for number, (order, other) in enumerate(zip(orders, expected, strict=False), start=1):
             for name, value in order.items():
-                if value != other[name]:
+                if value != other[name] and not (name == "at_market" and may_skip):
                     yield (
                         f"{name} of its order {number} for {_where(place)} is {_text(value)}, and its basis gives "
                         f"{_text(other[name])}"

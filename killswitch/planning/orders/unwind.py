@@ -13,9 +13,11 @@ from decimal import Decimal
 from msgspec import Struct, convert
 from msgspec.structs import replace
 
-from killswitch.graph.unwinding import OF_CAUSE, PLAIN, UnwindingRule
+from killswitch.graph.unwinding import PLAIN, UnwindingRule
 from killswitch.model.decision import Intent, Unwinding
-from killswitch.model.instant import SECOND
+from killswitch.model.instant import MINUTE, SECOND
+from killswitch.model.magnitude import sane
+from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.planning.orders.hedge_legs import in_leg_order
 from killswitch.planning.orders.slices import DERIVATIVES as DERIVATIVES
 from killswitch.planning.orders.slices import Blocked as Blocked
@@ -23,7 +25,12 @@ from killswitch.planning.orders.slices import Cut, TradedMarkets, cut_of
 from killswitch.planning.orders.spot_hops import hop_of, kept_proceeds, own_close, own_closes
 from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.selection import SelectedTarget
+from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.scope_view import PnlKey, ScopeView
+from killswitch.valuation.snapshot_facts import SnapshotFacts
+
+FRESH_MARK = MINUTE
+"""The age in microseconds up to which a mark bounds the orders of a close by hand."""
 
 
 class Unwound(Struct, frozen=True):
@@ -63,7 +70,7 @@ def unwind(
 
 def declared_unwinding(rule: UnwindingRule) -> Unwinding | None:
     """Execution style for the decision record; None for market orders as fast as the venue allows."""
-    if rule == PLAIN or rule == OF_CAUSE["operator"]:
+    if rule == PLAIN:
         return None
     declared = convert(rule, Unwinding, from_attributes=True)
     return replace(declared, pause=rule.pause / SECOND or None, is_sliced=rule.impact is not None)
@@ -72,6 +79,34 @@ def declared_unwinding(rule: UnwindingRule) -> Unwinding | None:
 def without_pace(rule: UnwindingRule) -> UnwindingRule:
     """The rule without pace, slices and price bounds; kept holdings and spot routes remain."""
     return replace(rule, max_orders_per_minute=None, pause=0, impact=None, slippage=(), ladder=())
+
+
+def without_fresh_marks(
+    intents: Sequence[Intent], accounts: Iterable[AccountSnapshot], facts: SnapshotFacts
+) -> tuple[Intent, ...]:
+    """The intents, those at market from the first whose position has no mark of the last `FRESH_MARK` microseconds.
+
+    A venue that states no time of a mark has the time at which the account was observed.
+    """
+    fresh = {
+        (account.account, row.symbol, row.side)
+        for account in accounts
+        for row in account.positions or ()
+        if has_fresh_mark(row, facts.of(account), facts.as_of)
+    }
+    return tuple(
+        each
+        if (each.account, each.symbol, each.position_side) in fresh or each.purpose != "reduce"
+        else replace(each, at_market=True)
+        for each in intents
+    )
+
+
+def has_fresh_mark(row: Position, account: AccountFacts, as_of: int) -> bool:
+    """Whether the mark of a position is known, above zero, and at most `FRESH_MARK` microseconds old."""
+    mark, at = row.mark_price, account.printed_at(row)
+    at = account.observed if at is None else at
+    return mark is not None and sane(mark) and mark > 0 and at is not None and as_of - at <= FRESH_MARK
 
 
 def most_urgent(rules: Iterable[UnwindingRule]) -> UnwindingRule:

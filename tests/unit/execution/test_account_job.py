@@ -8,17 +8,22 @@ from typing import Any
 
 import pytest
 
+from killswitch.execution.account_context import AccountContext
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.decide.ladder import MARKET
 from killswitch.execution.decide.target_verdict import TargetAction, TargetVerdict
+from killswitch.execution.order_pass.order_builder import build_order
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.journal.codec import decode, encode
 from killswitch.journal.entries import Entry, Finished, PositionKey
 from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget
-from killswitch.model.decision import Cancel, Decision, Intent, Rung, Unwinding
-from killswitch.model.snapshot import Closing, Instrument, Residual
+from killswitch.model.decision import Cancel, Decision, Intent, Rung, Unwinding, decode_decision, encode_decision
+from killswitch.model.snapshot import Closing, Instrument, Position, Residual
 from killswitch.model.store import JournalEntry, JournalKind
-from tests.honest_venue import NOW
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import RequestBudget
+from tests.honest_venue import NOW, HonestVenue, VirtualClock
 
 D = Decimal
 FLAT = TargetVerdict(TargetAction.NOTHING)
@@ -71,6 +76,24 @@ def test_a_job_applies_only_entries_of_its_account() -> None:
         entry("planned", sequence=3), entry("planned", sequence=7), entry("finished", account="other", sequence=9),
     ))  # fmt: skip
     assert ([target.symbol for target in of.targets], of.planned, of.finished) == (["BTC"], 3, None)
+
+
+def test_an_intent_without_a_fresh_mark_is_sent_at_market_and_the_others_within_their_bound() -> None:
+    """A stale mark of 100 would be a limit of 98; after a restart the stored intent says the same."""
+    ladder = (Rung("limit_ioc"), Rung("market", tries=2), Rung("limit", D(3)))
+    intents = (intent(band=D("0.02"), at_market=True), intent("ETH", band=D("0.02")))
+    of = job_of(*intents, unwinding=Unwinding("operator", ladder, is_sliced=False))
+    context = AccountContext(
+        "main", HonestVenue({}), VirtualClock(), ClosingPace(), lambda _: None, RequestBudget.unlimited(), Breaker()
+    )
+    sent = [
+        build_order(context, of, target, D(10), D(10), Position(target.symbol, "long", D(10), mark_price=D(100)), None)
+        for target in of.targets
+    ]
+    assert [(each.request.type, each.request.price) for each in sent] == [("market", None), ("limit", D(98))]
+    assert [getattr(each.entry, "rung", None) for each in sent] == [1, 0]
+    stored = decode_decision(encode_decision(decision(*intents)))
+    assert [each.at_market for each in stored.intents] == [True, False]
 
 
 def test_a_job_uses_the_declared_ladder_or_the_market() -> None:

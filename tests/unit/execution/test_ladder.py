@@ -37,6 +37,17 @@ def test_the_price_stays_within_the_venues_own_band() -> None:
     assert execution_style(LADDER, 3, "sell", D("0.01"), HELD, rules).price == D("98.05")
 
 
+def test_a_target_without_a_fresh_mark_begins_with_the_first_market_order() -> None:
+    """Two bounded steps are skipped; from then on the ladder goes on as for any other target."""
+    begins = [next_step(LADDER, 0, attempts, at_market=True) for attempts in (0, 1, 2)]
+    assert begins == [2, 2, 2]
+    assert [next_step(LADDER, 2, attempts, at_market=True) for attempts in (0, 1, 2)] == [2, 2, 3]
+    assert next_step(LADDER, 3, 1, at_market=True) == 2  # after the last step, the market again
+    resting = (Rung("limit_ioc"), Rung("limit", D(2)))
+    assert [next_step(resting, 0, 0, at_market=True), next_step(resting, 0, 1, at_market=True)] == [0, 1]
+    assert next_step(LADDER, 0, 0) == 0
+
+
 def test_where_market_orders_are_not_accepted_the_book_prices_the_order() -> None:
     """Limit-only: a sale goes to the bid, a purchase to the ask; post-only: to the own side, where it rests."""
     only = replace(RULES, state="limit_only", price_step=D("0.1"))

@@ -144,12 +144,12 @@ def test_an_operator_close_uses_the_document_that_claims_its_reason(tmp_path: Pa
 
 BUILT_IN = {
     "market": ("0.03", None),
-    "system-failure": (None, None),
+    "system-failure": ("0.05", None),
     "exchange-breach": (None, None),
     "regulatory": ("0.01", None),
     "counterparty": ("0.02", None),
     "drill": ("0.005", 60),
-    "operator": (None, None),
+    "operator": ("0.02", None),
 }
 """Reason → bound of the price, orders a minute."""
 

@@ -36,8 +36,9 @@ POLICIES = graphs.policy_set(crash_policy())
 
 
 def saved_plan(world: World, account: AccountSnapshot, *, manual: bool = True) -> SavedPlan:
-    """The saved plan of a manual close of `account`, or of what the policies would decide."""
-    events = (operator_event("close", "account/main", "operator-1", "seen", world.clock.now()),) if manual else ()
+    """The saved plan of a manual close of `account` at market, or of what the policies would decide."""
+    command = operator_event("close", "account/main", "operator-1", "seen", world.clock.now(), cause="exchange-breach")
+    events = (command,) if manual else ()
     interpreter = Interpreter(POLICIES)
     interpreter.tick(Snapshot(world.clock.now(), (book("1000"),), "killswitch.snapshot/v1"))
     snapshot = Snapshot(world.clock.now(), (account,), "killswitch.snapshot/v1", events=events)

@@ -88,8 +88,9 @@ def conforms(value: Any, schema: dict[str, Any]) -> bool:
 def test_shipped_policies_conform_to_the_schema(repository: Path, name: str) -> None:
     """An editor and `validate` agree on which documents are valid."""
     text = (repository / "policies" / name / "policy.yaml").read_text()
-    document = YAML(typ="safe", pure=True).load(text)
+    document, unwinding = YAML(typ="safe", pure=True).load_all(text)
     assert conforms(document, schema_of("Policy"))
+    assert conforms(unwinding, schema_of("Unwinding"))
     document["spec"]["stages"][0]["coldown"] = "1m"
     assert not conforms(document, schema_of("Policy"))
 

@@ -9,10 +9,12 @@ import pytest
 
 from killswitch.graph.compile import compile_policies
 from killswitch.policy.loader import load
+from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.actions import Close
 from killswitch.policy.schema.policy import AutoReset, PolicyDocument, PolicySpec, Stage
 from killswitch.policy.schema.route import RouteDocument, RouteMatch
 from killswitch.policy.schema.trigger import ThresholdTrigger
+from killswitch.policy.schema.unwinding import UnwindingDocument
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
@@ -21,10 +23,12 @@ BREAKERS = ("breakers-six", "capital-breaker")
 """Sets of circuit breakers, which have no stages of their own."""
 SETS = (
     "circuit-breaker", "freqtrade-protections", "futures-component-risk", "futures-concentrated", "futures-degross",
-    "futures-directional", "futures-drawdown", "slow-bleed", "slow-bleed-published",
-    "spot-drawdown", "venue-trouble",
+    "futures-directional", "futures-drawdown", "one-exchange-directional", "one-exchange-hedged", "several-exchanges",
+    "slow-bleed", "slow-bleed-published", "spot-drawdown", "venue-trouble",
 )  # fmt: skip
-OF_SEVERAL = ("freqtrade-protections", "slow-bleed", "slow-bleed-published")
+OF_SEVERAL = (
+    "freqtrade-protections", "one-exchange-hedged", "several-exchanges", "slow-bleed", "slow-bleed-published",
+)  # fmt: skip
 """Sets of several policies, which have tests of their own."""
 OF_ONE = tuple(name for name in SETS if name not in OF_SEVERAL)
 
@@ -49,9 +53,9 @@ def threshold(policy: PolicySpec, name: str) -> tuple[str, int | None, Decimal, 
 
 
 def closes(stage: Stage) -> Close:
-    """The one close of a stage."""
+    """What the one close of a stage takes, whatever carries it out."""
     (close,) = [action.close for action in stage.actions if action.close is not None]
-    return close
+    return close.model_copy(update={"unwinding": None})
 
 
 def reset_of(stage: Stage) -> tuple[str, int] | str:
@@ -88,6 +92,39 @@ def test_every_shipped_folder_has_a_route_to_the_log_that_is_named_after_it(repo
 def test_every_shipped_folder_has_a_readme(repository: Path, name: str) -> None:
     """A README in the policy's folder, under the policy's name."""
     assert (repository / "policies" / name / "README.md").read_text().startswith(f"# {name}\n")
+
+
+@pytest.mark.parametrize("name", (*SETS, *BREAKERS))
+def test_every_shipped_readme_begins_with_the_book_that_it_is_for_and_what_it_costs(
+    repository: Path, name: str
+) -> None:
+    """In its first paragraph; that of `futures-drawdown` is what was measured, and this its second."""
+    paragraphs = (repository / "policies" / name / "README.md").read_text(encoding="utf-8").split("\n\n")
+    about = paragraphs[2 if name == "futures-drawdown" else 1]
+    assert about.startswith("**For** ") and "**Costs**" in about
+
+
+@pytest.mark.parametrize("name", (*SETS, *BREAKERS))
+def test_every_shipped_folder_is_whole(repository: Path, name: str) -> None:
+    """Accounts at the paper venue that observe, a route, scenarios, and an unwinding that every close names.
+
+    All are named after the folder, so that all folders are one set as well, and a copy needs no file of another.
+    """
+    folder = repository / "policies" / name
+    models = [each.model for each in load([folder]).documents]
+    kinds = {each.kind for each in load([folder]).documents}
+    written = (folder / "policy.yaml").read_text(encoding="utf-8")
+    closes_something = "close: {" in written
+    assert kinds >= {"Policy", "Account", "NotificationRoute", "Scenario"}
+    assert ("Unwinding" in kinds) == closes_something
+    assert written.count("close: {") == written.count(f"unwinding: {name}}}")
+    accounts = [each for each in models if isinstance(each, AccountDocument)]
+    assert {(each.spec.adapter, each.spec.execution) for each in accounts} == {("paper", "observe")}
+    assert all(each.metadata.name.startswith(name) for each in accounts)
+    for unwinding in [each for each in models if isinstance(each, UnwindingDocument)]:
+        orders = [step.order for step in unwinding.spec.ladder]
+        assert (unwinding.metadata.name, orders) == (name, ["limit_ioc", "market", "limit"])
+        assert unwinding.spec.slippage[-1].symbols is None  # every symbol is bounded
 
 
 def test_futures_drawdown_watches_two_windows_at_three_levels(repository: Path) -> None:

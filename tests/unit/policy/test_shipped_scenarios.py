@@ -12,8 +12,9 @@ from killswitch.cli import ksctl
 
 SETS = (
     "breakers-six", "capital-breaker", "circuit-breaker", "freqtrade-protections", "futures-component-risk",
-    "futures-concentrated", "futures-degross", "futures-directional", "futures-drawdown", "slow-bleed",
-    "slow-bleed-published", "spot-drawdown", "venue-trouble",
+    "futures-concentrated", "futures-degross", "futures-directional", "futures-drawdown",
+    "one-exchange-directional", "one-exchange-hedged", "several-exchanges", "slow-bleed", "slow-bleed-published",
+    "spot-drawdown", "venue-trouble",
 )  # fmt: skip
 
 

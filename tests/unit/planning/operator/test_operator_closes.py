@@ -12,6 +12,7 @@ from killswitch.graph.nodes import CorrelationGroupRule, PolicySet
 from killswitch.graph.unwinding import SlippageRule, UnwindingRule
 from killswitch.model.decision import Decision, Rung
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
+from killswitch.operations.pages.plan import execution_text
 from killswitch.planning.interpreter import Interpreter, Outcome
 from tests import graphs
 from tests.worlds import account, after, operator_event, position, rules, snapshot
@@ -61,9 +62,10 @@ WHOLE = {("main", "BTC", Decimal(3), Decimal(0)), ("main", "ETH", Decimal(2), De
 @pytest.mark.parametrize(
     ("cause", "bound", "ladder", "a_minute"),
     [
-        ("operator", None, None, None),
+        ("operator", "0.02", ("limit_ioc", "market", "limit"), None),
+        (None, "0.02", ("limit_ioc", "market", "limit"), None),
         ("market", "0.03", ("limit_ioc", "market", "limit"), None),
-        ("system-failure", None, (), None),
+        ("system-failure", "0.05", ("limit_ioc", "market", "limit"), None),
         ("exchange-breach", None, (), None),
         ("regulatory", "0.01", ("limit_ioc", "limit_ioc", "market", "limit"), None),
         ("counterparty", "0.02", ("limit_ioc", "limit_ioc", "market", "limit"), None),
@@ -71,15 +73,76 @@ WHOLE = {("main", "BTC", Decimal(3), Decimal(0)), ("main", "ETH", Decimal(2), De
     ],
 )
 def test_each_reason_has_its_own_bound_ladder_and_pace(
-    cause: str, bound: str | None, ladder: tuple[str, ...] | None, a_minute: int | None
+    cause: str | None, bound: str | None, ladder: tuple[str, ...] | None, a_minute: int | None
 ) -> None:
-    """As the built-in unwindings declare them: 3% of the mark in a fast market, 60 orders a minute in a drill."""
+    """As issue 38 and the built-in unwindings declare them; a command without a reason counts as `operator`."""
     decision = only(outcome_of(at(0, book(), events=(close(cause=cause),))))
     assert decision.cause == cause
     assert {each.band for each in decision.intents} == {None if bound is None else Decimal(bound)}
     found = decision.unwinding
     assert (None if found is None else tuple(step.order for step in found.ladder)) == ladder
     assert (None if found is None else found.max_orders_per_minute) == a_minute
+
+
+def unmarked(decision: Decision) -> set[str]:
+    """The symbols whose orders are at market from the first."""
+    return {each.symbol for each in decision.intents if each.at_market}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "mark", "symbols"),
+    [
+        (60, "10", set()),
+        (61, "10", {"BTC", "ETH"}),
+        (None, "10", {"BTC", "ETH"}),
+        (0, None, {"BTC", "ETH"}),
+        (0, "0", {"BTC", "ETH"}),
+        (0, "NaN", {"BTC", "ETH"}),
+    ],
+)
+def test_a_position_without_a_fresh_mark_goes_at_market_at_once(
+    seconds: int | None, mark: str | None, symbols: set[str]
+) -> None:
+    """A mark counts for a minute; one that is missing, of an unknown time, zero or no number never does."""
+    observed = None if seconds is None else after(seconds=60 - seconds)
+    held = tuple(replace(each, mark_price=None if mark is None else Decimal(mark)) for each in book().positions or ())
+    seen = replace(book(observed_at=observed), positions=held)
+    for cause in ("operator", "system-failure", "market"):
+        decision = only(outcome_of(at(1, seen, events=(close(cause=cause),))))
+        assert unmarked(decision) == symbols
+    for cause in ("exchange-breach", "regulatory", "counterparty", "drill"):
+        assert unmarked(only(outcome_of(at(1, seen, events=(close(cause=cause),))))) == set()
+
+
+def test_the_venues_own_time_of_a_mark_decides_and_each_symbol_is_judged_alone() -> None:
+    """BTC was marked two minutes before the poll of now, ETH in it: only BTC goes at market at once."""
+    btc, eth = book().positions or ()
+    seen = replace(book(observed_at=after(minutes=2)), positions=(replace(btc, mark_at=after()), eth))
+    decision = only(outcome_of(at(2, seen, events=(close(),))))
+    assert unmarked(decision) == {"BTC"}
+    assert {each.band for each in decision.intents} == {Decimal("0.02")}  # the report shows what was declared
+    assert execution_text(decision) == (
+        "within 2% of the mark, 1 try, then at market, 2 tries, then resting within 6% of the mark where no market "
+        "order fills; without a fresh mark, so at market at once: BTC; as fast as the venue allows"
+    )
+
+
+def test_a_document_keeps_its_ladder_for_a_position_without_a_mark() -> None:
+    """Who declares a ladder decides how it goes: its limit is the best price of the other side then."""
+    rule = UnwindingRule(
+        "gently", ("operator",), slippage=(SlippageRule(None, Decimal("0.001")),), ladder=(Rung("market"),)
+    )
+    policies = PolicySet("sha256:test", None, POLICIES.graphs, unwindings=(rule,))
+    assert unmarked(only(outcome_of(at(0, book(), events=(close(),)), policies=policies))) == set()
+
+
+def test_a_document_declares_wider_bounds_for_some_symbols_of_a_close_by_hand() -> None:
+    """10% for ETH, and what is built in for all others."""
+    slippage = (SlippageRule(("ETH",), Decimal("0.1")), SlippageRule(None, Decimal("0.02")))
+    rule = UnwindingRule("by-hand", ("operator",), slippage=slippage, ladder=(Rung("limit_ioc"), Rung("market")))
+    policies = PolicySet("sha256:test", None, POLICIES.graphs, unwindings=(rule,))
+    decision = only(outcome_of(at(0, book(), events=(close(),)), policies=policies))
+    assert {each.symbol: each.band for each in decision.intents} == {"BTC": Decimal("0.02"), "ETH": Decimal("0.1")}
 
 
 def test_a_document_that_claims_a_reason_replaces_the_built_in_unwinding() -> None:

@@ -49,10 +49,10 @@ LOCKING = locking(5)
 
 def stage_plan(policies: PolicySet, **changes: Any) -> SavedPlan:
     """A plan of stage `trim` on account main, decided on the initial book."""
-    (decision,) = plan_of(book(after()), policies, None).decisions
+    (decision,) = plan_of(book(after()), policies, "exchange-breach").decisions
     fields: dict[str, Any] = {
         "policy": "calm", "scope": "account/main", "stage": "trim", "level": 2, "kind": None, "cause": None,
-        "reason": None, "triggers": (TriggerReading("t"),), "cooldown_until": after(hours=1),
+        "reason": None, "unwinding": None, "triggers": (TriggerReading("t"),), "cooldown_until": after(hours=1),
     }  # fmt: skip
     return plan_with_orders(book(after()), *decision.intents, **fields | changes)
 
@@ -113,6 +113,38 @@ def test_a_plan_on_an_unchanged_book_becomes_exactly_its_orders() -> None:
     assert decision.reason == f"plan {plan.digest[:19]}: reviewed"
     assert decision.as_of == after(minutes=2)
     assert (decision.id,) == applied_ids(plan)
+
+
+def test_a_plan_of_a_position_without_a_fresh_mark_applies_as_it_was_shown() -> None:
+    """The basis has no age of a mark: what the plan sends at market at once is not compared with it."""
+    plan = plan_of(book(after()), cause="operator")  # the book reports no time
+    assert {each.at_market for each in plan.decisions[0].intents} == {True}
+    (decision,) = applied(plan, book(after(minutes=1))).decisions
+    assert decision.intents == plan.decisions[0].intents
+    (planned,) = plan_of(book(after()), cause="drill").decisions
+    altered = tuple(replace(each, at_market=True) for each in planned.intents)
+    forged = make_plan(plan.as_of, plan.policy_set, None, (replace(planned, intents=altered),), plan.basis)
+    assert "at_market of its order 1 for BTC long on main is True" in refusal(applied(forged, book(after(minutes=1))))
+
+
+@pytest.mark.parametrize(
+    ("cause", "unwinding"), [("operator", None), ("system-failure", Unwinding("system-failure", is_sliced=False))]
+)
+def test_a_plan_of_an_earlier_version_without_a_bound_is_applied_as_it_was_reviewed(
+    cause: Cause, unwinding: Unwinding | None
+) -> None:
+    """Its dry run said `at market`; no other reason may drop its bound."""
+    plan = plan_of(book(after()), cause=cause)
+    (planned,) = plan.decisions
+    orders = tuple(replace(each, band=None, at_market=False) for each in planned.intents)
+
+    def earlier(**fields: Any) -> SavedPlan:
+        decision = replace(planned, intents=orders, unwinding=unwinding, **fields)
+        return make_plan(plan.as_of, plan.policy_set, None, (decision,), plan.basis)
+
+    (decision,) = applied(earlier(), book(after(minutes=1))).decisions
+    assert (decision.intents, decision.unwinding) == (orders, unwinding)
+    assert "is not one of the policy set" in refusal(applied(earlier(cause="market"), book(after(minutes=1))))
 
 
 def test_a_plan_applies_although_marks_have_moved() -> None:
@@ -299,7 +331,7 @@ def hop(contracts: str, symbol: str, target: str = "0", after: int | None = None
 
 def plan_with_orders(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan:
     """A plan of `seen` with these orders instead of its own, and a valid digest."""
-    plan = plan_of(seen, cause=None)
+    plan = plan_of(seen, cause="exchange-breach")
     decision = replace(plan.decisions[0], intents=intents, **more)
     return make_plan(plan.as_of, plan.policy_set, plan.commit, (decision,), plan.basis)
 

@@ -132,8 +132,7 @@ def test_the_unwinding_of_a_decision_is_its_ladder_and_its_pace() -> None:
     ladder = (Rung("limit_ioc", D(2), 3), Rung("market"))
     assert declared_unwinding(rule) == Unwinding("careful", ladder, 60, 2.0, is_sliced=False)
     assert declared_unwinding(PLAIN) is None
-    assert declared_unwinding(OF_CAUSE["operator"]) is None
-    assert declared_unwinding(OF_CAUSE["system-failure"]) == Unwinding("system-failure", is_sliced=False)
+    assert declared_unwinding(OF_CAUSE["exchange-breach"]) == Unwinding("exchange-breach", is_sliced=False)
 
 
 def test_of_several_unwindings_the_one_with_the_fewest_bounds_applies() -> None:
