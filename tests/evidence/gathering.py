@@ -32,6 +32,18 @@ HORIZON = timedelta(hours=24)
 GROSS = Decimal(3)
 
 Say = Callable[[str], None]
+MEANT = {
+    "futures-degross": "hedged",
+    "futures-directional": "directional",
+    "futures-concentrated": "concentrated",
+    "futures-component-risk": "concentrated",
+    "futures-drawdown": "split",
+    "one-exchange-hedged": "hedged",
+    "one-exchange-directional": "directional",
+}
+"""The kind of book that a policy's documentation says it is for."""
+COMPARED = {*MEANT, "circuit-breaker"}
+"""The folders of the page: the rules of the others run for days in every tick, or are parts of these."""
 
 
 class Candidate(Struct, frozen=True):
@@ -115,8 +127,8 @@ def gather(markets: Path, policies: Path, *, random: int, seed: int, jobs: int, 
 
 
 def tested_policies(policies: Path) -> Iterator[Candidate]:
-    """Every folder whose policies watch a swap account, in its default and in each of its variants."""
-    for folder in sorted(path for path in policies.iterdir() if path.is_dir()):
+    """Each of the compared folders whose policies watch a swap account, in its default and in each of its variants."""
+    for folder in sorted(path for path in policies.iterdir() if path.name in COMPARED):
         found = read_policies([folder]).policies
         account = ("main", "paper", "swap", "USDT")
         closing = any(

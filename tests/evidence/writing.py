@@ -10,21 +10,11 @@ from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Book
 from killswitch.lab.outcome import Run
 from killswitch.lab.summary import figures, in_turn
 from killswitch.render.document import Table, table_lines
-from tests.evidence.gathering import CALM, GROSS, HORIZON, Case, Evidence, Firings
+from tests.evidence.gathering import CALM, GROSS, HORIZON, MEANT, Case, Evidence, Firings
 
 FELL = Decimal("0.07")
 """Only books whose unprotected worst drawdown is at least this are asked about protection."""
 KINDS = ("hedged", "directional", "concentrated", "split")
-MEANT = {
-    "futures-degross": "hedged",
-    "futures-directional": "directional",
-    "futures-concentrated": "concentrated",
-    "futures-component-risk": "concentrated",
-    "futures-drawdown": "split",
-    "one-exchange-hedged": "hedged",
-    "one-exchange-directional": "directional",
-}
-"""The kind of book that a policy's documentation says it is for."""
 PAIR = 2
 CHOOSER = """\
 **Which set to begin with.** Hedged books: cuts by component risk, tight (`one-exchange-hedged`, or `several-exchanges`
