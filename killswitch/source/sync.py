@@ -6,7 +6,7 @@ here remembers a bad input for longer than the source repeats it, so that the ne
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from msgspec.structs import replace
@@ -35,13 +35,17 @@ MOST_BAD: Final = 100
 NOT_POLLED: Final = "the source was not polled since the start"
 
 
-def restored(state: SourceState | None, source: str, last_good: AppliedSet | None) -> SourceState:
+def restored(
+    state: SourceState | None, source: str, last_good: AppliedSet | None, spent: Iterable[str] = ()
+) -> SourceState:
     """The state at a start. The floor is the store (H4): what it has in force counts, whatever else was kept.
 
-    `last_good`: the set in force by the store. The state of another source is not continued.
+    `last_good`: the set in force by the store. `spent`: the approvals of all sets that were in force by the store,
+    which let nothing through again where the state is damaged (A6). The state of another source is not continued.
     """
     if state is None or state.source != source:
         state = SourceState(source=source)
+    state = replace(state, spent=tuple(dict.fromkeys((*state.spent, *spent)))[-MOST_SPENT:])
     head = state.head
     if head is not None:  # for how long nothing ran is unknown: an approval may have ended, and the book is another
         head = replace(head, reviewed_for=max(head.reviewed_for, REPEATED))

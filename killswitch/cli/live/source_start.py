@@ -53,6 +53,10 @@ def read_source(file: Path) -> SourceSettings:
         raise click.ClickException(f"{counts(error.diagnostics)} in {file}; nothing was started") from None
 
 
+REMEMBERED_SETS = 1_000
+"""How many sets that were in force are looked at for approvals that are spent."""
+
+
 def source_folder(store_at: str, name: str) -> Path:
     """The folder next to the store in which a copy of a repository is kept."""
     return Path(f"{store_at.removeprefix('sqlite:///')}.source").absolute() / name
@@ -74,7 +78,9 @@ def start_source(file: Path, store_at: str) -> SourceStart:
     with store_if_any(store_at) as store:
         stored = None if store is None else stored_start(store)
         kept = None if store is None else decoded(decode_source, store.live(SOURCE_STATE))
-    state = restored(kept, settings.name, None if stored is None else stored.in_force)
+        changes = () if store is None else store.set_changes(REMEMBERED_SETS)
+        spent = [each.id for change in changes for each in change.origin.approvals]
+    state = restored(kept, settings.name, None if stored is None else stored.in_force, spent)
     if stored is None:
         first = _first_set(settings, poller, state)
         print_note(f"the first set in force is from the source {settings.name}: nobody has approved it as a change")

@@ -269,7 +269,7 @@ class PolicySource:
         with self._lock:
             commands, self._inbox = self._inbox, {}
         was_suspended = self._state.hold is not None
-        for command in commands.values():
+        for command in sorted(commands.values(), key=lambda each: (each.at, each.id)):
             digest, is_anchor = command.digest, command.verb == "anchor"
             known = None if digest is None or is_anchor else set_in_force(self._run.store, digest)
             is_approved = is_anchor and digest is not None and self._approves_anchor(digest)

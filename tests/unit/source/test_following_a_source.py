@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from killswitch.source.candidate import ArrivalFiring, Candidate, Review, Review
 from killswitch.source.poller import PollResult, SourcePoller
 from killswitch.source.polling import SourceSettings
 from killswitch.source.sync import restored
-from killswitch.source.sync_state import SourceState, decode_source
+from killswitch.source.sync_state import CommandVerb, SourceState, decode_source
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests import worlds
@@ -336,6 +337,22 @@ def test_a_pause_that_arrives_during_a_review_is_obeyed_before_the_set_is_taken(
     goes_on.set()
     scene.until(lambda: scene.source.condition.hold is not None)
     assert scene.runner.proposals == []
+
+
+def test_commands_between_two_looks_are_obeyed_in_the_order_of_their_times(scene: Scene) -> None:
+    """A resume, and a pause a second later: the source is suspended, whatever the order of their names."""
+    scene.poller.goes_on.clear()
+    scene.source.request(lambda _: None)
+    verbs: tuple[CommandVerb, ...] = ("resume", "pause")
+    for number, verb in enumerate(verbs):
+        send_command(scene.store, verb, "olga", "a drill", worlds.START + timedelta(seconds=number), lasts=3600.0)
+    scene.tick()
+    scene.poller.goes_on.set()
+    scene.until(lambda: len(scene.source.state.results) == 2)
+    assert [each.verb for each in scene.source.state.results] == ["resume", "pause"]
+    hold = scene.source.condition.hold
+    assert hold is not None
+    assert hold.kind == "pause"
 
 
 def test_a_review_of_a_set_that_is_no_longer_in_force_takes_nothing(scene: Scene) -> None:

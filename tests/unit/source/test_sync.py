@@ -160,6 +160,15 @@ def test_a6_an_approval_is_spent_by_the_step_that_it_lets_through() -> None:
     assert isinstance(decide(judged(state, "LOOSENING", fresh, needed=1), RULES), Take)
 
 
+def test_a6_an_approval_of_a_set_that_was_in_force_is_spent_although_the_state_is_lost() -> None:
+    """The store has the sets with their approvals, whatever became of the state of the source."""
+    ok = approval("ann")
+    lost = restored(None, "desk", in_force("one", "c1"), [ok.id])
+    assert waits_for(judged(proposed(lost, "two", "c2"), "LOOSENING", ok, needed=1)) == "approvals"
+    untouched = restored(None, "desk", in_force("one", "c1"))
+    assert isinstance(decide(judged(proposed(untouched, "two", "c2"), "LOOSENING", ok, needed=1), RULES), Take)
+
+
 def test_a8_what_fires_on_arrival_waits_for_one_approver() -> None:
     """Also of a tightening; the text ends with the command that closes now."""
     state = judged(proposed(), arrival=True)
