@@ -179,7 +179,7 @@ class DeclaredAnswer(Struct, frozen=True):
 _STRICTNESS: Final[tuple[BreachAnswer, ...]] = ("page", "cancel", "close")
 
 
-class StoredAnswers(Struct, frozen=True, omit_defaults=True):
+class StoredAnswers(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the store has: the answers so far, and decision of a lock → what its stage declared when it was written."""
 
     answers: tuple[Answers, ...] = ()
@@ -213,7 +213,7 @@ class BreachAnswers:
         """Note what the stages declare that have just fired: another set may be in force when their locks are seen."""
         for each in decisions:
             declared = self._declared.get((each.policy, each.stage or ""))
-            if declared is not None and each.lock is not None:
+            if declared is not None:
                 self._fired[each.id] = declared
         for decision in [*self._fired][:-MOST_UNSEEN]:
             del self._fired[decision]
