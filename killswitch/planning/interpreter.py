@@ -240,6 +240,10 @@ class Interpreter:
             for evaluator, _ in block:
                 evaluator.pause = pauses.get(evaluator.policy)
             seen = [(evaluator, _shared_view(views, evaluator, snapshot, facts, places)) for evaluator, places in block]
+            if len(seen) == 1:  # with one scope of a policy nothing is gained by blocks
+                stages = self._observe_and_move(*seen[0], snapshot, events, decisions, issued)
+                eligible += [(*seen[0], stages)] if stages else []
+                continue
             observed = self._observe_each(seen, snapshot, events)
             eligible += self._move_each(observed, decisions, issued)
         for event in events:
@@ -265,6 +269,26 @@ class Interpreter:
         return Pending(
             snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible), frozenset(refused)
         )
+
+    def _observe_and_move(
+        self, evaluator: ScopeEvaluator, view: ScopeView, snapshot: Snapshot, events: Iterable[Event],
+        decisions: list[Decision], issued: list[Notice],
+    ) -> Stages:  # fmt: skip
+        """Both steps of one scope; the stages that may fire. Adds decisions and notices."""
+        is_repetition = view.is_repetition_of(evaluator.history.view)
+        if not is_repetition:
+            changes = evaluator.observe(view, snapshot.closings)
+            issued += [notices.unexplained(evaluator, self._now, change) for change in changes]
+        applied, more = self._apply_events(evaluator, self._now, events)
+        decisions += applied
+        issued += more
+        if is_repetition:
+            return ()
+        columns = evaluator.compiled.reader.read(evaluator.history, view)
+        stages, moved, more = self._move(evaluator, view, columns)
+        decisions += moved
+        issued += more
+        return stages
 
     def _observe_each(
         self, seen: Sequence[tuple[ScopeEvaluator, ScopeView]], snapshot: Snapshot, events: Iterable[Event]

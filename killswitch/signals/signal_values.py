@@ -63,9 +63,24 @@ class ColumnReader:
         (columns,) = self.read_each([(history, view)])
         return columns
 
+    def _read_one(self, history: History, view: ScopeView) -> SignalColumns:
+        size = self._size
+        found = SignalColumns([-math.inf] * size, [math.inf] * size, [None] * size if self._texts else [])
+        lo, hi = found.lo, found.hi
+        for index, number, values in self._numbers:
+            lo[index], hi[index] = number(history, view, *values)
+        for index, truth, values in self._truths:
+            holds = truth(history, view, *values)
+            lo[index], hi[index] = (0.0, 1.0) if holds is None else (float(holds), float(holds))
+        for index, reader, values in self._texts:
+            found.text[index] = reader(history, view, *values)
+        return found
+
     def read_each(self, scopes: Sequence[tuple[History, ScopeView]]) -> list[SignalColumns]:
         """The current columns of several scopes: each signal of all of them, which keeps its code in the caches."""
         size, has_texts = self._size, bool(self._texts)
+        if len(scopes) == 1:
+            return [self._read_one(*scopes[0])]
         found = [
             SignalColumns([-math.inf] * size, [math.inf] * size, [None] * size if has_texts else []) for _ in scopes
         ]

@@ -216,7 +216,9 @@ class ScopeEvaluator:
 
     def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> list[ChangeEvent]:
         """Add the scope's view to the history, and the cost of its last close."""
-        (events,) = self.observe_each([(self, view)], closings)
+        self._count_costs(closings)
+        events = self.history.observe(view)
+        self._adjust(view, events)
         return events
 
     @staticmethod

@@ -165,6 +165,11 @@ def observe_each(scopes: Sequence[tuple[Collectors, ScopeView, ScopeView | None]
 
     With the view of each, the one before.
     """
+    if len(scopes) == 1:  # with one scope nothing is gained by it
+        ((collectors, view, before),) = scopes
+        for each in collectors.all:
+            each.observe(view, before)
+        return
     for of_class in zip(*(collectors.all for collectors, _, _ in scopes), strict=True):
         for each, (_, view, before) in zip(of_class, scopes, strict=True):
             each.observe(view, before)
@@ -172,6 +177,11 @@ def observe_each(scopes: Sequence[tuple[Collectors, ScopeView, ScopeView | None]
 
 def follow_each(scopes: Sequence[tuple[Collectors, FollowedHistory, Decimal | None]]) -> None:
     """Let those that follow the history of each scope, with its equity, do so: one class after the other."""
+    if len(scopes) == 1:
+        ((collectors, history, equity),) = scopes
+        for one in collectors.following:
+            one.follow(history, equity)
+        return
     for of_class in zip(*(collectors.following for collectors, _, _ in scopes), strict=True):
         for each, (_, history, equity) in zip(of_class, scopes, strict=True):
             each.follow(history, equity)

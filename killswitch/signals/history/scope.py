@@ -154,7 +154,11 @@ class History:
 
     def observe(self, view: ScopeView) -> list[ChangeEvent]:
         """Observe one snapshot of the scope; returns the events of unexplained changes."""
-        (events,) = self.observe_each([(self, view)])
+        before = self.view
+        observe_each([(self.collectors, view, before)])
+        events = self._observe(view, before)
+        if view.unknown is not None or view.has_equity:
+            follow_each([(self.collectors, self, None if view.unknown is not None else view.equity)])
         return events
 
     @staticmethod
