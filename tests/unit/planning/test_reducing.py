@@ -35,7 +35,7 @@ def coins(*held: tuple[str, str], market: str = "spot", flags: Any = frozenset()
 
 LONG, FLAT, HEDGED = swap(("long", "10")), swap(), swap(("long", "10"), ("short", "4"), mode="hedge")
 MARKET_ONLY = swap(("long", "10"), flags=frozenset({"market"}))
-FLAG, WHOLE = {"reduce_only": True}, {"reduce_only": True}
+FLAG: dict[str, Any] = {"reduce_only": True}
 ETH, SHARE = "ETH/USDT", "AAPL"
 
 
@@ -45,7 +45,7 @@ ETH, SHARE = "ETH/USDT", "AAPL"
         # bounded: whatever rests, of any size, also flat
         (order("sell", "99", **FLAG), LONG, "10", "bounded"),
         (order("sell", "99", **FLAG), FLAT, "0", "bounded"),
-        (order("sell", "0", **WHOLE), LONG, "10", "bounded"),
+        (order("sell", "0", **FLAG), LONG, "10", "bounded"),
         (order("sell", "9", type="stop_market", **FLAG), LONG, "10", "bounded"),
         (order("sell", "99", **FLAG), swap(("long", "10"), now=False), "0", "bounded"),
         # a flag is a claim where the venue does not enforce it for this type, or nobody knows
