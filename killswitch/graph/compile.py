@@ -30,6 +30,7 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, suggestion, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_priced, check_reference
+from killswitch.graph.resolution.limits import check_limits, limits
 from killswitch.graph.resolution.references import (
     Documents,
     accounts_exist,
@@ -147,7 +148,7 @@ def compile_policies(
     graphs, diagnostics = _compiled(documents, (), NO_FAULTY_DOCUMENTS, content)
     if has_errors(diagnostics):
         return None, diagnostics
-    found = routes(documents), unwindings(documents), timers(documents), strategies(documents)
+    found = routes(documents), unwindings(documents), timers(documents), strategies(documents), limits(documents)
     return PolicySet(content, commit, graphs, *found), diagnostics
 
 
@@ -197,6 +198,7 @@ def _compiled(
             graphs += () if graph is None else (graph,)
     checks = (
         accounts_watched, check_former_policies, check_routes, check_unwindings, check_timers, check_strategies,
+        check_limits,
     )  # fmt: skip
     for check_documents in checks:
         diagnostics += check_documents(everything, others)

@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
+from killswitch.graph.limits import LimitsRule
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.instant import LocalTime, from_micros, to_micros
@@ -390,6 +391,8 @@ class PolicySet(Struct, frozen=True):
     """Dead-man switches, by name; an account has at most one."""
     strategies: tuple[StrategyRule, ...] = ()
     """Strategies, by name: what belongs to each."""
+    limits: tuple[LimitsRule, ...] = ()
+    """Limits, by name: what an order must pass at the gate. An account has at most one."""
 
 
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}

@@ -7,6 +7,7 @@ from typing import get_args
 
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.limits import LimitsDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
 from killswitch.policy.schema.route import RouteDocument
@@ -39,6 +40,7 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         StrategyDocument,
         HedgeGroupDocument,
         SessionDocument,
+        LimitsDocument,
         ScenarioDocument,
         InvariantDocument,
     )

@@ -85,7 +85,7 @@ def compare_sets(prover: Prover, base: PolicySet, head: PolicySet) -> SetCompari
 
 
 def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
-    """What the documents beside the policies change: how closes are carried out, timers, what a strategy owns."""
+    """What the other documents change: how closes are carried out, timers, limits, what a strategy owns."""
     heads = {graph.policy: graph for graph in head.graphs}
     for graph in base.graphs:
         if graph.policy not in heads:
@@ -105,6 +105,12 @@ def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
         if before != after:
             what = "is new" if before is None else "is removed" if after is None else "differs"
             yield Change("response", name, f"the dead-man switch {name} {what}", before is None, after is None)
+    limited = [{each.name: each for each in policies.limits} for policies in (base, head)]
+    for name in sorted({*limited[0], *limited[1]}):
+        old, new = limited[0].get(name), limited[1].get(name)
+        if old != new:
+            what = "are new" if old is None else "are removed" if new is None else "differ"
+            yield Change("response", name, f"the limits {name} of orders {what}", old is None, new is None)
     owned = [{each.name: each for each in policies.strategies} for policies in (base, head)]
     if owned[0] != owned[1]:
         yield Change("scope", "", "what belongs to a strategy differs, which changes the signals", None, None)

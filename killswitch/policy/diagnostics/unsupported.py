@@ -117,8 +117,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     _entry(
         "key",
         "max_position max_notional max_leverage max_order_size limits",
-        "a limit that an order must pass before it is sent",
-        "a trigger on `exposure.*` with `lock_trading` and `close`, which acts after the order",
+        "a limit inside a policy that an order must pass before it is sent",
+        "a `Limits` document for the accounts; or a trigger on `exposure.*`, which acts after the order",
     ),
     _entry(
         "key",
@@ -128,9 +128,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "Limits Limit RiskLimit",
-        "limits that an order must pass before it is sent",
-        "a `Policy` with triggers on `exposure.*`, which acts after the order",
+        "Limit RiskLimit PositionLimit OrderLimit",
+        "a document for each limit that an order must pass",
+        "`kind: Limits`, one for all limits of an account",
     ),
     _entry(
         "document",
