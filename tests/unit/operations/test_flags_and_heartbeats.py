@@ -9,9 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from killswitch.cli.operate.flags_and_heartbeats import clear_flag, heartbeat, set_flag
 
 from killswitch.cli.live.status import history, status
-from killswitch.cli.operate.flags_and_heartbeats import clear_flag, heartbeat, set_flag
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Notice
 from killswitch.model.snapshot import Event
