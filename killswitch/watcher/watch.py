@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -24,7 +24,9 @@ from killswitch.model.snapshot import Event, Instant
 from killswitch.model.store import Store, decoded
 from killswitch.runner.observers import TickReport
 from killswitch.watcher.silence import Answer, Check, Phase, SwitchState, armed, check, disarmed
-from killswitch.watcher.ways import WayListener
+
+if TYPE_CHECKING:
+    from killswitch.watcher.ways import WayListener  # `ksctl status` reads the views, and needs no requests
 
 VIEWS: Final = "switch-view/"
 """How the names of the live blobs begin that `ksctl deadman status` reads."""

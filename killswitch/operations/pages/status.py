@@ -24,6 +24,7 @@ from killswitch.operations.pages.status_sections import (
     suspended_accounts,
     unexplained_changes,
 )
+from killswitch.operations.pages.switches import switches_section
 from killswitch.operations.pages.wording import (
     accounts_section,
     ago,
@@ -132,6 +133,7 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
     yield from manual_closes(status.by_hand)
     yield from operator_flags(status.flags)
     yield from sets_in_shadow(status.shadows)
+    yield from switches_section(status.switches, status.now)
     yield from bot_heartbeats(status.heartbeats, status.now)
     yield from _notifications(status)
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)

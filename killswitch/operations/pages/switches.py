@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from killswitch.operations.pages.wording import ago
 from killswitch.render.document import Facts, Items, Page, Section, Table, section
-from killswitch.render.formats import ago, count_of, instant
+from killswitch.render.formats import count_of, instant
 from killswitch.watcher.watch import SwitchView
 
 HEAD = ("switch", "watches", "phase", "last heartbeat", "progress", "fires in", "on silence", "accounts")
