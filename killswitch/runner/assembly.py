@@ -122,7 +122,7 @@ def assemble(
     Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
     `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: whether an effect may end
     the run. `is_watcher`: whether closing yields to a runner with another store. `startup_notices`: of the first tick.
-    `on_wait`: called with why it waits. `on_acquired`: called once the lease is held. `of_start`: the set with its files.
+    `on_wait`: called with why it waits, `on_acquired` once the lease is held. `of_start`: the set with its files.
     """
     _require_possible(policies, accounts, pace if timers else None)
     venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
