@@ -29,7 +29,7 @@ class SizingError(ValueError):
     """A request that no size can answer: a stop beyond the entry, a cap of zero, a matrix that is no correlation."""
 
 
-class SizingInput(Struct, frozen=True, omit_defaults=True):
+class SizingInput(Struct, frozen=True):
     """A number that a size was computed from; `value` None is unknown, and `unknown` says why.
 
     `age`: seconds since the source read it; None for a given number.
@@ -72,7 +72,7 @@ class SizedMarket(Struct, frozen=True):
     others: SizingInput | None = None
 
 
-class Size(Struct, frozen=True, omit_defaults=True):
+class Size(Struct, frozen=True):
     """The size of the whole position in one market; `contracts` None is unknown, and `unknown` says why.
 
     `quantity` is in base units, None for an inverse contract at an unknown price; `notional` in the account's currency,
@@ -130,8 +130,10 @@ def bounded(suggestion: Suggestion, market: SizedMarket) -> Size:
 
 
 def share_gross(suggestions: Sequence[Suggestion], cap: Decimal) -> tuple[Suggestion, ...]:
-    """The suggestions of one book, scaled down together where their gross would exceed the leverage cap."""
-    require_positive("leverage cap", cap)
+    """The suggestions of one book, scaled down together where their gross would exceed the cap.
+
+    `cap` is what other positions leave of the leverage cap, at least 0.
+    """
     gross = sum((each.leverage for each in suggestions if each.leverage is not None), Fraction(0))
     if gross <= Fraction(cap):
         return tuple(suggestions)

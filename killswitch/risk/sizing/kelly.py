@@ -101,7 +101,7 @@ def kelly(record: TradeRecord, fraction: Decimal, *, point_estimate: bool = Fals
 
     SizingError for a fraction outside of (0, 1] and a record that contradicts itself.
     """
-    _require_fraction(fraction)
+    require_kelly_fraction(fraction)
     _require_record(record)
     inputs = (
         given("fraction of Kelly", fraction), given("closed trades", Decimal(record.trades)),
@@ -130,7 +130,7 @@ def continuous_kelly(mean: Decimal, rate: Decimal, volatility: SizingInput, frac
 
     An unknown volatility and one of zero are unknown. SizingError for a fraction outside of (0, 1].
     """
-    _require_fraction(fraction)
+    require_kelly_fraction(fraction)
     inputs = (given("fraction of Kelly", fraction), given("mean return", mean), given("rate", rate), volatility)
     if volatility.value is None:
         return unknown_suggestion(CONTINUOUS, volatility.unknown or "volatility is unknown", *inputs)
@@ -216,7 +216,8 @@ def _fraction_of(
     return Suggestion(method, full * Fraction(fraction), "fraction of Kelly", inputs, details=shown)
 
 
-def _require_fraction(fraction: Decimal) -> None:
+def require_kelly_fraction(fraction: Decimal) -> None:
+    """SizingError for a fraction of Kelly outside of (0, 1]."""
     require_positive("fraction of Kelly", fraction)
     if fraction > 1:
         raise SizingError(f"the fraction of Kelly is {fraction:f}: above 1 there is more risk and less growth")
