@@ -131,7 +131,8 @@ def assemble(
     timeline, arming = Timeline(clock, last_clock_state(last_view(store))), Arming(accounts, policies)
     restore_adapters(store, accounts)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
-    reloads = _reloads(interpreter, store, accounts if live else {}, of_start, timeline)
+    watched: Mapping[str, ArmedAccount] = accounts if live and not is_watcher else {}
+    reloads = _reloads(interpreter, store, watched, of_start, timeline)
     reloads.of_start = _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming)
     view = _first_view(lease, timeline, pace, policies, paths, live, arming, _lock_places(store, locks, arming))
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
@@ -150,9 +151,9 @@ def assemble(
         Observers((publisher, AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
-        pace, judges=JUDGED_LIVE if live else (), startup_notices=startup_notices + _leap_notices(timeline),
+        pace, judges=JUDGED_LIVE if watched else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip
-    reloads.follow.append(partial(_follow, runner, arming, publisher, accounts if live else {}))
+    reloads.follow.append(partial(_follow, runner, arming, publisher, watched))
     return runner
 
 
