@@ -32,7 +32,7 @@ class Beat(Struct, frozen=True):
     progress: int | None = None
 
 
-class Answer(Struct, frozen=True):
+class WayAnswer(Struct, frozen=True):
     """The newest answer of one way: when it came, its heartbeat (None: never one), or why there is no answer."""
 
     at: float
@@ -69,14 +69,14 @@ class SwitchState(Struct, frozen=True):
     """The ways that answer only errors."""
 
 
-class Problem(Struct, frozen=True):
+class SwitchProblem(Struct, frozen=True):
     """Something to be notified. `key`: what it is about, stable for as long as it lasts."""
 
     key: str
     text: str
 
 
-class Check(Struct, frozen=True):
+class SwitchCheck(Struct, frozen=True):
     """The result of one check. `fires`: why the switch fires now; None if it does not."""
 
     state: SwitchState
@@ -86,36 +86,36 @@ class Check(Struct, frozen=True):
     fires_in: float | None
     """Seconds until the first check at which it may fire, if nothing is heard; None unless it is armed."""
     fires: str | None = None
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[SwitchProblem, ...] = ()
 
 
-def check(rule: SilenceRule, state: SwitchState, now: float, answers: Mapping[str, Answer]) -> Check:
+def check(rule: SilenceRule, state: SwitchState, now: float, answers: Mapping[str, WayAnswer]) -> SwitchCheck:
     """Look at the answers of the ways at `now`. `answers`: by way; a way without one has not answered yet."""
-    state = _heard(_awake(rule, state, now), answers)
+    state = _with_newest_beat(_awake(rule, state, now), answers)
     state = replace(state, deaf=_deaf(state, answers, now), checked=now)
     if (until := state.disarmed_until) is not None:
         if now < until:
-            return Check(replace(state, silent_checks=0), "disarmed", 0.0, None)
+            return SwitchCheck(replace(state, silent_checks=0), "disarmed", 0.0, None)
         state = replace(state, floor=max(state.floor, until), disarmed_until=None)
     silence = now - _silent_since(rule, state, now)
     phase: Phase = "fired" if state.is_fired else "armed" if state.is_heard else "pending"
     problems = tuple(_problems(rule, state, phase, silence, now, answers))
     if phase == "fired":
-        return Check(state, phase, silence, None, problems=problems)
+        return SwitchCheck(state, phase, silence, None, problems=problems)
     if phase == "pending":
         waited = now - max(state.since, state.floor)
         if waited < _seconds(rule.pending.limit) or rule.pending.then == "page":
-            return Check(state, phase, silence, None, problems=problems)
+            return SwitchCheck(state, phase, silence, None, problems=problems)
         why = f"{_what(rule)} was never heard within {waited:.0f} s"
-        return Check(replace(state, is_fired=True), "fired", silence, None, why, problems)
+        return SwitchCheck(replace(state, is_fired=True), "fired", silence, None, why, problems)
     is_silent = silence >= _seconds(rule.timeout) and _counts(rule, state, now, answers)
     state = replace(state, silent_checks=state.silent_checks + 1 if is_silent else 0)
     if state.silent_checks >= rule.checks:
         why = f"no heartbeat of {_what(rule)} for {silence:.0f} s, at {rule.checks} checks in a row"
-        return Check(replace(state, is_fired=True), "fired", silence, None, why, problems)
+        return SwitchCheck(replace(state, is_fired=True), "fired", silence, None, why, problems)
     left = max(0.0, _seconds(rule.timeout) - silence)
     further = (rule.checks - state.silent_checks - (0 if is_silent else 1)) * _seconds(rule.check)
-    return Check(state, phase, silence, left + max(0.0, further), None, problems)
+    return SwitchCheck(state, phase, silence, left + max(0.0, further), None, problems)
 
 
 def armed(state: SwitchState, now: float) -> SwitchState:
@@ -144,7 +144,7 @@ def _awake(rule: SilenceRule, state: SwitchState, now: float) -> SwitchState:
     return replace(state, floor=now, held_back=held_back, silent_checks=0)
 
 
-def _heard(state: SwitchState, answers: Mapping[str, Answer]) -> SwitchState:
+def _with_newest_beat(state: SwitchState, answers: Mapping[str, WayAnswer]) -> SwitchState:
     """The state with the newest heartbeat of all ways. One from before the watcher listened arms nothing."""
     beats = [each.beat for each in answers.values() if each.beat is not None]
     newest = max(beats, key=_sent_at, default=None)
@@ -160,7 +160,7 @@ def _sent_at(beat: Beat) -> float:
     return beat.at
 
 
-def _deaf(state: SwitchState, answers: Mapping[str, Answer], now: float) -> dict[str, Deafness]:
+def _deaf(state: SwitchState, answers: Mapping[str, WayAnswer], now: float) -> dict[str, Deafness]:
     return {
         way: Deafness(state.deaf[way].since if way in state.deaf else now, answer.error)
         for way, answer in answers.items()
@@ -185,7 +185,7 @@ def is_stuck(rule: SilenceRule, state: SwitchState, now: float) -> bool:
     return now - state.moved_at >= _seconds(rule.progress_timeout)
 
 
-def _counts(rule: SilenceRule, state: SwitchState, now: float, answers: Mapping[str, Answer]) -> bool:
+def _counts(rule: SilenceRule, state: SwitchState, now: float, answers: Mapping[str, WayAnswer]) -> bool:
     """Whether a silence is one: an error while listening is none.
 
     With one way in error, that of the others counts only where declared; so does that of ways which have answered only
@@ -204,33 +204,33 @@ def _counts(rule: SilenceRule, state: SwitchState, now: float, answers: Mapping[
 
 
 def _problems(
-    rule: SilenceRule, state: SwitchState, phase: Phase, silence: float, now: float, answers: Mapping[str, Answer]
-) -> Iterator[Problem]:
+    rule: SilenceRule, state: SwitchState, phase: Phase, silence: float, now: float, answers: Mapping[str, WayAnswer]
+) -> Iterator[SwitchProblem]:
     timeout = _seconds(rule.timeout)
     for way, deaf in state.deaf.items():
         lasting = now - deaf.since
         if lasting >= min(timeout, rule.checks * _seconds(rule.check)):
             declared = "counts" if rule.on_one_way == "fire" else "does not count"
-            yield Problem(
+            yield SwitchProblem(
                 f"way/{way}",
                 f"heartbeats of {_what(rule)} cannot be read by {way}: {deaf.error}; while that lasts, silence "
                 f"{declared} (on_one_way: {rule.on_one_way})",
             )
     if state.held_back >= timeout:
-        yield Problem(
+        yield SwitchProblem(
             "paused",
             f"the watcher of {_what(rule)} has paused for {state.held_back:.0f} s in all since the last heartbeat, "
             "which has held firing back by a whole timeout: from now on its own pauses count as silence",
         )
     if phase == "pending" and now - max(state.since, state.floor) >= _seconds(rule.pending.limit):
-        yield Problem(
+        yield SwitchProblem(
             "pending", f"{_what(rule)} was never heard since the watcher listens: the switch protects nothing"
         )
     if phase == "armed" and is_stuck(rule, state, now):
         text = f"heartbeats of {_what(rule)} come, and their progress does not change: its loop hangs"
-        yield Problem("stuck", text)
+        yield SwitchProblem("stuck", text)
     if phase == "armed" and silence >= timeout and not _counts(rule, state, now, answers):
-        yield Problem(
+        yield SwitchProblem(
             "undecided", f"{_what(rule)} is silent for too long, and not all ways of hearing it work: see there"
         )
 

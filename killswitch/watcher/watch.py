@@ -23,7 +23,7 @@ from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import Event, Instant
 from killswitch.model.store import Store, decoded
 from killswitch.runner.observers import TickReport
-from killswitch.watcher.silence import Answer, Check, Phase, SwitchState, armed, check, disarmed
+from killswitch.watcher.silence import Phase, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 
 if TYPE_CHECKING:
     from killswitch.watcher.ways import WayListener  # `ksctl status` reads the views, and needs no requests
@@ -122,9 +122,9 @@ class WatchedSwitch:
         self.state = SwitchState(since=now, floor=now, is_heard=stored.is_heard, is_fired=stored.is_fired)
         self.due = now
         """When the next check is due, in seconds of the clock."""
-        self.last: Check | None = None
+        self.last: SwitchCheck | None = None
 
-    def answers(self, now: float) -> dict[str, Answer]:
+    def answers(self, now: float) -> dict[str, WayAnswer]:
         """The newest answer of each way that has one."""
         found = {way: listener.answer(now) for way, listener in self.ways.items()}
         return {way: answer for way, answer in found.items() if answer is not None}
@@ -248,7 +248,7 @@ class DeadManWatch:
             event = _event(rule, account, switch.stored.firings, at, why)
             self._store.put_event(event)
 
-    def _view(self, switch: WatchedSwitch, found: Check, now: float) -> SwitchView:
+    def _view(self, switch: WatchedSwitch, found: SwitchCheck, now: float) -> SwitchView:
         rule, state = switch.rule, found.state
         errors = {way: deaf.error for way, deaf in state.deaf.items()}
         return SwitchView(

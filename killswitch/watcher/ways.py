@@ -16,7 +16,7 @@ from killswitch.client.heartbeat import FORMAT, REQUEST_TIMEOUT, monotonic_origi
 from killswitch.graph.nodes import HeartbeatWay, SilenceRule
 from killswitch.model.instant import SECOND
 from killswitch.model.legible import legible, one_line
-from killswitch.watcher.silence import Answer, Beat
+from killswitch.watcher.silence import Beat, WayAnswer
 
 LONGEST_FILE: Final = 4096
 """Bytes of a file or an answer that are read; a heartbeat has about 150."""
@@ -140,7 +140,7 @@ class WayListener:
         self._reader = reader
         self._pause = pause
         self._monotonic = monotonic
-        self._answer: Answer | None = None
+        self._answer: WayAnswer | None = None
         self._began: float | None = None
         self._stopped = threading.Event()
 
@@ -152,12 +152,12 @@ class WayListener:
         """Stop after the read that is under way, without waiting for it."""
         self._stopped.set()
 
-    def answer(self, now: float) -> Answer | None:
+    def answer(self, now: float) -> WayAnswer | None:
         """The newest answer; an error while a read takes too long; None before the first."""
         began, answer = self._began, self._answer
         if began is not None and now - began > LONGEST_READ:
             beat = None if answer is None else answer.beat
-            return Answer(now, beat, f"no answer for {now - began:.0f} s")
+            return WayAnswer(now, beat, f"no answer for {now - began:.0f} s")
         return answer
 
     def read(self) -> None:
@@ -165,9 +165,9 @@ class WayListener:
         self._began = began = self._monotonic()
         last = None if self._answer is None else self._answer.beat
         try:
-            answer = Answer(began, self._reader.read(began))
+            answer = WayAnswer(began, self._reader.read(began))
         except (OSError, ValueError) as error:
-            answer = Answer(began, last, one_line(legible(str(error))))
+            answer = WayAnswer(began, last, one_line(legible(str(error))))
         self._answer, self._began = answer, None
 
     def _run(self) -> None:

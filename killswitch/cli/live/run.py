@@ -138,14 +138,14 @@ class _RunSettings(Struct, frozen=True):
     found_before: tuple[KeyWarning, ...]
     shadow: str | None
     """The set of --shadow."""
-    heartbeat: RunnerHeartbeat | None
-    """The observer that sends the runner's own heartbeats."""
+    heartbeat: tuple[RunnerHeartbeat, ...]
+    """The observer that sends the runner's own heartbeats, if it sends any."""
 
 
-def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> RunnerHeartbeat | None:
-    """The observer of --heartbeat and --ping; None without either."""
+def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> tuple[RunnerHeartbeat, ...]:
+    """The observer of --heartbeat and --ping; none without either."""
     if not destinations and ping is None:
-        return None
+        return ()
     from killswitch.accounts.credentials import CredentialError, resolve_one
     from killswitch.client.heartbeat import require_destination
     from killswitch.watcher.own_beats import RunnerHeartbeat
@@ -161,7 +161,7 @@ def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> RunnerHea
         raise click.BadParameter(str(error), param_hint="--ping") from error
     if address is not None and not address.startswith(("http://", "https://")):
         raise click.BadParameter("what it refers to is no http(s) address", param_hint="--ping")
-    return RunnerHeartbeat(destinations, address)
+    return (RunnerHeartbeat(destinations, address),)
 
 
 def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAccount], failures: StartFailures) -> int:
@@ -200,8 +200,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *outputs.observers,
-                *(() if it.heartbeat is None else (it.heartbeat,)),
+                *shadow_observers(shadows, files), *it.heartbeat, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,

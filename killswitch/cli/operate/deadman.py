@@ -115,7 +115,7 @@ def status_of_switches(store_at: str, output: str) -> None:
     import msgspec
 
     from killswitch.cli.session import opened_store
-    from killswitch.operations.pages.switches import switches_page
+    from killswitch.operations.pages.status_sections import switches_page
     from killswitch.operations.status import runner_state
     from killswitch.watcher.watch import switch_views
 

@@ -22,9 +22,9 @@ from killswitch.operations.pages.status_sections import (
     push_streams,
     sets_in_shadow,
     suspended_accounts,
+    switches_section,
     unexplained_changes,
 )
-from killswitch.operations.pages.switches import switches_section
 from killswitch.operations.pages.wording import (
     accounts_section,
     ago,

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import HeartbeatWay, PendingRule, Place, SilenceRule
 from killswitch.model.instant import SECOND
-from killswitch.watcher.silence import Answer, Beat, Check, SwitchState, armed, check, disarmed
+from killswitch.watcher.silence import Beat, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 
 RULE = SilenceRule(
     name="maker", accounts=("main",), watches="strategy", beats="maker", ways=(HeartbeatWay("file", "/a"),),
@@ -25,9 +25,9 @@ START = SwitchState(since=0.0, floor=0.0)
 def watched(
     rule: SilenceRule, until: float, beats: Mapping[str, list[Beat]], *, state: SwitchState = START,
     skipped: tuple[float, float] = (0.0, 0.0), errors: Mapping[str, tuple[float, float]] | None = None,
-) -> list[tuple[float, Check]]:  # fmt: skip
+) -> list[tuple[float, SwitchCheck]]:  # fmt: skip
     """The checks every interval until `until` or the firing; none in `skipped`. `errors`: a way fails in a span."""
-    found: list[tuple[float, Check]] = []
+    found: list[tuple[float, SwitchCheck]] = []
     now, step = 0.0, rule.check / SECOND
     while now <= until:
         if not skipped[0] < now < skipped[1]:
@@ -36,7 +36,7 @@ def watched(
                 heard = [beat for beat in beats.get(way, []) if beat.at <= now]
                 low, high = (errors or {}).get(way, (1.0, 0.0))
                 error = "connection refused" if low <= now < high else None
-                answers[way] = Answer(now, heard[-1] if heard else None, error)
+                answers[way] = WayAnswer(now, heard[-1] if heard else None, error)
             result = check(rule, state, now, answers)
             state = result.state
             found.append((now, result))
@@ -46,7 +46,7 @@ def watched(
     return found
 
 
-def fired_at(checks: list[tuple[float, Check]]) -> float | None:
+def fired_at(checks: list[tuple[float, SwitchCheck]]) -> float | None:
     """When the switch has fired; None if it did not."""
     return next((at for at, each in checks if each.fires is not None), None)
 
@@ -72,11 +72,11 @@ def test_a_late_heartbeat_does_not_take_a_firing_back() -> None:
     """The state stays fired, and only `arm` returns it to service: pending, until it is heard again."""
     checks = watched(RULE, 1000.0, {"/a": beating(100.0)})
     state, now = checks[-1][1].state, checks[-1][0]
-    late = check(RULE, state, now + 5, {"/a": Answer(now + 5, Beat(now + 4))})
+    late = check(RULE, state, now + 5, {"/a": WayAnswer(now + 5, Beat(now + 4))})
     assert (late.phase, late.fires) == ("fired", None)
     again = armed(late.state, now + 6)
-    assert check(RULE, again, now + 10, {"/a": Answer(now + 10, Beat(now + 4))}).phase == "pending"
-    assert check(RULE, again, now + 20, {"/a": Answer(now + 20, Beat(now + 19))}).phase == "armed"
+    assert check(RULE, again, now + 10, {"/a": WayAnswer(now + 10, Beat(now + 4))}).phase == "pending"
+    assert check(RULE, again, now + 20, {"/a": WayAnswer(now + 20, Beat(now + 19))}).phase == "armed"
 
 
 def test_one_that_was_never_heard_is_pending_and_pages_after_its_limit() -> None:
@@ -115,7 +115,7 @@ def test_own_pauses_that_have_held_back_a_whole_timeout_count_no_more() -> None:
     now = 0.0
     for number in range(40):
         now = number * 30.0
-        result = check(RULE, state, now, {"/a": Answer(now, Beat(0.0))})
+        result = check(RULE, state, now, {"/a": WayAnswer(now, Beat(0.0))})
         state = result.state
         paged = now if paged is None and any(each.key == "paused" for each in result.problems) else paged
         if result.fires is not None:
@@ -171,7 +171,7 @@ def test_a_disarm_expires_and_silence_counts_from_there() -> None:
     state = watched(RULE, 100.0, {"/a": beating(100.0)})[-1][1].state
     state = disarmed(state, 400.0)
     now = 100.0
-    while (result := check(RULE, state, now, {"/a": Answer(now, Beat(100.0))})).fires is None and now < 1000.0:
+    while (result := check(RULE, state, now, {"/a": WayAnswer(now, Beat(100.0))})).fires is None and now < 1000.0:
         assert (result.phase == "disarmed") == (now < 400.0)
         state, now = result.state, now + 5.0
     assert 460.0 <= now <= 475.0
@@ -180,7 +180,7 @@ def test_a_disarm_expires_and_silence_counts_from_there() -> None:
 def test_an_arm_ends_a_disarm() -> None:
     """Before its time, and with a whole timeout."""
     state = disarmed(replace(START, is_heard=True), 1e6)
-    result = check(RULE, armed(state, 100.0), 105.0, {"/a": Answer(105.0, Beat(50.0))})
+    result = check(RULE, armed(state, 100.0), 105.0, {"/a": WayAnswer(105.0, Beat(50.0))})
     assert (result.phase, result.silence) == ("armed", 5.0)
 
 
@@ -202,7 +202,7 @@ def test_it_never_fires_earlier_than_a_timeout_after_what_was_heard(
         heard = [each for each in beats if each <= now]
         last = Beat(heard[-1]) if heard else None
         deaf_since = (deaf_since if deaf_since is not None else now) if is_error else None
-        result = check(RULE, state, now, {"/a": Answer(now, last, "broken" if is_error else None)})
+        result = check(RULE, state, now, {"/a": WayAnswer(now, last, "broken" if is_error else None)})
         state = result.state
         if result.fires is not None:
             assert last is not None
