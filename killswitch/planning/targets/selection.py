@@ -95,7 +95,7 @@ def select(
     return Selection(
         [
             SelectedTarget(ranked, left[ranked.candidate.key])
-            for ranked in in_group_order(chosen, graph.groups)
+            for ranked in in_group_order(chosen, graph.groups, history)
             if action.spread == "each" or left[ranked.candidate.key] < ranked.candidate.position.contracts
         ],
         (*unranked, *unknown, *beyond, *capped, *spread),
