@@ -107,6 +107,8 @@ class UnwindingRule(Struct, frozen=True):
     """Not empty with `slippage`, and ends with an exit; empty: every order is a market order."""
     hedge: HedgeRule = SUGGESTED_ONLY
     spot: SpotRule = DEFAULT_SPOT
+    slices: int | None = None
+    """Parts of each position that go in turn; None: one position after the other."""
 
     def bound(self, symbol: str, base: str) -> Decimal | None:
         """Maximum slippage of an order of the symbol, as a fraction of the mark; None: unbounded."""

@@ -200,7 +200,7 @@ Groups = tuple[tuple[str, ...], ...]
 """A partition of names: each group sorted, the groups by their first names."""
 
 
-class Link(Struct, frozen=True):
+class Linkage(Struct, frozen=True):
     """How strongly two names are linked: `value` orders what joins first, `reach` is compared with the thresholds."""
 
     value: float
@@ -208,7 +208,7 @@ class Link(Struct, frozen=True):
 
 
 def complete_linkage(
-    names: Iterable[str], link: Callable[[str, str], Link], enter: float, stay: float, before: Groups = ()
+    names: Iterable[str], link: Callable[[str, str], Linkage], enter: float, stay: float, before: Groups = ()
 ) -> Groups:
     """Groups in which every pair is linked; a name that is linked to no other is its own group.
 
@@ -228,10 +228,10 @@ def complete_linkage(
 
 
 def _agglomerated(
-    blocks: list[tuple[str, ...]], link: Callable[[str, str], Link], least: float
+    blocks: list[tuple[str, ...]], link: Callable[[str, str], Linkage], least: float
 ) -> list[tuple[str, ...]]:
     """Join the closest two blocks, by their weakest pair, until no two reach `least`."""
-    links: dict[tuple[tuple[str, ...], tuple[str, ...]], Link] = {}
+    links: dict[tuple[tuple[str, ...], tuple[str, ...]], Linkage] = {}
     while True:
         best: tuple[float, tuple[str, ...], tuple[str, ...]] | None = None
         for i, one in enumerate(blocks):
@@ -246,22 +246,22 @@ def _agglomerated(
         blocks = sorted([*(block for block in blocks if block not in (one, other)), joined])
 
 
-def _weakest(one: Iterable[str], other: Collection[str], link: Callable[[str, str], Link]) -> Link:
+def _weakest(one: Iterable[str], other: Collection[str], link: Callable[[str, str], Linkage]) -> Linkage:
     """The least value and the least reach of the pairs across two blocks."""
     found = [link(a, b) for a in one for b in other]
-    return Link(min(each.value for each in found), min(each.reach for each in found))
+    return Linkage(min(each.value for each in found), min(each.reach for each in found))
 
 
-def by_interval(pairs: Mapping[Pair, Correlated], *, together: bool) -> Callable[[str, str], Link]:
+def by_interval(pairs: Mapping[Pair, Correlated], *, together: bool) -> Callable[[str, str], Linkage]:
     """The link of a pair, in doubt decided by the use that is made of its group.
 
     `together`: it reaches as far as the upper end of its interval, as limits of an exposure need it; else as the lower
     end, as netting and hedges do. An unknown pair reaches 1, or −1, and joins after every known one.
     """
 
-    def link(one: str, other: str) -> Link:
+    def link(one: str, other: str) -> Linkage:
         found = pairs.get(pair(one, other), UNKNOWN_PAIR)
-        return Link(-1.0 if found.value is None else found.value, found.high if together else found.low)
+        return Linkage(-1.0 if found.value is None else found.value, found.high if together else found.low)
 
     return link
 

@@ -56,12 +56,14 @@ class SelectedTarget(Struct, frozen=True):
 class Selection(Struct, frozen=True):
     """Targets of one close action in order of closing, and remarks on what it could not know.
 
-    `is_held_back`: there are positions to select, and `where` is true for none of them.
+    `is_held_back`: there are positions to select, and `where` is true for none of them. `risk`: the risk of the book,
+    where the ranking computes it and it is known.
     """
 
     targets: list[SelectedTarget]
     remarks: tuple[str, ...]
     is_held_back: bool
+    risk: BookRisk | None = None
 
 
 def select(
@@ -100,6 +102,7 @@ def select(
         ],
         (*unranked, *unknown, *beyond, *capped, *spread),
         bool(pool) and not matching,
+        risk if isinstance(risk, BookRisk) else None,
     )
 
 

@@ -18,7 +18,7 @@ from scipy.spatial.distance import squareform
 from killswitch.risk.correlation import (
     UNKNOWN_PAIR,
     Correlated,
-    Link,
+    Linkage,
     Method,
     Pair,
     by_interval,
@@ -43,9 +43,9 @@ def normal_pair(count: int, rho: float, seed: int = 1) -> tuple[list[float], lis
     return drawn[:, 0].tolist(), drawn[:, 1].tolist()
 
 
-def strength_of(numbers: dict[Pair, float]) -> Callable[[str, str], Link]:
+def strength_of(numbers: dict[Pair, float]) -> Callable[[str, str], Linkage]:
     """The link of a pair from declared numbers."""
-    return lambda one, other: Link(numbers[pair(one, other)], numbers[pair(one, other)])
+    return lambda one, other: Linkage(numbers[pair(one, other)], numbers[pair(one, other)])
 
 
 # Estimates

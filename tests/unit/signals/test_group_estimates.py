@@ -85,7 +85,8 @@ def bounded(values: np.ndarray) -> np.ndarray:
     """The values within median ± 4 × 1.4826 × MAD."""
     middle = np.median(values)
     bound = 4 * 1.4826 * np.median(np.abs(values - middle))
-    return np.clip(values, middle - bound, middle + bound)
+    found: np.ndarray = np.clip(values, middle - bound, middle + bound)
+    return found
 
 
 def parts(of: History, group: SymbolGroup, symbols: Iterable[str], *, together: bool) -> tuple[tuple[str, ...], ...]:
@@ -137,9 +138,8 @@ def test_estimate_is_that_of_the_returns_of_the_window() -> None:
     assert last == 24 * 12
     (one,) = found.pairs
     returns = [np.diff(np.round(each, 9)) / np.round(each, 9)[:-1] for each in map(np.array, prices.values())]
-    assert (one.returns, one.value) == (
-        288, pytest.approx(np.corrcoef(*(bounded(each[last - 288 : last]) for each in returns))[0, 1], abs=1e-4)
-    )  # fmt: skip
+    one_row, other_row = (bounded(each[last - 288 : last]) for each in returns)
+    assert (one.returns, one.value) == (288, pytest.approx(np.corrcoef(one_row, other_row)[0, 1], abs=1e-4))
 
 
 def test_residual_to_the_hub_separates_what_the_hub_holds_together() -> None:
