@@ -59,6 +59,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "venues": ("venues.verbs", "List supported venues, and check accounts before you trust them."),
     "notify": ("live.notify", "Test the notification routes."),
     "shadow": ("live.shadow", "Show what policy sets in shadow would have done."),
+    "size": ("live.size", "Show how large a position may be. Sends nothing."),
     "snapshot": ("live.snapshot", "Read one account once, in the public format. Changes nothing."),
     "market": ("lab.market", "Fetch bars for backtests from a venue's public history."),
     "paper": ("lab.paper", "Serve a paper venue on loopback."),

@@ -145,6 +145,7 @@ OF_CAUSE: Final[Mapping[Cause, UnwindingRule]] = {
             "counterparty", ("counterparty",), slippage=_bounded("0.02"), ladder=_LONG,
             spot=SpotRule(DEFAULT_SPOT.via, ()),
         ),
+        UnwindingRule("dead-man", ("dead-man",), slippage=_bounded("0.05"), ladder=_SHORT),
         UnwindingRule("drill", ("drill",), 60, slippage=_bounded("0.005"), ladder=_LONG),
         UnwindingRule("operator", ("operator",), slippage=_bounded("0.02"), ladder=_SHORT),
     )

@@ -72,8 +72,8 @@ def _require_combination(
 
 @options.verb("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
 @click.option("--reason", type=RECORD_TEXT, required=True,
-              help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
-                   "optionally with a text after a colon. It decides how the close is executed.")  # fmt: skip
+              help="Why: market, system-failure, exchange-breach, regulatory, counterparty, dead-man, drill or "
+                   "operator, optionally with a text after a colon. It decides how the close is executed.")  # fmt: skip
 @click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
               help="account/NAME, venue/NAME, label/KEY=VALUE, strategy/NAME, symbol/NAME or portfolio. "
                    "Default: portfolio.")  # fmt: skip

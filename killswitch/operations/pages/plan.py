@@ -11,7 +11,7 @@ from killswitch.incident.notify.message import trigger_texts
 from killswitch.incident.record.firing import schedule_lines
 from killswitch.model.decision import Book, Decision
 from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
-from killswitch.model.words import Rung
+from killswitch.model.words import Rung, close_text
 from killswitch.operations.pages.levels import (
     ALL_IN_JSON,
     MoneyKey,
@@ -158,7 +158,7 @@ def _title(decision: Decision) -> str:
     if decision.is_suspicion:
         what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
         return f"{what} ON SUSPICION {where}: {decision.stage} does not fire{observing}"
-    by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
+    by_itself = "hedge" if decision.kind == "hedge" else close_text(decision.cause)
     what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
     return f"WOULD FIRE {where}: {what}{observing}"
 

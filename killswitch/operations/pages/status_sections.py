@@ -31,7 +31,9 @@ def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
         rows.append((instant(each.at), each.author or "unknown", what, first, each.decision))
         details += [f"{each.decision}: {line}" for line in more]
     head = ("when", "by", "what", "result", "decision")
-    yield from section("Closes by hand", Table(head, tuple(rows), ids=(4,)), Items(tuple(details)))
+    is_any_of_dead_man = any(each.cause == "dead-man" for each in closes)
+    title = "Closes by hand and by dead-man's switches" if is_any_of_dead_man else "Closes by hand"
+    yield from section(title, Table(head, tuple(rows), ids=(4,)), Items(tuple(details)))
 
 
 def unexplained_changes(changes: Sequence[KeptChange]) -> Iterator[Section]:

@@ -14,7 +14,7 @@ from killswitch.model.decision import Source
 from killswitch.model.effects import Effect
 from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Position
 from killswitch.planning.orders.closing_order import BY_RANK, ClosingOrder
-from killswitch.planning.resting_orders import PositionName
+from killswitch.planning.reducing import PositionName
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import RankingCandidate

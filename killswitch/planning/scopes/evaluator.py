@@ -586,5 +586,7 @@ def quiescence_of(evaluator: ScopeEvaluator, places: tuple[int, ...] | None, now
     if not evaluator.fires(now):
         return None  # an end of the time comes between changes of conditions
     true, unknown = evaluator.machine.evaluate(columns.lo, columns.hi, columns.text)
-    until = quiescent_until(evaluator.machine, evaluator.state, true, unknown, now)
+    view = evaluator.history.view
+    is_empty = view is not None and view.columns is not None and not view.columns.symbols
+    until = quiescent_until(evaluator.machine, evaluator.state, true, unknown, now, is_still=is_empty)
     return Quiescence(evaluator, places, until, true, unknown) if until > now else None
