@@ -17,6 +17,7 @@ from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.decide.target_verdict import TargetAction, TargetVerdict, stall_reason
 from killswitch.execution.order_pass.due_orders import DueOrders
 from killswitch.execution.order_pass.market_halts import MarketHalts
+from killswitch.execution.order_pass.other_closer import OtherCloser
 from killswitch.execution.order_pass.pass_verdicts import PassVerdicts, TargetEvaluator, given_up, is_shown
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.order_pass.verified_positions import VerifiedPositions
@@ -24,7 +25,6 @@ from killswitch.execution.protective_orders import ProtectiveOrders
 from killswitch.execution.query.fee_queries import FeeQueries
 from killswitch.execution.query.in_flight_orders import InFlightOrders
 from killswitch.execution.query.order_query import OrderQuery
-from killswitch.execution.query.other_closer import OtherCloser
 from killswitch.execution.send.order_canceller import OrderCanceller
 from killswitch.execution.send.order_sender import OrderSender
 from killswitch.execution.state.account_job import AccountJob

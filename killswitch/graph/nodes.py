@@ -23,11 +23,11 @@ from killswitch.policy.schema import policy as schema
 from killswitch.policy.schema.dead_man import DeadManSpec, OnOneWay, OnSilence, PendingLimit, SilenceSpec, Watched
 from killswitch.policy.schema.expectation import AtMost, ExpectedReach
 from killswitch.policy.schema.policy import Fallback as Fallback
-from killswitch.policy.schema.ranking import CorrelationGroupSpec, RankingSpec
+from killswitch.policy.schema.ranking import CorrelationGroupSpec, GroupEstimate, RankingSpec
 from killswitch.policy.schema.strategy import StrategySpec
 from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
-from killswitch.signals.arguments import Value
+from killswitch.signals.arguments import EstimatedCorrelations, SymbolGroup, Value
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -263,13 +263,26 @@ class RankingRule(Struct, frozen=True):
     """Formula that ranks while the component risk is unknown; None for other formulas."""
 
 
-@frozen_from(CorrelationGroupSpec)
+frozen_from(GroupEstimate)(EstimatedCorrelations)
+
+
+@frozen_from(CorrelationGroupSpec, by_hand=["correlations"], join=("join", float), leave=("leave", float))
 class CorrelationGroupRule(Struct, frozen=True):
     """A correlation group; its positions are closed in the order of the groups."""
 
     name: str
     symbols: tuple[str, ...]
     order: int
+    correlations: tuple[tuple[str, str, float], ...] = ()
+    """Two symbols, the smaller first, and their declared correlation."""
+    estimate: EstimatedCorrelations | None = None
+    join: float = 0.7
+    leave: float = 0.6
+
+    @property
+    def group(self) -> SymbolGroup:
+        """The group as signals read it."""
+        return SymbolGroup(self.name, self.symbols, self.correlations, self.estimate, self.join, self.leave)
 
 
 frozen_from(

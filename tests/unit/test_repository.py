@@ -66,7 +66,7 @@ def test_no_folder_has_more_modules_than_the_limit(repository: Path) -> None:
 
 
 def test_few_modules_are_below_the_minimum_size(repository: Path) -> None:
-    """At most 40 of the program and its adapters have fewer than 80 lines, except kinds and `__init__` files of one name."""
+    """At most 40 of the program and its adapters have fewer than 80 lines, except kinds and short `__init__` files."""
     program = (repository / "killswitch", repository / "adapters")
     python = [path for path in committed_files(repository) if path.suffix == ".py"]
     modules = [path for path in python if any(path.is_relative_to(folder) for folder in program)]

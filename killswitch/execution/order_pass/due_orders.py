@@ -14,10 +14,10 @@ from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.decide.target_verdict import TargetAction, select_active, size_order
 from killswitch.execution.order_pass.market_halts import MarketHalts
 from killswitch.execution.order_pass.order_builder import build_order, is_untouched, next_slice
+from killswitch.execution.order_pass.other_closer import OtherCloser
 from killswitch.execution.order_pass.pass_verdicts import PassVerdicts, TargetEvaluator
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.protective_orders import ProtectiveOrders
-from killswitch.execution.query.other_closer import OtherCloser
 from killswitch.execution.send.order_queue import QueuedOrder
 from killswitch.execution.send.order_sender import OrderSender
 from killswitch.execution.state.account_job import AccountJob

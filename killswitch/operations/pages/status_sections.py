@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import combinations
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.incident.record.close_causes import manual_close_text
@@ -14,7 +15,7 @@ from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import HeartbeatView, OperatorCloseResult
 from killswitch.planning.exposures import Exposures, has_realised_pnl
 from killswitch.planning.operator.restatement import KeptChange
-from killswitch.planning.scopes.trigger_status import MachineStatus
+from killswitch.planning.scopes.trigger_status import GroupStatus, MachineStatus
 from killswitch.render.document import Facts, Items, Page, Section, Table, section
 from killswitch.render.formats import count_of, instant, money
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -208,3 +209,29 @@ def _switch_row(switch: SwitchView, now: datetime) -> tuple[str, ...]:
     progress = "-" if switch.progress is None else str(switch.progress)
     accounts = ", ".join(switch.accounts) or "none"
     return switch.name, f"{switch.watches} {switch.beats}", phase, age, progress, fires, switch.on_silence, accounts
+
+
+def correlation_groups(machines: Iterable[MachineStatus], now: datetime) -> Iterator[Section]:
+    """The estimated correlation groups of each scope, one row for a group that several policies estimate alike."""
+    rows = dict.fromkeys(_group_row(machine.scope, each, now) for machine in machines for each in machine.groups)
+    head = ("scope", "group", "together for limits", "surely together", "weakest pair that is together", "estimated")
+    yield from section("Correlation groups", Table(head, tuple(rows), expendable=(3, 0)))
+
+
+def _group_row(scope: str, found: GroupStatus, now: datetime) -> tuple[str, ...]:
+    together = [pair for part in found.together for pair in combinations(part, 2)]
+    known = {(each.one, each.other): each for each in found.pairs}
+    unknown = [pair for pair in together if pair not in known]
+    weakest = min((known[pair] for pair in together if pair in known), key=lambda each: each.value, default=None)
+    if unknown:
+        text = f"{unknown[0][0]} and {unknown[0][1]}: unknown, too few returns"
+    elif weakest is None:
+        text = "-"
+    else:
+        span = f"{weakest.low:.2f} to {weakest.high:.2f}, {weakest.returns} returns"
+        text = f"{weakest.one} and {weakest.other}: {weakest.value:.2f} ({span})"
+    return scope, found.group, _parts(found.together), _parts(found.apart), text, ago(found.at, now)
+
+
+def _parts(groups: Sequence[tuple[str, ...]]) -> str:
+    return "; ".join(" ".join(each) for each in groups) or "-"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.execution.query.other_closer import OtherActivity
+from killswitch.execution.order_pass.other_closer import OtherActivity
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.snapshot import Fill, Order
 from killswitch.model.venue import OrderReport, OrderRequest
