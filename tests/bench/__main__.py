@@ -60,6 +60,7 @@ PARTS: Final = (
     Part("memory", "memory", "long", timed=False),
     Part("closing-faults", "closing_parts", "long", "faults", timed=False),
     Part("latency", "latency", "long", timed=False),
+    Part("dead-man", "latency", "long", "dead_man"),
     Part("worlds", "worlds", "long", timed=False),
 )
 """In the order in which they run."""
