@@ -165,6 +165,7 @@ def test_a_stage_without_a_window_has_no_attribution_of_the_loss() -> None:
         (None, "[page] close by hand by ada: account/main (live)"),
         ("operator", "[page] close by hand by ada: account/main (live)"),
         ("exchange-breach", "[page] close by hand (exchange breach) by ada: account/main (live)"),
+        ("dead-man", "[page] dead-man close by ada: account/main (live)"),
         ("drill", "[page] DRILL: close by hand by ada: account/main (live)"),
     ],
 )
