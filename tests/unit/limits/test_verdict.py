@@ -13,7 +13,7 @@ from killswitch.limits.question import OrderAsked, OutcomeReport
 from killswitch.limits.reservations import Reservations
 from killswitch.limits.view import InFlight, Pause, ReadTimes
 from killswitch.model.snapshot import LockPart
-from tests.gates import (
+from tests.unit.limits.gates import (
     BTC,
     ETH,
     LOCKED,
@@ -361,7 +361,7 @@ def test_an_account_that_the_run_does_not_have_or_that_has_no_limits_admits_no_e
     """Exits of the second pass where the venue bounds them: without limits nothing says how old a state may be."""
     from killswitch.limits.question import Question
     from killswitch.limits.verdict import verdict
-    from tests.gates import view
+    from tests.unit.limits.gates import view
 
     found = verdict(Question("q", "other", (BUY,)), view(LONG), Reservations(), moment()).verdict
     assert found.reason == "unknown_account"
