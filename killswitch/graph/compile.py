@@ -16,6 +16,7 @@ from hashlib import sha256
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
+from killswitch.graph.analysis.cuts import check_cuts
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Action,
@@ -180,6 +181,7 @@ def _compiled(
     declared = declarations((*documents, *faulty), groups, hedge_groups((*documents, *faulty)), others)
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
+    account_names = frozenset(each.name for each in documents if each.kind == "Account")
     everything: tuple[Document | FaultyDocument, ...] = (*documents, *faulty)
     for document in sorted(everything, key=lambda each: each.name or ""):
         if isinstance(document.model, PolicyDocument):
@@ -191,7 +193,9 @@ def _compiled(
             check_idle(document.model.spec, found)
             numbers = {each: number for number, each in enumerate(document.model.spec.triggers)}
             columns, of_positions = SignalIndex(declared), SignalIndex(declared)
-            around = Surroundings(numbers, rankings, unwinding_names, others, found, columns, of_positions)
+            around = Surroundings(
+                numbers, rankings, unwinding_names, others, found, columns, of_positions, accounts=account_names
+            )
             graph = _graph(document.model, around, groups, content, scopes, documents)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
@@ -228,6 +232,7 @@ def _graph(
     check_equity(scopes, conditions, around.columns, found)
     check_priced(policy, conditions, around.columns, documents, around.others, found)
     varied = variants(policy, compiled, stages, around)
+    check_cuts(scopes, stages, [compiled, *varied.values()], around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
     triggers = [each for each in chosen.values() if each is not None]
     if not content or len(triggers) < len(compiled) or has_errors(found.diagnostics):

@@ -53,6 +53,8 @@ class Proposal(Struct, frozen=True):
     blocked: tuple[Blocked, ...]
     counted: int = 0
     """The number of positions that count for a daily cap."""
+    reduces: bool = False
+    """Whether it sells for a `reduce`, which counts for the bound of a day."""
 
 
 def _no_reset_before(stage: Stage, now: int) -> datetime | None:
@@ -84,7 +86,7 @@ def propose(
     limited = owners.limited(view, combined.targets)
     if any(each.locks_selected for each in plans):
         combined = replace(combined, effects=_with_locks(plans, evaluator.scope, limited.targets))
-    unwound = unwind(view, limited.targets, combined.rule or PLAIN, keeps=False)
+    unwound = unwind(_around(view, limited.targets), limited.targets, combined.rule or PLAIN, keeps=False)
     record = replace(
         record_of(evaluator, policies, now, stage.name, stage.name),
         level=stage.level,
@@ -107,7 +109,16 @@ def propose(
         book.is_partial,
         unwound.blocked,
         len(combined.counted),
+        combined.reduces,
     )
+
+
+def _around(view: ScopeView, targets: Iterable[SelectedTarget]) -> ScopeView:
+    """The view with the accounts of the targets that are not of the scope."""
+    own = {account.account for account in view.accounts}
+    others = {each.ranked.candidate.account.account: each.ranked.candidate.account for each in targets}
+    more = [account for name, account in others.items() if name not in own]
+    return view.with_accounts([*view.accounts, *more]) if more else view
 
 
 def attribution_of(evaluator: ScopeEvaluator, stage: Stage) -> Attribution:
@@ -265,6 +276,7 @@ def _combined_plan(planned: Sequence[Planned]) -> Planned:
         any(each.should_select for each in planned),
         any(each.is_held_back for each in planned),
         frozenset[PnlKey]().union(*(each.counted for each in planned)),
+        reduces=any(each.reduces for each in planned),
     )
 
 
