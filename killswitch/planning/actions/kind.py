@@ -13,7 +13,8 @@ from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Source
 from killswitch.model.effects import Effect
 from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Position
-from killswitch.planning.resting_orders import PositionName
+from killswitch.planning.orders.closing_order import BY_RANK, ClosingOrder
+from killswitch.planning.reducing import PositionName
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import RankingCandidate
@@ -75,6 +76,7 @@ class Planned(Struct, frozen=True):
     selected positions, and its `where` is true for none of them. `counted`: positions that count for a daily cap.
     `locks_selected`: parts of the lock in `effects` that reach only the selected positions, once these are known.
     `reduces`: it sells for a `reduce`, which a bound of a day may count.
+    `order`: how the orders follow each other.
     """
 
     targets: Sequence[SelectedTarget] = ()
@@ -86,6 +88,7 @@ class Planned(Struct, frozen=True):
     counted: frozenset[PnlKey] = frozenset()
     locks_selected: tuple[LockPart, ...] = ()
     reduces: bool = False
+    order: ClosingOrder = BY_RANK
 
 
 class Most(Struct, frozen=True):
