@@ -26,12 +26,11 @@ from killswitch.graph.nodes import (
     PolicySet,
     ScopeRule,
     Stage,
-    TimerRule,
 )
-from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, suggestion, unknown_name
+from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_priced, check_reference
+from killswitch.graph.resolution.dead_man import check_switches, silences, timers
 from killswitch.graph.resolution.references import (
-    Documents,
     accounts_exist,
     accounts_watched,
     check_former_parts,
@@ -39,10 +38,7 @@ from killswitch.graph.resolution.references import (
     correlation_groups,
     declarations,
     declared_rankings,
-    diagnostics_of,
     findings,
-    matches,
-    of_kind,
 )
 from killswitch.graph.resolution.routes import check_routes, routes
 from killswitch.graph.resolution.strategies import (
@@ -59,7 +55,6 @@ from killswitch.model.instant import LocalTime, rfc3339
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
-from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
 from killswitch.policy.schema.expectation import AtMost
 from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
@@ -68,67 +63,6 @@ from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.arguments import HedgeLegs
-
-
-def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
-    """All dead-man switches, by name, with the names of their accounts."""
-    found = (
-        freeze(
-            document.spec,
-            TimerRule,
-            name=document.metadata.name,
-            accounts=tuple(sorted(account.metadata.name for account in _covered(document.spec, documents))),
-            place=found.place(("metadata", "name")),
-        )
-        for document, found in of_kind(documents, DeadManDocument)
-    )
-    return tuple(sorted(found, key=lambda rule: rule.name))
-
-
-def check_timers(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
-    """Report unknown accounts, accounts with two switches, and switches without effect."""
-    written = sorted(of_kind(everything, DeadManDocument), key=lambda each: each[0].metadata.name)
-    known = {each.name for each in everything if each.kind == "Account" and each.name is not None}
-    owners: dict[str, str] = {}
-    for document, found in written:
-        _accounts_exist(document.spec, known, others, found)
-        if found.gaps.has_flaw(("spec",)):
-            continue
-        covered = _covered(document.spec, everything)
-        for account in covered:
-            name = account.metadata.name
-            owner = owners.setdefault(name, document.metadata.name)
-            if owner != document.metadata.name:
-                message = f"`{name}` has a timer by the switch `{owner}` already"
-                found.error("KS3041", ("spec", "accounts"), message, "narrow one of the two")
-        observed = [account.metadata.name for account in covered if account.spec.execution == "observe"]
-        named = isinstance(document.spec.accounts, tuple)
-        if not (named or covered or others.has_unknown_kinds) and known:
-            message, fix = "no account of this policy set matches `accounts`", "loosen `accounts`, or remove the switch"
-            found.warning("KS5040", ("spec", "accounts"), message, fix, key=True)
-        elif observed and len(observed) == len(covered):
-            message = f"{', '.join(f'`{name}`' for name in observed)}: only observed, so no timer is started there"
-            fix = "write `execution: live` once it is to be acted on"
-            found.warning("KS5041", ("spec", "accounts"), message, fix, key=True)
-    return diagnostics_of(written)
-
-
-def _accounts_exist(spec: DeadManSpec, known: set[str], others: FaultyDocuments, found: Findings) -> None:
-    for number, name in enumerate(spec.accounts if isinstance(spec.accounts, tuple) else ()):
-        path = ("spec", "accounts", number)
-        if name not in known and not others.can_have("Account", name) and not found.gaps.is_hole(path):
-            fix = suggestion(name, sorted(known)) or "correct the name, or add the Account"
-            found.error("KS3040", path, f"there is no Account `{name}`", fix)
-
-
-def _covered(spec: DeadManSpec, everything: Documents) -> list[AccountDocument]:
-    """Accounts of the switch: the named ones, or those that match."""
-    wanted = spec.accounts
-    accounts = [account for account, _ in of_kind(everything, AccountDocument)]
-    if isinstance(wanted, tuple):
-        return [each for each in accounts if each.metadata.name in wanted]
-    return [each for each in accounts if matches(wanted, each)]
-
 
 OPERATOR = "operator"
 """Policy name of manual closes; no policy may have it."""
@@ -148,7 +82,7 @@ def compile_policies(
     graphs, diagnostics = _compiled(documents, (), NO_FAULTY_DOCUMENTS, content)
     if has_errors(diagnostics):
         return None, diagnostics
-    found = routes(documents), unwindings(documents), timers(documents), strategies(documents)
+    found = routes(documents), unwindings(documents), timers(documents), strategies(documents), silences(documents)
     return PolicySet(content, commit, graphs, *found), diagnostics
 
 
@@ -198,7 +132,7 @@ def _compiled(
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     checks = (
-        accounts_watched, check_former_policies, check_routes, check_unwindings, check_timers, check_strategies,
+        accounts_watched, check_former_policies, check_routes, check_unwindings, check_switches, check_strategies,
     )  # fmt: skip
     for check_documents in checks:
         diagnostics += check_documents(everything, others)

@@ -23,6 +23,7 @@ from killswitch.operations.pages.status_sections import (
     push_streams,
     sets_in_shadow,
     suspended_accounts,
+    switches_section,
     unexplained_changes,
 )
 from killswitch.operations.pages.wording import (
@@ -134,6 +135,7 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
     yield from manual_closes(status.by_hand)
     yield from operator_flags(status.flags)
     yield from sets_in_shadow(status.shadows)
+    yield from switches_section(status.switches, status.now)
     yield from bot_heartbeats(status.heartbeats, status.now)
     yield from _notifications(status)
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)

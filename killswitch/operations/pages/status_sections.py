@@ -1,4 +1,4 @@
-"""Sections of `ksctl status`: manual closes, flags, heartbeats, push streams, dead-man timers and suspensions."""
+"""Sections of `ksctl status`: manual closes, flags, heartbeats, switches, push streams, timers and suspensions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from killswitch.operations.status import HeartbeatView, OperatorCloseResult
 from killswitch.planning.exposures import Exposures, has_realised_pnl
 from killswitch.planning.operator.restatement import KeptChange
 from killswitch.planning.scopes.trigger_status import GroupStatus, MachineStatus
-from killswitch.render.document import Facts, Items, Section, Table, section
-from killswitch.render.formats import instant, money
+from killswitch.render.document import Facts, Items, Page, Section, Table, section
+from killswitch.render.formats import count_of, instant, money
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.shadow.record import ShadowRecord
+from killswitch.watcher.watch import SwitchView
+
+SWITCH_COLUMNS = ("switch", "watches", "phase", "last heartbeat", "progress", "fires in", "on silence", "accounts")
+
+LATE_CHECKS = 5
+"""A view that is older than this many checks of its switch is of a watcher that hangs, or is gone."""
 
 
 def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
@@ -173,6 +179,36 @@ def suspended_accounts(accounts: Sequence[str]) -> Iterator[Section]:
 
 def _when(at: datetime, now: datetime) -> str:
     return f"{instant(at)}, {ago(at, now)}"
+
+
+def switches_page(switches: Sequence[SwitchView], now: datetime, *, is_watching: bool) -> Page:
+    """The state of every switch. `is_watching`: whether the watcher of the store is alive."""
+    rows = () if is_watching else (("Watcher", "NOT ALIVE: nobody listens, and nothing fires"),)
+    armed = sum(each.phase == "armed" for each in switches)
+    summary = (f"{armed} of {count_of(len(switches), 'switch')} armed",)
+    return Page("Dead man's switches", Facts(rows), summary=summary, sections=tuple(switches_section(switches, now)))
+
+
+def switches_section(switches: Sequence[SwitchView], now: datetime) -> Iterator[Section]:
+    """A row for each switch, and below it what is wrong with its ways."""
+    table = Table(SWITCH_COLUMNS, tuple(_switch_row(each, now) for each in switches))
+    broken = (f"{each.name}: {way.way}: {way.error}" for each in switches for way in each.ways if way.error is not None)
+    fired = (f"{each.name}: {each.why}" for each in switches if each.why is not None)
+    yield from section("Dead man's switches", table, Items((*fired, *broken)))
+
+
+def _switch_row(switch: SwitchView, now: datetime) -> tuple[str, ...]:
+    phase = switch.phase.upper() if switch.phase != "armed" else switch.phase
+    if switch.phase == "disarmed" and switch.disarmed_until is not None:
+        phase = f"{phase} until {instant(switch.disarmed_until)}"
+    late = (now - switch.checked_at).total_seconds()
+    if late > LATE_CHECKS * switch.check_every:
+        phase = f"UNKNOWN since {ago(switch.checked_at, now)}, was {switch.phase}"
+    age = "never" if switch.age is None else f"{switch.age + max(0.0, late):.0f} s ago"
+    fires = "-" if switch.fires_in is None else f"{max(0.0, switch.fires_in - max(0.0, late)):.0f} s"
+    progress = "-" if switch.progress is None else str(switch.progress)
+    accounts = ", ".join(switch.accounts) or "none"
+    return switch.name, f"{switch.watches} {switch.beats}", phase, age, progress, fires, switch.on_silence, accounts
 
 
 def correlation_groups(machines: Iterable[MachineStatus], now: datetime) -> Iterator[Section]:
