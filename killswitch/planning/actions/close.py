@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from killswitch.graph.actions.close import Close
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
-from killswitch.planning.hedge.netting import cut_hedges
 from killswitch.planning.orders.closing_order import ClosingOrder
+from killswitch.planning.orders.hedge_netting import cut_hedges
 from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.ranking import RankingCandidate
 from killswitch.planning.targets.selection import is_allowed, select

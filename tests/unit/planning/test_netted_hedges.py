@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from killswitch.graph.nodes import AttributionRule, Graph
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
-from killswitch.planning.hedge.netting import HeldLeg, changes_by_side, common_cut, netted
 from killswitch.planning.interpreter import Interpreter, Outcome
+from killswitch.planning.orders.hedge_netting import HeldLeg, changes_by_side, common_cut, netted
 from killswitch.planning.targets.ranking import candidates
 from killswitch.signals.arguments import HedgeLegs, LegOfHedge
 from killswitch.valuation.scope_view import ScopeView
