@@ -63,6 +63,7 @@ from killswitch.policy.schema.policy import BreakerSpec, PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
+from killswitch.signals.arguments import HedgeLegs
 
 OPERATOR = "operator"
 """Policy name of manual closes; no policy may have it."""
@@ -112,7 +113,8 @@ def _compiled(
     rankings, diagnostics = declared_rankings((*documents, *faulty))
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
-    declared = declarations((*documents, *faulty), groups, hedge_groups((*documents, *faulty)), others)
+    hedges = hedge_groups((*documents, *faulty))
+    declared = declarations((*documents, *faulty), groups, hedges, others)
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
     account_names = frozenset(each.name for each in documents if each.kind == "Account")
@@ -130,7 +132,7 @@ def _compiled(
             around = Surroundings(
                 numbers, rankings, unwinding_names, others, found, columns, of_positions, accounts=account_names
             )
-            graph = _graph(document.model, around, groups, content, scopes, documents)
+            graph = _graph(document.model, around, (groups, hedges), content, scopes, documents)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     checks = (
@@ -145,14 +147,15 @@ def _compiled(
 def _graph(
     document: PolicyDocument,
     around: Surroundings,
-    groups: tuple[CorrelationGroupRule, ...],
+    together: tuple[tuple[CorrelationGroupRule, ...], Mapping[str, HedgeLegs]],
     content: str,
     scopes: ScopeRule,
     documents: Sequence[Document],
 ) -> Graph | None:
     """Compile one policy; None if a trigger, a stage or a name in it is wrong.
 
-    `content` is the digest of the policy set, empty without one. `documents`: the sound ones of the set.
+    `together`: the correlation groups, and the hedges by name. `content` is the digest of the policy set, empty without
+    one. `documents`: the sound ones of the set.
     """
     name, policy, found = document.metadata.name, document.spec, around.found
     if name == OPERATOR:
@@ -184,7 +187,8 @@ def _graph(
         conditions=(*(each.condition for each in triggers), *(condition for _, condition in around.resets)),
         stages=tuple(sorted(stages, key=lambda each: -each.level)),
         rankings=tuple(around.rankings[each] for each in sorted(around.used_rankings)),
-        groups=groups,
+        groups=together[0],
+        hedges=tuple(hedge for _, hedge in sorted(together[1].items())),
         place=found.place(("metadata", "name")),
         labels=tuple(sorted(document.metadata.labels.items())),
         variant=policy.variant,

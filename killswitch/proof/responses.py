@@ -242,6 +242,8 @@ def _choices(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Dif
         yield f"{other.name} {what} over the window of other triggers, and may select other positions", keeps, mirror
     if (picks(one) or picks(other)) and (rules[0] != rules[1] or base.groups != head.groups):
         yield f"the ranking of {other.name} differs, which chooses its positions", keeps, mirror
+    if (ours or theirs) and base.hedges != head.hedges:
+        yield f"{other.name} closes other hedges as one position", keeps, mirror
 
 
 def _windows(base: Graph, one: Stage, head: Graph, other: Stage) -> bool:

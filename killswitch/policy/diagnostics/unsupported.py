@@ -128,12 +128,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "Hedge Pair",
-        "legs that are netted and cut together",
-        "a `HedgeGroup` with the signal `hedge.broken`, and `close: {side: both, …}`, which reduces all legs",
-    ),
-    _entry(
-        "document",
         "CircuitBreaker Breaker",
         "a document kind for circuit breakers",
         "`kind: Policy` with the key `breaker`",
