@@ -28,7 +28,7 @@ from killswitch.policy.schema.ranking import CorrelationGroupSpec, GroupEstimate
 from killswitch.policy.schema.strategy import StrategySpec
 from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
-from killswitch.signals.arguments import EstimatedCorrelations, SymbolGroup, Value
+from killswitch.signals.arguments import EstimatedCorrelations, HedgeLegs, SymbolGroup, Value
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -388,6 +388,8 @@ class Graph(Struct, frozen=True):
     """Whether it is a circuit breaker: a policy with a single stage."""
     formerly: str | None = None
     """Its name in the set before; None: the same, or it is new."""
+    hedges: tuple[HedgeLegs, ...] = ()
+    """Declared hedges, by name: their legs are closed as one position."""
 
 
 class PolicySet(Struct, frozen=True):

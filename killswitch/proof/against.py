@@ -15,16 +15,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.actions.close import closes_among
-from killswitch.graph.nodes import Graph, Place, PolicySet, SilenceRule, TimerRule
+from killswitch.graph.actions.registry import action_kind
+from killswitch.graph.nodes import Graph, PolicySet, SilenceRule, TimerRule
 from killswitch.graph.unwinding import UnwindingRule, unwinding_named
 from killswitch.proof.alignment import aligned, same_level
 from killswitch.proof.demand import demand_gap
 from killswitch.proof.memory import compare_memory, held_up_resets
-from killswitch.proof.responses import Difference, compare_scopes, compare_stages, declines_alike
+from killswitch.proof.responses import NOWHERE, Difference, compare_scopes, compare_stages, declines_alike
 from killswitch.proof.solver import Prover
 from killswitch.proof.witness import Witness
 
-NOWHERE = Place("", 0, 0, "")
 Word = Literal["TIGHTENING", "LOOSENING", "EQUIVALENT", "NEITHER", "UNDECIDED"]
 
 
@@ -133,8 +133,9 @@ def _cap_groups(policies: PolicySet) -> dict[str, tuple[str, ...]]:
 
 
 def _unwindings(policies: PolicySet, graph: Graph) -> dict[str | None, UnwindingRule]:
-    closes = [close for stage in graph.stages for close in closes_among(stage.actions)]
-    return {each.unwinding: unwinding_named(each.unwinding, policies.unwindings) for each in closes}
+    actions = [action for stage in graph.stages for action in stage.actions]
+    names = {name for action in actions for name in action_kind(action).unwindings(action)}
+    return {name: unwinding_named(name, policies.unwindings) for name in names}
 
 
 def compare(prover: Prover, base: Graph, head: Graph) -> list[Change]:

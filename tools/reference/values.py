@@ -39,7 +39,7 @@ VALUES: Mapping[Callable[[object], object], Words] = {
         "threshold", "A number with the unit of [its signal](signals.md): a percentage, money, a time, or a plain "
         "number for a count or a ratio.", ("4.5%", "10000 USDT", "30s", "3"),
     ),
-    unwinding.money: Words(
+    scalars.money: Words(
         "money", "An amount above zero, followed by its currency.", ("50000 USDT",),
     ),
     limits.limit_size: Words(

@@ -43,7 +43,7 @@ OUTSIDE_PROOF: Mapping[str, str] = {
     "Account": "which accounts there are, and how they are read and armed, is outside the proof",
     "Ranking": "the proof compares a ranking only where a policy closes by it",
     "CorrelationGroup": "the proof compares a group only where a policy closes by it",
-    "HedgeGroup": "what hedges what is outside the proof",
+    "HedgeGroup": "the proof compares a hedge only where a policy closes a part of the book",
     "Session": "the hours of a session are outside the proof",
     "NotificationRoute": "who is notified is outside the proof",
     "Runbook": "what a page instructs people to do is outside the proof",

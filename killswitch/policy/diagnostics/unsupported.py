@@ -54,12 +54,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "action",
-        "reduce reduce_to deleverage target_leverage",
-        "reducing to a leverage or a gross",
-        "`close` with a `fraction`, on a trigger with `exposure.leverage`; it fires again after its cooldown",
-    ),
-    _entry(
-        "action",
         "neutralise neutralize delta_neutral",
         "closing as little as makes the book neutral",
         "`close: {side: both, rank: component-risk, spread: by_rank, …}`, which closes what carries the risk",
@@ -131,12 +125,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         "Limit RiskLimit PositionLimit OrderLimit",
         "a document for each limit that an order must pass",
         "`kind: Limits`, one for all limits of an account",
-    ),
-    _entry(
-        "document",
-        "Hedge Pair",
-        "legs that are netted and cut together",
-        "a `HedgeGroup` with the signal `hedge.broken`, and `close: {side: both, …}`, which reduces all legs",
     ),
     _entry(
         "document",
