@@ -13,6 +13,7 @@ from killswitch.policy.schema.scalars import (
     Duration,
     Fraction,
     Moment,
+    Money,
     Price,
     Quantity,
     Text,
@@ -23,7 +24,7 @@ from killswitch.policy.schema.scalars import (
     quantity,
     quoted,
 )
-from killswitch.policy.schema.unwinding import DEFAULT_STABLES, Money, OrdersPerMinute
+from killswitch.policy.schema.unwinding import DEFAULT_STABLES, OrdersPerMinute
 
 DEFAULT_VALID_FOR = 2 * SECOND
 DEFAULT_REQUEST_TIMEOUT = 30 * SECOND
