@@ -28,8 +28,9 @@ from killswitch.graph.nodes import (
     Stage,
     TimerRule,
 )
-from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, suggestion, unknown_name
+from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_priced, check_reference
+from killswitch.graph.resolution.catastrophe_stops import catastrophe_stops, check_catastrophe_stops
 from killswitch.graph.resolution.references import (
     Documents,
     accounts_exist,
@@ -37,11 +38,12 @@ from killswitch.graph.resolution.references import (
     check_former_parts,
     check_former_policies,
     correlation_groups,
+    covered_accounts,
     declarations,
     declared_rankings,
     diagnostics_of,
     findings,
-    matches,
+    named_accounts_exist,
     of_kind,
 )
 from killswitch.graph.resolution.routes import check_routes, routes
@@ -59,7 +61,7 @@ from killswitch.model.instant import LocalTime, rfc3339
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
-from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
+from killswitch.policy.schema.account import DeadManDocument
 from killswitch.policy.schema.expectation import AtMost
 from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
@@ -76,7 +78,9 @@ def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
             document.spec,
             TimerRule,
             name=document.metadata.name,
-            accounts=tuple(sorted(account.metadata.name for account in _covered(document.spec, documents))),
+            accounts=tuple(
+                sorted(account.metadata.name for account in covered_accounts(document.spec.accounts, documents))
+            ),
             place=found.place(("metadata", "name")),
         )
         for document, found in of_kind(documents, DeadManDocument)
@@ -90,10 +94,10 @@ def check_timers(everything: Documents, others: FaultyDocuments) -> list[Diagnos
     known = {each.name for each in everything if each.kind == "Account" and each.name is not None}
     owners: dict[str, str] = {}
     for document, found in written:
-        _accounts_exist(document.spec, known, others, found)
+        named_accounts_exist(document.spec.accounts, known, others, found)
         if found.gaps.has_flaw(("spec",)):
             continue
-        covered = _covered(document.spec, everything)
+        covered = covered_accounts(document.spec.accounts, everything)
         for account in covered:
             name = account.metadata.name
             owner = owners.setdefault(name, document.metadata.name)
@@ -110,23 +114,6 @@ def check_timers(everything: Documents, others: FaultyDocuments) -> list[Diagnos
             fix = "write `execution: live` once it is to be acted on"
             found.warning("KS5041", ("spec", "accounts"), message, fix, key=True)
     return diagnostics_of(written)
-
-
-def _accounts_exist(spec: DeadManSpec, known: set[str], others: FaultyDocuments, found: Findings) -> None:
-    for number, name in enumerate(spec.accounts if isinstance(spec.accounts, tuple) else ()):
-        path = ("spec", "accounts", number)
-        if name not in known and not others.can_have("Account", name) and not found.gaps.is_hole(path):
-            fix = suggestion(name, sorted(known)) or "correct the name, or add the Account"
-            found.error("KS3040", path, f"there is no Account `{name}`", fix)
-
-
-def _covered(spec: DeadManSpec, everything: Documents) -> list[AccountDocument]:
-    """Accounts of the switch: the named ones, or those that match."""
-    wanted = spec.accounts
-    accounts = [account for account, _ in of_kind(everything, AccountDocument)]
-    if isinstance(wanted, tuple):
-        return [each for each in accounts if each.metadata.name in wanted]
-    return [each for each in accounts if matches(wanted, each)]
 
 
 OPERATOR = "operator"
@@ -147,7 +134,13 @@ def compile_policies(
     graphs, diagnostics = _compiled(documents, (), NO_FAULTY_DOCUMENTS, content)
     if has_errors(diagnostics):
         return None, diagnostics
-    found = routes(documents), unwindings(documents), timers(documents), strategies(documents)
+    found = (
+        routes(documents),
+        unwindings(documents),
+        timers(documents),
+        strategies(documents),
+        (catastrophe_stops(documents)),
+    )
     return PolicySet(content, commit, graphs, *found), diagnostics
 
 
@@ -197,6 +190,7 @@ def _compiled(
             graphs += () if graph is None else (graph,)
     checks = (
         accounts_watched, check_former_policies, check_routes, check_unwindings, check_timers, check_strategies,
+        check_catastrophe_stops,
     )  # fmt: skip
     for check_documents in checks:
         diagnostics += check_documents(everything, others)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument
+from killswitch.policy.schema.catastrophe_stop import CatastropheStopDocument
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
@@ -36,6 +37,7 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         RouteDocument,
         UnwindingDocument,
         DeadManDocument,
+        CatastropheStopDocument,
         StrategyDocument,
         HedgeGroupDocument,
         SessionDocument,

@@ -66,6 +66,7 @@ from killswitch.runner.performers import (
     require_capabilities,
 )
 from killswitch.runner.status_blob import RunnerView, StatusPublisher, full_path, last_clock_state, last_tick, last_view
+from killswitch.runner.stops.catastrophe_stops import CatastropheStops, StopsError, require_stops
 from killswitch.runner.tick_inputs import OwnOrders
 
 
@@ -119,9 +120,8 @@ def assemble(
     """A runner that holds the lease of `store`. LeaseRefusedError if another runner holds it.
 
     Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
-    `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: whether an effect may end
-    the run; false in a command that ticks once itself. `startup_notices`: of the first tick. `on_wait`: called with the
-    reason for a wait. `on_acquired`: called once the lease is held. `of_start`: the set with its files.
+    `timers`: whether timers and stops at venues are kept. `is_run`: whether an effect may end the run. `on_wait`: called
+    with the reason for a wait. `on_acquired`: called once the lease is held. `of_start`: the set with its files.
     """
     _require_possible(policies, accounts, pace if timers else None)
     venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
@@ -144,10 +144,11 @@ def assemble(
     closing = ClosingPerformer(closings, suspension, lock_writer, isolation, arming.names, pace.read_timeout)
     poller = AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget)
     publisher = StatusPublisher(store, interpreter, arming.names, timeline, view)
+    stops = _stops(policies, accounts, meters, store, timeline, closings, poller, observed) if timers else ()
     runner = Runner(
         reloads, store, lease, timeline, poller, closings,
         _effects(closing, interpreter, arming, store, timeline, is_run=is_run),
-        Observers((publisher, AccountMemory(store, accounts), *observers),
+        Observers((publisher, AccountMemory(store, accounts), *stops, *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
         pace, judges=JUDGED_LIVE if live else (), startup_notices=startup_notices + _leap_notices(timeline),
@@ -159,6 +160,7 @@ def assemble(
 def _require_possible(policies: PolicySet, accounts: Mapping[str, ArmedAccount], pace: RunnerPace | None) -> None:
     """CapabilityError, or TimerError where timers are refreshed at a `pace`, if the accounts cannot do it."""
     require_capabilities(policies, accounts)
+    require_stops(policies, accounts)
     if pace is not None:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
 
@@ -195,7 +197,8 @@ def _reloads(
     def capable(loaded: LoadedPolicies) -> tuple[str, ...]:
         try:
             require_capabilities(loaded.policies, accounts)
-        except CapabilityError as error:
+            require_stops(loaded.policies, accounts)
+        except (CapabilityError, StopsError) as error:
             return (str(error),)
         return ()
 
@@ -224,6 +227,22 @@ def _dead_man(
     """The venues' timers, and the requests that refreshing them takes. `within`: for one request (seconds)."""
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout)
     return budget, DeadManTimers(policies, accounts, meters, store, timeline, within, budget)
+
+
+def _stops(
+    policies: PolicySet,
+    accounts: Mapping[str, ArmedAccount],
+    meters: Mapping[str, RequestMeter],
+    store: Store,
+    timeline: Timeline,
+    closings: ClosingWorkers,
+    poller: AccountPoller,
+    observed: ClosingObserver,
+) -> tuple[CatastropheStops, ...]:
+    """The catastrophe stops of a run with an armed account, whose documents a reload may add."""
+    if not any(account.armed for account in accounts.values()):
+        return ()
+    return (CatastropheStops(policies, accounts, meters, store, timeline, closings, poller.dated, observed.wrote),)
 
 
 def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:

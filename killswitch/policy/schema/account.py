@@ -88,12 +88,16 @@ def _names_or_match(value: object) -> str:
 
 
 Names = Annotated[tuple[Word, ...], AtLeastOne()]
+CoveredAccounts = Annotated[
+    Annotated[Names, Tag("names")] | Annotated[Match, Tag("match")], Discriminator(_names_or_match)
+]
+"""Accounts by their names, or by a match on their properties."""
 
 
 class DeadManSpec(Part):
     """A timer at the venue, restarted as long as the runner is healthy."""
 
-    accounts: Annotated[Annotated[Names, Tag("names")] | Annotated[Match, Tag("match")], Discriminator(_names_or_match)]
+    accounts: CoveredAccounts
     """The accounts whose orders are covered: a list of names, or a match on their properties; `{}` is every account."""
     at_venue: StrictBool
     """`true`: the venue itself cancels all resting orders of the account. No other kind is supported yet."""
