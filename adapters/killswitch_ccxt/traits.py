@@ -163,9 +163,15 @@ class Exchange:
         return VenueDescription(
             limits=cls.limits, costs=cls.costs, batch=cls.batch,
             client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
-            order_life=cls.order_life_for(spec),
+            order_life=cls.order_life_for(spec), enforces_reduce_only=cls.enforces_reduce_only(spec.market),
             conditional_orders=cls.conditional_orders,
         )  # fmt: skip
+
+    @classmethod
+    def enforces_reduce_only(cls, market: str) -> bool | None:
+        """Whether the venue limits reduce-only orders of this kind of account to the position; None if unknown."""
+        is_offered = any(each.name == "reduce only" and each.can == "yes" for each in cls.capabilities)
+        return is_offered and market in ("swap", "future")
 
     @classmethod
     def order_life_for(cls, spec: AccountSpec) -> OrderLife:

@@ -16,8 +16,9 @@ from killswitch.graph.resolution.accounts import venue_account_of
 from killswitch.graph.resolution.references import covered_accounts, of_kind
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
-from killswitch.policy.schema.account import AccountDocument, AccountSpec, DeadManDocument, venue_of
+from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
 from killswitch.policy.schema.catastrophe_stop import CatastropheStopDocument
+from killswitch.policy.schema.dead_man import DeadManDocument, DeadManSpec
 
 if TYPE_CHECKING:
     from killswitch.model.fitting import FittingFamily, Misfit
@@ -96,7 +97,9 @@ def _unplaceable(
     """An error for each catastrophe stop that a venue cannot hold, or that the venue's own timer would cancel."""
     timers = of_kind(everything, DeadManDocument)
     stops = [each for each in everything if isinstance(each.model, CatastropheStopDocument) and _readable(each)]
-    timed = [covered_accounts(timer.spec.accounts, everything) for timer, _ in timers if timer.spec.at_venue]
+    timed = [
+        covered_accounts(timer.spec.accounts, everything) for timer, _ in timers if isinstance(timer.spec, DeadManSpec)
+    ]
     for document in stops:
         spec = cast("CatastropheStopDocument", document.model).spec
         for account in covered_accounts(spec.accounts, everything):

@@ -335,11 +335,14 @@ def reset(state: StageMachineState, now: int, *, automatic: bool) -> StageMachin
     return replace(initial(), recovered=recovered)
 
 
-def quiescent_until(machine: StageMachine, state: StageMachineState, true: int, unknown: int, now: int) -> int:
+def quiescent_until(
+    machine: StageMachine, state: StageMachineState, true: int, unknown: int, now: int, *, is_still: bool = False
+) -> int:
     """The instant before which `step` changes nothing, and no trigger is overdue, while the conditions stay the same.
 
     `state` is the result of the last step, at `now`; `true` and `unknown` are its evaluated masks. Instants are in
-    microseconds. NEVER: only a change of conditions has an effect. 0: the machine is not quiescent.
+    microseconds. `is_still`: the unit value stays the same, too. NEVER: only a change of conditions has an effect. 0:
+    the machine is not quiescent.
     """
     triggers = state.triggers
     missing = unknown & machine.all
@@ -348,10 +351,16 @@ def quiescent_until(machine: StageMachine, state: StageMachineState, true: int, 
         return 0
     if holding & machine.counting & ~triggers.confirmed:
         return 0
-    if any(stage.level >= state.level and is_confirmed(stage, triggers.confirmed) for stage in machine.graph.stages):
-        return 0  # only its cooldown or the unit value keeps it from firing
+    rested = NEVER
+    for stage in machine.graph.stages:
+        if stage.level < state.level or not is_confirmed(stage, triggers.confirmed):
+            continue
+        if not is_still or stage.level > state.level:
+            return 0  # only its cooldown or the unit value keeps it from firing
+        if state.cooldown_until is not None and state.cooldown_until > now:
+            rested = state.cooldown_until
     ends = (at + machine.grace[i] for i, at in triggers.unknown_since.items())
-    return min(triggers.due, _reset_due(machine, state, true), *(end for end in ends if end > now))
+    return min(rested, triggers.due, _reset_due(machine, state, true), *(end for end in ends if end > now))
 
 
 def _reset_due(machine: StageMachine, state: StageMachineState, true: int) -> int:

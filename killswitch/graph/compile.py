@@ -26,25 +26,20 @@ from killswitch.graph.nodes import (
     PolicySet,
     ScopeRule,
     Stage,
-    TimerRule,
 )
 from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_priced, check_reference
 from killswitch.graph.resolution.catastrophe_stops import catastrophe_stops, check_catastrophe_stops
+from killswitch.graph.resolution.dead_man import check_switches, silences, timers
 from killswitch.graph.resolution.references import (
-    Documents,
     accounts_exist,
     accounts_watched,
     check_former_parts,
     check_former_policies,
     correlation_groups,
-    covered_accounts,
     declarations,
     declared_rankings,
-    diagnostics_of,
     findings,
-    named_accounts_exist,
-    of_kind,
 )
 from killswitch.graph.resolution.routes import check_routes, routes
 from killswitch.graph.resolution.strategies import (
@@ -61,7 +56,6 @@ from killswitch.model.instant import LocalTime, rfc3339
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
-from killswitch.policy.schema.account import DeadManDocument
 from killswitch.policy.schema.expectation import AtMost
 from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
@@ -69,52 +63,6 @@ from killswitch.policy.schema.policy import BreakerSpec, PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
-
-
-def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
-    """All dead-man switches, by name, with the names of their accounts."""
-    found = (
-        freeze(
-            document.spec,
-            TimerRule,
-            name=document.metadata.name,
-            accounts=tuple(
-                sorted(account.metadata.name for account in covered_accounts(document.spec.accounts, documents))
-            ),
-            place=found.place(("metadata", "name")),
-        )
-        for document, found in of_kind(documents, DeadManDocument)
-    )
-    return tuple(sorted(found, key=lambda rule: rule.name))
-
-
-def check_timers(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
-    """Report unknown accounts, accounts with two switches, and switches without effect."""
-    written = sorted(of_kind(everything, DeadManDocument), key=lambda each: each[0].metadata.name)
-    known = {each.name for each in everything if each.kind == "Account" and each.name is not None}
-    owners: dict[str, str] = {}
-    for document, found in written:
-        named_accounts_exist(document.spec.accounts, known, others, found)
-        if found.gaps.has_flaw(("spec",)):
-            continue
-        covered = covered_accounts(document.spec.accounts, everything)
-        for account in covered:
-            name = account.metadata.name
-            owner = owners.setdefault(name, document.metadata.name)
-            if owner != document.metadata.name:
-                message = f"`{name}` has a timer by the switch `{owner}` already"
-                found.error("KS3041", ("spec", "accounts"), message, "narrow one of the two")
-        observed = [account.metadata.name for account in covered if account.spec.execution == "observe"]
-        named = isinstance(document.spec.accounts, tuple)
-        if not (named or covered or others.has_unknown_kinds) and known:
-            message, fix = "no account of this policy set matches `accounts`", "loosen `accounts`, or remove the switch"
-            found.warning("KS5040", ("spec", "accounts"), message, fix, key=True)
-        elif observed and len(observed) == len(covered):
-            message = f"{', '.join(f'`{name}`' for name in observed)}: only observed, so no timer is started there"
-            fix = "write `execution: live` once it is to be acted on"
-            found.warning("KS5041", ("spec", "accounts"), message, fix, key=True)
-    return diagnostics_of(written)
-
 
 OPERATOR = "operator"
 """Policy name of manual closes; no policy may have it."""
@@ -135,12 +83,9 @@ def compile_policies(
     if has_errors(diagnostics):
         return None, diagnostics
     found = (
-        routes(documents),
-        unwindings(documents),
-        timers(documents),
-        strategies(documents),
-        (catastrophe_stops(documents)),
-    )
+        routes(documents), unwindings(documents), timers(documents), strategies(documents), silences(documents),
+        catastrophe_stops(documents),
+    )  # fmt: skip
     return PolicySet(content, commit, graphs, *found), diagnostics
 
 
@@ -189,7 +134,7 @@ def _compiled(
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     checks = (
-        accounts_watched, check_former_policies, check_routes, check_unwindings, check_timers, check_strategies,
+        accounts_watched, check_former_policies, check_routes, check_unwindings, check_switches, check_strategies,
         check_catastrophe_stops,
     )  # fmt: skip
     for check_documents in checks:

@@ -21,15 +21,15 @@ from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 from killswitch.model.words import StrategyRule as StrategyRule
 from killswitch.policy.schema import policy as schema
-from killswitch.policy.schema.account import DeadManSpec
 from killswitch.policy.schema.catastrophe_stop import CatastropheStopSpec
+from killswitch.policy.schema.dead_man import DeadManSpec, OnOneWay, OnSilence, PendingLimit, SilenceSpec, Watched
 from killswitch.policy.schema.expectation import AtMost, ExpectedReach
 from killswitch.policy.schema.policy import Fallback as Fallback
-from killswitch.policy.schema.ranking import CorrelationGroupSpec, RankingSpec
+from killswitch.policy.schema.ranking import CorrelationGroupSpec, GroupEstimate, RankingSpec
 from killswitch.policy.schema.strategy import StrategySpec
 from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
-from killswitch.signals.arguments import Value
+from killswitch.signals.arguments import EstimatedCorrelations, SymbolGroup, Value
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -265,13 +265,26 @@ class RankingRule(Struct, frozen=True):
     """Formula that ranks while the component risk is unknown; None for other formulas."""
 
 
-@frozen_from(CorrelationGroupSpec)
+frozen_from(GroupEstimate)(EstimatedCorrelations)
+
+
+@frozen_from(CorrelationGroupSpec, by_hand=["correlations"], join=("join", float), leave=("leave", float))
 class CorrelationGroupRule(Struct, frozen=True):
     """A correlation group; its positions are closed in the order of the groups."""
 
     name: str
     symbols: tuple[str, ...]
     order: int
+    correlations: tuple[tuple[str, str, float], ...] = ()
+    """Two symbols, the smaller first, and their declared correlation."""
+    estimate: EstimatedCorrelations | None = None
+    join: float = 0.7
+    leave: float = 0.6
+
+    @property
+    def group(self) -> SymbolGroup:
+        """The group as signals read it."""
+        return SymbolGroup(self.name, self.symbols, self.correlations, self.estimate, self.join, self.leave)
 
 
 frozen_from(
@@ -392,6 +405,8 @@ class PolicySet(Struct, frozen=True):
     """Dead-man switches, by name; an account has at most one."""
     strategies: tuple[StrategyRule, ...] = ()
     """Strategies, by name: what belongs to each."""
+    silences: tuple[SilenceRule, ...] = ()
+    """Dead-man switches that a watcher listens for, by name."""
     stops: tuple[CatastropheStopRule, ...] = ()
     """Catastrophe stops, by name; at most one covers a symbol of an account."""
 
@@ -441,6 +456,42 @@ class TimerRule(Struct, frozen=True):
     """Refresh interval."""
     accept_unprotected: bool
     """Whether it may run although it would cancel protective stops of open positions."""
+    place: Place
+
+
+class HeartbeatWay(Struct, frozen=True):
+    """How heartbeats arrive: a folder with a file for each (`file`), or an address that has each by name (`url`)."""
+
+    form: Literal["file", "url"]
+    at: str
+
+
+@frozen_from(PendingLimit)
+class PendingRule(Struct, frozen=True):
+    """What happens `limit` microseconds after the start of the watcher, where no heartbeat was ever heard."""
+
+    limit: int
+    then: Literal["page", "fire"]
+
+
+@frozen_from(SilenceSpec, by_hand=["accounts", "at_venue", "ways"])
+class SilenceRule(Struct, frozen=True):
+    """A switch that a watcher listens for. Times are whole microseconds."""
+
+    name: str
+    accounts: tuple[str, ...]
+    watches: Watched
+    beats: str
+    ways: tuple[HeartbeatWay, ...]
+    every: int
+    timeout: int
+    check: int
+    checks: int
+    pending: PendingRule
+    on_one_way: OnOneWay
+    progress_timeout: int | None
+    on_silence: OnSilence
+    force: bool
     place: Place
 
 

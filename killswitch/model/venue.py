@@ -218,8 +218,9 @@ class VenueTraits(Struct, frozen=True):
     """The properties of a venue that execution needs. Without limits, no requests are metered.
 
     A call without a cost is free. `fees_by_fills`: whether order reports may lack the fee, which `fills` provides.
-    `order_life`: how long after sending an order can take effect. `conditional_orders`: what a catastrophe stop may be;
-    None where none can be placed.
+    `order_life`: how long after sending an order can take effect. `enforces_reduce_only`: whether the venue itself
+    limits a reduce-only order of the account, at market or with a price, to the position; None: unknown.
+    `conditional_orders`: what a catastrophe stop may be; None where none can be placed.
     """
 
     limits: tuple[RateLimit, ...] = ()
@@ -227,6 +228,7 @@ class VenueTraits(Struct, frozen=True):
     client_ids: ClientIdRule = ClientIdRule()
     fees_by_fills: bool = False
     order_life: OrderLife = OrderLife()
+    enforces_reduce_only: bool | None = None
     conditional_orders: ConditionalOrderRule | None = None
 
 

@@ -32,6 +32,7 @@ from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.shadow.record import ShadowRecord, shadow_records
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_last_tick, decode_view
 from killswitch.runner.tick_inputs import dated_heartbeats, last_heartbeats
+from killswitch.watcher.watch import SwitchView, switch_views
 
 STATUS_FORMAT = "killswitch.status/v1"
 
@@ -169,6 +170,8 @@ class StoreStatus(Struct, frozen=True):
     """The policy sets that are in shadow."""
     heartbeats: tuple[HeartbeatView, ...] = ()
     """The last heartbeat of each name that was ever sent."""
+    switches: tuple[SwitchView, ...] = ()
+    """The dead man's switches of a watcher's store."""
     source: SourceStatus | None = None
     """The source of the policies; null where no runner has followed one."""
     format: str = STATUS_FORMAT
@@ -217,6 +220,7 @@ def store_status(
         source=source_status(store, tick_now or now),
         shadows=tuple(each for each in shadow_records(store) if each.is_active),
         heartbeats=_heartbeats(store, tick_now or now),
+        switches=switch_views(store),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
         problems=(
             *_not_recorded(runner),

@@ -13,24 +13,35 @@ from msgspec.structs import replace
 from killswitch.graph.actions.close import sides_closed
 from killswitch.graph.actions.registry import action_kind, needs_the_book
 from killswitch.graph.nodes import Fallback, Graph, PolicySet, Stage
-from killswitch.graph.unwinding import PLAIN
+from killswitch.graph.unwinding import PLAIN, UnwindingRule
 from killswitch.graph.wording import signals_of
-from killswitch.model.decision import Attribution, Book, BookChange, Decision, Source, decision_id, with_effects
+from killswitch.model.decision import (
+    Attribution,
+    Book,
+    BookChange,
+    Decision,
+    Schedule,
+    Source,
+    decision_id,
+    with_effects,
+)
 from killswitch.model.effects import Effect, Lock, LockOrder, Orders, merge_effects, tag_of
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
 from killswitch.model.snapshot import Side
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.lock_trading import selected_parts
 from killswitch.planning.actions.registry import plan
+from killswitch.planning.orders.closing_order import ClosingOrder, schedule_of
 from killswitch.planning.orders.unwind import Blocked as Blocked
-from killswitch.planning.orders.unwind import declared_unwinding, most_urgent, unwind
+from killswitch.planning.orders.unwind import Unwound, declared_unwinding, most_urgent, unwind
 from killswitch.planning.owners import Owners, with_owners
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, trigger_reading
-from killswitch.planning.targets.ranking import candidates
+from killswitch.planning.targets.ranking import candidates, group_places
 from killswitch.planning.targets.selection import SelectedTarget, fallback
 from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
 from killswitch.signals.history.bleed_rates import bleed_rates
+from killswitch.signals.history.group_estimates import parts_of
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import pnl_change
 from killswitch.valuation.position_measures import ZERO
@@ -84,7 +95,9 @@ def propose(
     limited = owners.limited(view, combined.targets)
     if any(each.locks_selected for each in plans):
         combined = replace(combined, effects=_with_locks(plans, evaluator.scope, limited.targets))
-    unwound = unwind(view, limited.targets, combined.rule or PLAIN, keeps=False)
+    rule = combined.rule or PLAIN
+    order = _with_groups(combined.order, evaluator, limited.targets)
+    unwound = unwind(view, limited.targets, rule, keeps=False, order=order)
     record = replace(
         record_of(evaluator, policies, now, stage.name, stage.name),
         level=stage.level,
@@ -94,7 +107,8 @@ def propose(
         cooldown_until=from_micros(now + stage.cooldown),
         no_reset_before=_no_reset_before(stage, now),
         reason=joined(*combined.remarks, *limited.remarks, *unwound.remarks),
-        unwinding=declared_unwinding(combined.rule or PLAIN),
+        unwinding=declared_unwinding(rule),
+        schedule=_schedule(evaluator, unwound, rule, order),
     )
     orders = Orders(with_owners(unwound.intents, limited.closable))
     decision = with_effects(record, (orders, *combined.effects))
@@ -265,7 +279,28 @@ def _combined_plan(planned: Sequence[Planned]) -> Planned:
         any(each.should_select for each in planned),
         any(each.is_held_back for each in planned),
         frozenset[PnlKey]().union(*(each.counted for each in planned)),
+        order=ClosingOrder(
+            any(each.order.is_risk_first for each in planned),
+            next((each.order.risk for each in planned if each.order.risk is not None), None),
+        ),
     )
+
+
+def _with_groups(order: ClosingOrder, evaluator: ScopeEvaluator, targets: Sequence[SelectedTarget]) -> ClosingOrder:
+    """The order with the places of the correlation groups, by which the targets are sorted."""
+    symbols = [each.ranked.candidate.position.symbol for each in targets]
+    return replace(order, places=group_places(symbols, evaluator.compiled.graph.groups, evaluator.history))
+
+
+def _schedule(evaluator: ScopeEvaluator, unwound: Unwound, rule: UnwindingRule, order: ClosingOrder) -> Schedule | None:
+    """When the orders go; None where they go by rank, as fast as the venue allows."""
+    graph, history = evaluator.compiled.graph, evaluator.history
+    correlated = [each.group for each in graph.groups if not each.group.is_whole]
+    if not unwound.intents or not (rule.slices or order.is_risk_first or correlated):
+        return None
+    symbols = [intent.symbol for intent in unwound.intents]
+    parts = (part for group in correlated for part in parts_of(group, symbols, history.groups, together=True))
+    return schedule_of(unwound.intents, declared_unwinding(rule), parts, unwound.peak)
 
 
 def _with_locks(planned: Sequence[Planned], scope: str, targets: Iterable[SelectedTarget]) -> tuple[Effect, ...]:

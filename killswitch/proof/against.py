@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.actions.close import closes_among
-from killswitch.graph.nodes import CatastropheStopRule, Graph, Place, PolicySet
+from killswitch.graph.nodes import CatastropheStopRule, Graph, Place, PolicySet, SilenceRule, TimerRule
 from killswitch.graph.unwinding import UnwindingRule, unwinding_named
 from killswitch.proof.alignment import aligned, same_level
 from killswitch.proof.demand import demand_gap
@@ -109,9 +109,15 @@ def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
         if one != other and max(len(one), len(other)) > 1:
             text = f"other closes count for the daily cap that {', '.join(sorted({*one, *other}))} share as {group}"
             yield Change("response", "", text, False, False)
-    timers = [{each.name: replace(each, place=NOWHERE) for each in policies.timers} for policies in (base, head)]
-    for name in sorted({*timers[0], *timers[1]}):
-        before, after = timers[0].get(name), timers[1].get(name)
+    switches: list[dict[str, TimerRule | SilenceRule]] = [
+        {
+            **{each.name: replace(each, place=NOWHERE) for each in policies.timers},
+            **{each.name: replace(each, place=NOWHERE) for each in policies.silences},
+        }
+        for policies in (base, head)
+    ]
+    for name in sorted({*switches[0], *switches[1]}):
+        before, after = switches[0].get(name), switches[1].get(name)
         if before != after:
             what = "is new" if before is None else "is removed" if after is None else "differs"
             yield Change("response", name, f"the dead-man switch {name} {what}", before is None, after is None)

@@ -144,8 +144,8 @@ class Runner:
             await self.tick()
             self._scheduler.next_due = due
             self.ticks += 1
-            while self._end(stop, ticks) is None and await self._scheduler.until(due, stop, self.poller):
-                await self.woken()
+            while self._end(stop, ticks) is None and (wake := await self._scheduler.until(due, stop, self.poller)):
+                await (self.woken() if wake == "push" else self.commanded())
         return end
 
     def _end(self, stop: asyncio.Event, ticks: int | None) -> RunEnd | None:
@@ -183,17 +183,27 @@ class Runner:
         with self.reloads.ticking():
             return await self._pass(scheduled=False)
 
-    async def _pass(self, *, scheduled: bool) -> TickReport:
+    async def commanded(self) -> TickReport:
+        """One pass between two ticks, for a command that must not wait: every account is polled."""
+        with self.reloads.ticking():
+            return await self._pass(scheduled=False, polled=True)
+
+    def call_tick(self) -> None:
+        """Call for a pass at once, from the thread of the loop."""
+        self._scheduler.called.set()
+
+    async def _pass(self, *, scheduled: bool, polled: bool = False) -> TickReport:
         with self.observers.tracer.span("tick") as span:
             began = self.clock.monotonic()
             self.lease.renew()
             if scheduled:
                 self._take_proposed()
+            if scheduled or polled:
                 accounts = await self._scheduler.await_while_closing(self.poller.poll(span))
-                polled: Collection[str] = {account.account for account in accounts}
+                answered: Collection[str] = {account.account for account in accounts}
             else:
-                accounts, polled = self.poller.woken()
-            fresh = [account for account in accounts if account.account in polled]
+                accounts, answered = self.poller.woken()
+            fresh = [account for account in accounts if account.account in answered]
             self._pass_to_executors(fresh)
             commands = self.store.commands()
             snapshot = self._snapshot(accounts, commands, scheduled=scheduled)

@@ -74,6 +74,10 @@ class Observers:
         self.observers = (*self.observers, self.notifier)
         self._unrecorded = NO_ALERTS
 
+    def add(self, observer: Observer) -> None:
+        """Notify one more observer, the last of all."""
+        self.observers = (*self.observers, observer)
+
     def start(self) -> None:
         """Continue from what an earlier run left in the outbox and at the venues' timers."""
         self.isolation.call("the outbox of notifications", self.notifier.start, None)

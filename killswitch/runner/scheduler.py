@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.model.clock import Clock
 from killswitch.runner.closing_workers import ClosingWorkers
 
 T = TypeVar("T")
+Wake = Literal["push", "command"]
+"""What calls for a tick between two scheduled ones."""
 
 
 class Scheduler:
@@ -26,6 +28,8 @@ class Scheduler:
         self._clock = clock
         self.next_due: float | None = None
         """When the next scheduled tick is due, in seconds of the clock; None for the first one of a run."""
+        self.called = asyncio.Event()
+        """Set to call for a tick at once, as for a command that must not wait for the next scheduled one."""
 
     def due_at(self, as_of: datetime) -> datetime:
         """When the tick of the snapshot that is complete now was due; the first one of a run is due when it comes."""
@@ -43,27 +47,30 @@ class Scheduler:
         finally:
             task.cancel()
 
-    async def until(self, due: float, stop: asyncio.Event, poller: AccountPoller | None = None) -> bool:
+    async def until(self, due: float, stop: asyncio.Event, poller: AccountPoller | None = None) -> Wake | None:
         """Wait until the next tick is due, or `stop`; closings continue, each pass as soon as it is due.
 
-        True if a push calls for a tick before that.
+        Returns what calls for a tick before that; None if nothing does.
         """
-        stopped = asyncio.ensure_future(stop.wait())
+        stopped, called = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.called.wait())
         bell: asyncio.Future[Any] | None = None
         try:
             while (left := due - self._clock.monotonic()) > 0 and not stopped.done():
+                if self.called.is_set():
+                    self.called.clear()
+                    return "command"
                 if poller is None:
-                    await self.step(left, {stopped})
+                    await self.step(left, {stopped, called})
                     continue
                 poller.begin_woken(due)
                 if poller.is_ready:
-                    return True
+                    return "push"
                 if bell is None or bell.done():
                     bell = asyncio.ensure_future(poller.streams.bell.wait())
-                await self.step(min(left, poller.wait(due)), {stopped, bell, *poller.futures()})
-            return False
+                await self.step(min(left, poller.wait(due)), {stopped, called, bell, *poller.futures()})
+            return None
         finally:
-            waits = [each for each in (stopped, bell) if each is not None]
+            waits = [each for each in (stopped, called, bell) if each is not None]
             for each in waits:
                 each.cancel()
             await asyncio.gather(*waits, return_exceptions=True)

@@ -55,6 +55,8 @@ DANGERS: tuple[Danger, ...] = (
     Danger("Withdrawals are suspended", "Policy", "`venue.withdrawals_suspended`, `venue.equity_share`"),
     Danger("A bot runs away", "Policy", "`orders.rate`, `orders.largest_share`, `exposure.turnover`"),
     Danger("A bot is dead, and its positions are not", "Policy", "`heartbeat.age`"),
+    Danger("A bot, its host or the runner is silent", "DeadMansSwitch",
+           "`at_venue: false`: who must be heard, and a close by `ksctl deadman watch`"),
     Danger("A bot ignores the lock", "Policy", "`on_breach: close` of a stage"),
     Danger("Trades lose again and again", "Policy", "`trades.count`, `trades.losing_streak`, `trades.drawdown`"),
     Danger("The side that loses is closed, and its hedge stays", "Ranking", "component risk; `spread` in the close"),

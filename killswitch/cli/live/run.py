@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.sources.policy_source import PolicySource
+    from killswitch.watcher.own_beats import RunnerHeartbeat
 
 
 @options.verb(
@@ -61,14 +62,20 @@ if TYPE_CHECKING:
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
 @options.option("--min-free", type=options.SIZE, default="256MiB",
                 help="Page when the disk of the store has less space than this.")  # fmt: skip
+@click.option("--heartbeat", "heartbeat_to", metavar="DIR|URL", multiple=True,
+              help="Send the heartbeat `runner` there after each tick: a way that a watcher listens on. May be given "
+                   "more than once.")  # fmt: skip
+@click.option("--ping", type=options.RECORD_TEXT, metavar="REFERENCE",
+              help="Request this address after a tick, every 10 s: env:NAME or file:PATH with the address of a service "
+                   "that notices when requests end.")  # fmt: skip
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
 @options.output
 def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
-    shadow: str | None, record: Path | None, events_at: str | None, min_free: int, ticks: int | None,
-    journal: str | None, output: str,
+    shadow: str | None, record: Path | None, events_at: str | None, min_free: int, heartbeat_to: tuple[str, ...],
+    ping: str | None, ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -109,7 +116,7 @@ def run(
         found_before += claimed(claims, start.loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
-            journal, output == "json", found_before, shadow,
+            journal, output == "json", found_before, shadow, _own_heartbeat(heartbeat_to, ping),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -131,6 +138,30 @@ class _RunSettings(Struct, frozen=True):
     found_before: tuple[KeyWarning, ...]
     shadow: str | None
     """The set of --shadow."""
+    heartbeat: tuple[RunnerHeartbeat, ...]
+    """The observer that sends the runner's own heartbeats, if it sends any."""
+
+
+def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> tuple[RunnerHeartbeat, ...]:
+    """The observer of --heartbeat and --ping; none without either."""
+    if not destinations and ping is None:
+        return ()
+    from killswitch.accounts.credentials import CredentialError, resolve_one
+    from killswitch.client.heartbeat import require_destination
+    from killswitch.watcher.own_beats import RunnerHeartbeat
+
+    try:
+        for each in destinations:
+            require_destination(each)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--heartbeat") from error
+    try:
+        address = None if ping is None else resolve_one(ping)
+    except CredentialError as error:
+        raise click.BadParameter(str(error), param_hint="--ping") from error
+    if address is not None and not address.startswith(("http://", "https://")):
+        raise click.BadParameter("what it refers to is no http(s) address", param_hint="--ping")
+    return (RunnerHeartbeat(destinations, address),)
 
 
 def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAccount], failures: StartFailures) -> int:
@@ -169,7 +200,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *outputs.observers,
+                *shadow_observers(shadows, files), *it.heartbeat, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,

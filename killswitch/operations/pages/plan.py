@@ -8,9 +8,10 @@ from decimal import Decimal
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.wording import percent
 from killswitch.incident.notify.message import trigger_texts
+from killswitch.incident.record.firing import schedule_lines
 from killswitch.model.decision import Book, Decision
 from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
-from killswitch.model.words import Rung
+from killswitch.model.words import Rung, close_text
 from killswitch.operations.pages.levels import (
     ALL_IN_JSON,
     MoneyKey,
@@ -19,6 +20,7 @@ from killswitch.operations.pages.levels import (
     levels_parts,
     positions_section,
 )
+from killswitch.operations.pages.status_sections import correlation_groups
 from killswitch.operations.pages.wording import (
     accounts_section,
     effect_parts,
@@ -56,6 +58,7 @@ def plan_page(shown: Preview) -> Page:
             *accounts_section(shown.accounts, is_dated=False),  # as of the plan
             *positions_section(shown.positions),
             *_machines(shown),
+            *correlation_groups(shown.machines, shown.snapshot.as_of),
             *(_decision(decision, shown) for decision in shown.decisions),
             *section("", Items(tuple(notes))),
             *section("", Items(tuple(_expectations(shown)))),
@@ -143,6 +146,7 @@ def _execution(decision: Decision, shown: Preview) -> Iterator[str]:
         yield "no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
         yield f"execution: {execution_text(decision)}"
+    yield from (f"schedule: {line}" for line in schedule_lines(decision))
     if decision.book is not None:
         yield f"book: {_book(decision.book.before)}"
         yield f"   →  {_book(decision.book.after)}"
@@ -154,7 +158,7 @@ def _title(decision: Decision) -> str:
     if decision.is_suspicion:
         what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
         return f"{what} ON SUSPICION {where}: {decision.stage} does not fire{observing}"
-    by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
+    by_itself = "hedge" if decision.kind == "hedge" else close_text(decision.cause)
     what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
     return f"WOULD FIRE {where}: {what}{observing}"
 

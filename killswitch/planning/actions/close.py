@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from killswitch.graph.actions.close import Close
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
+from killswitch.planning.orders.closing_order import ClosingOrder
 from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.ranking import RankingCandidate
 from killswitch.planning.targets.selection import is_allowed, select
@@ -28,6 +29,7 @@ def _plan(action: Close, context: Context) -> Planned:
         selection.targets, rule, remarks=selection.remarks, should_select=should_select,
         is_held_back=selection.is_held_back,
         counted=frozenset(each.ranked.candidate.key for each in selection.targets) if is_counted else frozenset(),
+        order=ClosingOrder(action.order == "risk_first", selection.risk),
     )  # fmt: skip
 
 

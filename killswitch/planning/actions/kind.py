@@ -13,7 +13,8 @@ from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Source
 from killswitch.model.effects import Effect
 from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Position
-from killswitch.planning.resting_orders import PositionName
+from killswitch.planning.orders.closing_order import BY_RANK, ClosingOrder
+from killswitch.planning.reducing import PositionName
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import RankingCandidate
@@ -74,6 +75,7 @@ class Planned(Struct, frozen=True):
     action might have selected, so that a stage without any target has not done its work. `is_held_back`: it would have
     selected positions, and its `where` is true for none of them. `counted`: positions that count for a daily cap.
     `locks_selected`: parts of the lock in `effects` that reach only the selected positions, once these are known.
+    `order`: how the orders follow each other.
     """
 
     targets: Sequence[SelectedTarget] = ()
@@ -84,6 +86,7 @@ class Planned(Struct, frozen=True):
     is_held_back: bool = False
     counted: frozenset[PnlKey] = frozenset()
     locks_selected: tuple[LockPart, ...] = ()
+    order: ClosingOrder = BY_RANK
 
 
 class Most(Struct, frozen=True):

@@ -17,6 +17,7 @@ from killswitch.planning.targets.selection import PositionConditions
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.history.bleed_rates import BleedRates
 from killswitch.signals.history.collector import Collector, Needs, reach
+from killswitch.signals.history.group_estimates import GroupEstimates
 from killswitch.signals.history.prices import PriceSamples
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest, longest_window
 from killswitch.valuation.scope_view import ScopeView
@@ -99,11 +100,18 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
 
 
 def _collectors(graph: Graph) -> Mapping[type[Collector], Needs]:
-    """What signals and rankings collect; a ranking may read returns and bleed rates of everything that is held."""
+    """What signals, rankings and correlation groups collect.
+
+    A ranking may read returns and bleed rates of everything that is held; a group estimates correlations.
+    """
     sampled = [{"window": rule.window, "every": rule.sample} for rule in graph.rankings if rule.sample is not None]
+    estimated = [rule for rule in graph.groups if rule.estimate is not None]
+    sampled += [{"window": it.window, "every": it.every} for rule in estimated if (it := rule.estimate) is not None]
     needs = collector_needs((*graph.signals, *graph.position_signals))
     if sampled:
         needs[PriceSamples] = [*needs.get(PriceSamples, ()), *sampled]
+    if estimated:
+        needs[GroupEstimates] = [{"group": rule.group} for rule in estimated]
     if any(term == "bleed_rate" and weight for rule in graph.rankings for term, weight in rule.weights):
         needs.setdefault(BleedRates, [{}])
     return needs

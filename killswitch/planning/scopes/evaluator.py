@@ -581,8 +581,12 @@ def quiescence_of(evaluator: ScopeEvaluator, places: tuple[int, ...] | None, now
     columns = evaluator.columns
     if places is None or columns is None or not evaluator.history.is_explained or evaluator.history.last_at != now:
         return None
-    if evaluator.compiled.warns or evaluator.adaptive or not evaluator.fires(now):
-        return None  # a warning begins, and an end of the time comes, between changes of conditions
+    if evaluator.compiled.warns or evaluator.adaptive or evaluator.history.groups is not None:
+        return None  # a warning begins, and groups are estimated, between changes of conditions
+    if not evaluator.fires(now):
+        return None  # an end of the time comes between changes of conditions
     true, unknown = evaluator.machine.evaluate(columns.lo, columns.hi, columns.text)
-    until = quiescent_until(evaluator.machine, evaluator.state, true, unknown, now)
+    view = evaluator.history.view
+    is_empty = view is not None and view.columns is not None and not view.columns.symbols
+    until = quiescent_until(evaluator.machine, evaluator.state, true, unknown, now, is_still=is_empty)
     return Quiescence(evaluator, places, until, true, unknown) if until > now else None

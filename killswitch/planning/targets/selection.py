@@ -56,12 +56,14 @@ class SelectedTarget(Struct, frozen=True):
 class Selection(Struct, frozen=True):
     """Targets of one close action in order of closing, and remarks on what it could not know.
 
-    `is_held_back`: there are positions to select, and `where` is true for none of them.
+    `is_held_back`: there are positions to select, and `where` is true for none of them. `risk`: the risk of the book,
+    where the ranking computes it and it is known.
     """
 
     targets: list[SelectedTarget]
     remarks: tuple[str, ...]
     is_held_back: bool
+    risk: BookRisk | None = None
 
 
 def select(
@@ -95,11 +97,12 @@ def select(
     return Selection(
         [
             SelectedTarget(ranked, left[ranked.candidate.key])
-            for ranked in in_group_order(chosen, graph.groups)
+            for ranked in in_group_order(chosen, graph.groups, history)
             if action.spread == "each" or left[ranked.candidate.key] < ranked.candidate.position.contracts
         ],
         (*unranked, *unknown, *beyond, *capped, *spread),
         bool(pool) and not matching,
+        risk if isinstance(risk, BookRisk) else None,
     )
 
 

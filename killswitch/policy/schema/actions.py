@@ -72,6 +72,10 @@ class Close(Part):
     notional, starting with the worst ranked position. With component risk, this is the cut that minimises the variance
     of the scope's P&L. While a notional or the component risk is unknown, the close uses `each`, and the decision
     records it. Left out: each."""
+    order: Literal["worst_first", "risk_first"] = "worst_first"
+    """`worst_first` sends the orders by rank. `risk_first` sends each for the position with the largest component risk
+    of what is left, computed again after each order; it requires a ranking with the formula `component-risk`, and
+    orders by rank while that is unknown. Correlation groups go in their own order first. Left out: worst_first."""
     all_if: Expression | None = None
     """A condition over `position.*` signals; where true, the whole position is closed. Left out: never."""
     where: Expression | None = None

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from killswitch.policy.schema.account import CoveredAccounts
 from killswitch.policy.schema.cross_key_checks import Breach, spec_of
+from killswitch.policy.schema.dead_man import Accounts
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part
 from killswitch.policy.schema.scalars import ProperShare, Word, proper_share
@@ -16,7 +16,7 @@ from killswitch.policy.schema.scalars import ProperShare, Word, proper_share
 class CatastropheStopSpec(Part):
     """A stop for each position, far from its entry, kept at the venue in step with the position."""
 
-    accounts: CoveredAccounts
+    accounts: Accounts
     """The accounts whose positions have stops: a list of names, or a match on their properties; `{}` is every
     account."""
     symbols: Annotated[tuple[Word, ...] | None, AtLeastOne()] = None

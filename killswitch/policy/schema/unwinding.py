@@ -54,6 +54,7 @@ Money = Annotated[Quantity, Scalar(money, {"type": "string", "pattern": r"^[0-9.
 Widening = Annotated[Decimal, Scalar(widening, {"type": "number", "exclusiveMinimum": 0, "maximum": WIDEST})]
 Tries = Annotated[int, whole_number(1, 100)]
 OrdersPerMinute = Annotated[int, whole_number(1, 60_000)]
+SliceCount = Annotated[int, whole_number(2, 100)]
 
 
 class Impact(Part):
@@ -142,6 +143,10 @@ class UnwindingSpec(Part):
     """The maximum order rate on each account, evenly spaced. Left out: as fast as the venue allows."""
     pause: Duration | None = None
     """The pause between two slices of one position. Left out: none."""
+    slices: SliceCount | None = None
+    """The number of parts into which each position is divided. They go in turn, a part of every position and then the
+    next ones, so that the book shrinks as a whole; a position that is closed at once may leave its hedges naked for the
+    rest of the schedule. Requires `max_orders_per_minute` or `pause`. Left out: one position after the other."""
     impact: Impact | None = None
     """The maximum size of a slice. Left out: positions are split only at the venue's maximum."""
     slippage: tuple[SlippageClass, ...] = ()

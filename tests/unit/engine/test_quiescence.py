@@ -41,9 +41,14 @@ def columns(fall: float | None, hour: float | None) -> tuple[list[float], list[f
     return low, high, []
 
 
-@given(MOVES, st.data())
-def test_before_quiescent_until_a_step_with_the_same_conditions_changes_and_reports_nothing(moves, data) -> None:
-    """From any state: before the instant that `quiescent_until` returns a step is idle, at any unit value."""
+@given(MOVES, st.booleans(), st.data())
+def test_before_quiescent_until_a_step_with_the_same_conditions_changes_and_reports_nothing(
+    moves, is_still, data
+) -> None:
+    """From any state: before the instant that `quiescent_until` returns a step is idle.
+
+    That is at any unit value, or at the same one where the value of an empty book stays as it is.
+    """
     state, now = initial(), 1_000 * SECOND
     for seconds, fall, hour, value in moves:
         now += seconds * SECOND
@@ -54,15 +59,28 @@ def test_before_quiescent_until_a_step_with_the_same_conditions_changes_and_repo
             state = reset(state, now, automatic=True)
         elif result.eligible:
             state = latch(state, result.eligible[0], now, (value, value))
-        until = quiescent_until(MACHINE, state, *MACHINE.evaluate(*signals), now)
+        until = quiescent_until(MACHINE, state, *MACHINE.evaluate(*signals), now, is_still=is_still)
         if until <= now + 1:
             continue
         later = data.draw(st.integers(now + 1, min(until - 1, now + 3 * HOUR)))
-        other = data.draw(st.floats(0.1, 2.0))
+        other = value if is_still else data.draw(st.floats(0.1, 2.0))
         idle = step(MACHINE, state, signals, later, unit_value=(other, other))
         assert (idle.eligible, idle.reset) == ((), False)
         assert idle.state == state
         assert overdue(MACHINE, idle.state.triggers, later) == overdue(MACHINE, state.triggers, now)
+
+
+def test_a_confirmed_stage_of_an_empty_book_rests_until_its_cooldown_is_over_and_then_for_good() -> None:
+    """A fall of 15% fires `three`; its value stays, so that a later loss cannot fire it again."""
+    (high, hour) = (columns(0.15, 0.15), HOUR)
+    result = step(MACHINE, initial(), high, 0, unit_value=(1.0, 1.0))
+    state = latch(result.state, result.eligible[0], 0, (1.0, 1.0))
+    masks = MACHINE.evaluate(*high)
+    settled = step(MACHINE, state, high, hour, unit_value=(1.0, 1.0)).state
+    settled = step(MACHINE, settled, high, hour + SECOND, unit_value=(1.0, 1.0)).state
+    assert result.eligible[0].name == "three"
+    assert quiescent_until(MACHINE, settled, *masks, hour + SECOND) == 0
+    assert quiescent_until(MACHINE, settled, *masks, hour + SECOND, is_still=True) == NEVER
 
 
 def quiescence_after(state: StageMachineState, fall: float | None) -> int:

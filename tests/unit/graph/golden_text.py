@@ -39,7 +39,7 @@ def _lines(path: str, node: object) -> Iterator[str]:
 
 
 def _is_written(node: Struct, field: str) -> bool:
-    rare = ("unwinding", "unwindings", "timers", "strategies")
+    rare = ("unwinding", "unwindings", "timers", "strategies", "silences")
     if isinstance(node, ScopeRule):
         rare += ("symbols", "labels")
     return field not in ("digest", "commit") and bool(field not in rare or getattr(node, field))

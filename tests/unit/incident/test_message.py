@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from killswitch.incident.notify.outlook import outlook
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import AutoReset, PolicySet, ScopeRule, SignalRef
@@ -18,7 +19,6 @@ from killswitch.incident.notify.message import (
     safe_line,
     trigger_texts,
 )
-from killswitch.incident.notify.outlook import outlook
 from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.results import fold_result
@@ -165,6 +165,7 @@ def test_a_stage_without_a_window_has_no_attribution_of_the_loss() -> None:
         (None, "[page] close by hand by ada: account/main (live)"),
         ("operator", "[page] close by hand by ada: account/main (live)"),
         ("exchange-breach", "[page] close by hand (exchange breach) by ada: account/main (live)"),
+        ("dead-man", "[page] dead-man close by ada: account/main (live)"),
         ("drill", "[page] DRILL: close by hand by ada: account/main (live)"),
     ],
 )

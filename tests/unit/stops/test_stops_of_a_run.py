@@ -28,8 +28,8 @@ from killswitch.model.venue import (
 )
 from killswitch.model.words import Place
 from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.dead_man.catastrophe_stops import LIVE_NAME, StopsError, require_stops, stop_views
 from killswitch.runner.loop import Runner, RunnerPace
-from killswitch.runner.stops.catastrophe_stops import LIVE_NAME, StopsError, require_stops, stop_views
 from killswitch.store.sqlite import open_store
 from tests import graphs
 from tests.faults.exchange import Exchange, Key, Market
