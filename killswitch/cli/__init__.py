@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from keyword import iskeyword
 from typing import TYPE_CHECKING
 
 import click
@@ -22,9 +23,10 @@ EXIT_TROUBLE = 4
 EXIT_USAGE = 64
 EXIT_NOT_STARTED = 69
 
-# verb → (module under killswitch.cli that holds a click command of that name, one-line help)
+# verb → (module under killswitch.cli that holds a click command of that name, one-line help); `import_` for a keyword
 VERBS: dict[str, tuple[str, str]] = {
     "init": ("policy.init", "Write a first folder of policies for a book, with its accounts."),
+    "import": ("policy.importing", "Turn the configuration of another tool into a folder of policies."),
     "validate": ("policy.verbs", "Check policies: every mistake in one pass."),
     "fmt": ("policy.fmt", "Lay out policy files uniformly, without changing what they mean."),
     "lint": ("policy.lint", "Find what is valid in policies and probably not meant."),
@@ -77,7 +79,8 @@ class LazyGroup(click.Group):
         if cmd_name not in VERBS:
             return None
         module, _ = VERBS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"killswitch.cli.{module}"), cmd_name)
+        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(importlib.import_module(f"killswitch.cli.{module}"), name)
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
+from killswitch.graph.limits import LimitsRule
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.instant import LocalTime, from_micros, to_micros
@@ -29,7 +30,7 @@ from killswitch.policy.schema.ranking import CorrelationGroupSpec, GroupEstimate
 from killswitch.policy.schema.strategy import StrategySpec
 from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
-from killswitch.signals.arguments import EstimatedCorrelations, SymbolGroup, Value
+from killswitch.signals.arguments import EstimatedCorrelations, HedgeLegs, SymbolGroup, Value
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -389,6 +390,8 @@ class Graph(Struct, frozen=True):
     """Whether it is a circuit breaker: a policy with a single stage."""
     formerly: str | None = None
     """Its name in the set before; None: the same, or it is new."""
+    hedges: tuple[HedgeLegs, ...] = ()
+    """Declared hedges, by name: their legs are closed as one position."""
 
 
 class PolicySet(Struct, frozen=True):
@@ -407,6 +410,8 @@ class PolicySet(Struct, frozen=True):
     """Strategies, by name: what belongs to each."""
     silences: tuple[SilenceRule, ...] = ()
     """Dead-man switches that a watcher listens for, by name."""
+    limits: tuple[LimitsRule, ...] = ()
+    """Limits, by name: what an order must pass at the gate. An account has at most one."""
     stops: tuple[CatastropheStopRule, ...] = ()
     """Catastrophe stops, by name; at most one covers a symbol of an account."""
 

@@ -9,6 +9,7 @@ from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.catastrophe_stop import CatastropheStopDocument
 from killswitch.policy.schema.dead_man import DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.limits import LimitsDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
 from killswitch.policy.schema.route import RouteDocument
@@ -42,6 +43,7 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         StrategyDocument,
         HedgeGroupDocument,
         SessionDocument,
+        LimitsDocument,
         ScenarioDocument,
         InvariantDocument,
     )

@@ -85,7 +85,7 @@ def select(
     ranking = _ranking(graph, action.ranking)
     risk = _risk(ranking, book, history)
     everyone, unranked = _ranked(ranking, book, risk, history)
-    pool = [r for r in everyone if r.candidate.key not in kept and is_allowed(action, r.candidate.position.symbol)]
+    pool = [r for r in everyone if r.candidate.key not in kept and _is_allowed(action, r.candidate)]
     pool, ranked_fallback = _side(action, pool, source, rule, book)
     matching, unknown = _where(graph, action, pool, conditions)
     limit = _limit(action, len(matching), ranked_fallback=ranked_fallback)
@@ -170,12 +170,18 @@ def is_allowed(action: Close, symbol: str) -> bool:
     return base_of(symbol) not in action.except_assets and is_named(symbol, action.symbols)
 
 
+def _is_allowed(action: Close, candidate: RankingCandidate) -> bool:
+    """Whether the action may close the position; of a hedge one of its legs, because all are cut together."""
+    return any(is_allowed(action, symbol) for symbol in candidate.symbols or (candidate.position.symbol,))
+
+
 def _side(
     action: Close, pool: list[Ranked], source: Source, rule: AttributionRule | None, book: Sequence[RankingCandidate]
 ) -> tuple[list[Ranked], bool]:
     """The positions on the action's side, and whether attribution fell back to the worst ranked."""
     if action.side == "both":
         return pool, False
+    pool = [r for r in pool if not r.candidate.is_flat]
     if action.side != "losing":
         return [r for r in pool if r.candidate.position.side == action.side], False
     if source in ("LONG", "SHORT"):
