@@ -1,4 +1,13 @@
-"""The document `CatastropheStop`: stops that rest at the venue, and outlive the runner and the connection to it."""
+"""The document `CatastropheStop`: stops that rest at the venue, and outlive the runner and the connection to it.
+
+Prices of the orders of a position, with the entry e, the distance x, the liquidation price l and `inside_liquidation` i:
+
+| position                        | stop                           | take-profit                              |
+|---------------------------------|--------------------------------|------------------------------------------|
+| long                            | e × (1 − x), else l × (1 + i)  | none                                     |
+| short                           | e × (1 + x), else l × (1 − i)  | none                                     |
+| leg of a hedge, `pairs: both`   | as above                       | the stop of the other leg                |
+"""
 
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation

@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from killswitch.incident.notify.outlook import outlook
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import AutoReset, PolicySet, ScopeRule, SignalRef

@@ -59,9 +59,11 @@ def line(account: AccountSnapshot, found: CatastropheStopRule | None = None, **m
     return one
 
 
-def orders_of(one: StopLine) -> tuple[list[str], list[tuple[str, Decimal, Decimal, str]]]:
+def orders_of(one: StopLine) -> tuple[list[str], list[tuple[object, ...]]]:
     """Ids of what is cancelled, and side, amount, trigger and direction of what is placed."""
-    placed = [(each.side, each.amount, each.trigger_price, each.trigger_when) for each in one.to_place]
+    placed: list[tuple[object, ...]] = [
+        (each.side, each.amount, each.trigger_price, each.trigger_when) for each in one.to_place
+    ]
     return [each.id for each in one.to_cancel], placed
 
 
