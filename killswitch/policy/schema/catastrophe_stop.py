@@ -7,6 +7,7 @@ Prices of the orders of a position, with the entry e, the distance x, the liquid
 | long                            | e × (1 − x), else l × (1 + i)  | none                                     |
 | short                           | e × (1 + x), else l × (1 − i)  | none                                     |
 | leg of a hedge, `pairs: both`   | as above                       | the stop of the other leg                |
+| leg of a hedge, `pairs: accept` | as above                       | none                                     |
 """
 
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -54,7 +54,6 @@ from killswitch.planning.catastrophe_stops import (
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.hot_reload import TakenSet
-from killswitch.runner.observers import TickReport
 from killswitch.store.errors import StoreError
 
 LIVE_NAME: Final = "catastrophe_stops"
@@ -64,6 +63,13 @@ SEVERITIES: Final[Mapping[str, Severity]] = {"dust": "info"}
 """Kind of a problem → its severity, where it is no page."""
 EXITS: Final = frozenset({"reached", "refused"})
 """The problems for which `if_refused: exit` closes the position."""
+
+
+class EndedTick(Protocol):
+    """What is needed of the report of a tick."""
+
+    @property
+    def snapshot(self) -> Snapshot: ...
 
 
 class StopView(Struct, frozen=True):
@@ -184,7 +190,7 @@ class CatastropheStops:
         """Keep the stops of another policy set from the next tick on."""
         self._rules = taken.loaded.policies.stops
 
-    def ticked(self, report: TickReport) -> None:
+    def ticked(self, report: EndedTick) -> None:
         """Decide every account's stops by the snapshot of the tick, and begin a pass where something is to be done."""
         accounts = {each.account: each for each in report.snapshot.accounts}
         self._note_rules(report.snapshot)
