@@ -57,7 +57,15 @@ from killswitch.planning.scopes.money_headroom import MoneyHeadroom, money_headr
 from killswitch.planning.scopes.prepared_reload import PreparedReload, prepared
 from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
-from killswitch.planning.targets.merge import Targets, have_common_position, least, merge, ordered_on, targets_of
+from killswitch.planning.targets.merge import (
+    Targets,
+    contracts_left,
+    have_common_position,
+    least,
+    merge,
+    ordered_on,
+    targets_of,
+)
 from killswitch.planning.unreachable import stages_due
 from killswitch.signals.signal_values import SignalColumns
 from killswitch.valuation.position_measures import ZERO
@@ -463,6 +471,8 @@ class Interpreter:
         for evaluator, view, stages in pending.eligible:
             second = RereadData(prices or {}, None if reread is None else self._second_view(evaluator, reread))
             evaluator.is_acting = self._is_acting(evaluator, view)
+            planned = (targets_of([each]) for each in fired if each.mode == "enforce")
+            evaluator.under_way = contracts_left(least([*self._active.values(), *planned]))
             made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known, self._owners)
             fired += made
             for each in made:

@@ -65,6 +65,8 @@ class Proposal(Struct, frozen=True):
     blocked: tuple[Blocked, ...]
     counted: int = 0
     """The number of positions that count for a daily cap."""
+    reduces: bool = False
+    """Whether it sells for a `reduce`, which counts for the bound of a day."""
 
 
 def _no_reset_before(stage: Stage, now: int) -> datetime | None:
@@ -124,6 +126,7 @@ def propose(
         book.is_partial,
         (*unwound.blocked, *combined.naked),
         len(combined.counted),
+        combined.reduces,
     )
 
 
@@ -293,6 +296,7 @@ def _combined_plan(planned: Sequence[Planned]) -> Planned:
         any(each.should_select for each in planned),
         any(each.is_held_back for each in planned),
         frozenset[PnlKey]().union(*(each.counted for each in planned)),
+        reduces=any(each.reduces for each in planned),
         order=ClosingOrder(
             any(each.order.is_risk_first for each in planned),
             next((each.order.risk for each in planned if each.order.risk is not None), None),

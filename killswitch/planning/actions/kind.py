@@ -82,7 +82,8 @@ class Planned(Struct, frozen=True):
     action might have selected, so that a stage without any target has not done its work. `is_held_back`: it would have
     selected positions, and its `where` is true for none of them. `counted`: positions that count for a daily cap.
     `locks_selected`: parts of the lock in `effects` that reach only the selected positions, once these are known.
-    `order`: how the orders follow each other. `naked`: what a complete close leaves of hedges that it cannot close.
+    `reduces`: it sells for a `reduce`, which a bound of a day may count. `order`: how the orders follow each other.
+    `naked`: what a complete close leaves of hedges that it cannot close.
     """
 
     targets: Sequence[SelectedTarget] = ()
@@ -93,6 +94,7 @@ class Planned(Struct, frozen=True):
     is_held_back: bool = False
     counted: frozenset[PnlKey] = frozenset()
     locks_selected: tuple[LockPart, ...] = ()
+    reduces: bool = False
     order: ClosingOrder = BY_RANK
     naked: tuple[Blocked, ...] = ()
 
