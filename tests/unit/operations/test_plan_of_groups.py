@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -28,7 +29,7 @@ COINS = CorrelationGroupRule(
 PAIR = HedgeLegs("pair", (LegOfHedge("main", "BTC_USDT", D(1)), LegOfHedge("main", "ETH_USDT", D(1))))
 
 
-def made(**more: object) -> PolicySet:
+def made(**more: Any) -> PolicySet:
     """Half of everything at a fall of 5%, by the risk of what is left, in two parts of each position, 12 a minute."""
     cut = close("both", "0.5", ranking="component-risk", order="risk_first", unwinding="calm")
     policy = graph(
