@@ -16,6 +16,7 @@ from hashlib import sha256
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
+from killswitch.graph.analysis.cuts import check_cuts
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Action,
@@ -29,7 +30,9 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_priced, check_reference
+from killswitch.graph.resolution.catastrophe_stops import catastrophe_stops, check_catastrophe_stops
 from killswitch.graph.resolution.dead_man import check_switches, silences, timers
+from killswitch.graph.resolution.limits import check_limits, limits
 from killswitch.graph.resolution.references import (
     accounts_exist,
     accounts_watched,
@@ -62,6 +65,7 @@ from killswitch.policy.schema.policy import BreakerSpec, PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
+from killswitch.signals.arguments import HedgeLegs
 
 OPERATOR = "operator"
 """Policy name of manual closes; no policy may have it."""
@@ -81,7 +85,8 @@ def compile_policies(
     graphs, diagnostics = _compiled(documents, (), NO_FAULTY_DOCUMENTS, content)
     if has_errors(diagnostics):
         return None, diagnostics
-    found = routes(documents), unwindings(documents), timers(documents), strategies(documents), silences(documents)
+    of_sets = silences(documents), limits(documents), catastrophe_stops(documents)
+    found = routes(documents), unwindings(documents), timers(documents), strategies(documents), *of_sets
     return PolicySet(content, commit, graphs, *found), diagnostics
 
 
@@ -111,9 +116,11 @@ def _compiled(
     rankings, diagnostics = declared_rankings((*documents, *faulty))
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
-    declared = declarations((*documents, *faulty), groups, hedge_groups((*documents, *faulty)), others)
+    hedges = hedge_groups((*documents, *faulty))
+    declared = declarations((*documents, *faulty), groups, hedges, others)
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
+    account_names = frozenset(each.name for each in documents if each.kind == "Account")
     everything: tuple[Document | FaultyDocument, ...] = (*documents, *faulty)
     for document in sorted(everything, key=lambda each: each.name or ""):
         if isinstance(document.model, PolicyDocument):
@@ -125,12 +132,15 @@ def _compiled(
             check_idle(document.model.spec, found)
             numbers = {each: number for number, each in enumerate(document.model.spec.triggers)}
             columns, of_positions = SignalIndex(declared), SignalIndex(declared)
-            around = Surroundings(numbers, rankings, unwinding_names, others, found, columns, of_positions)
-            graph = _graph(document.model, around, groups, content, scopes, documents)
+            around = Surroundings(
+                numbers, rankings, unwinding_names, others, found, columns, of_positions, accounts=account_names
+            )
+            graph = _graph(document.model, around, (groups, hedges), content, scopes, documents)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     checks = (
         accounts_watched, check_former_policies, check_routes, check_unwindings, check_switches, check_strategies,
+        check_limits, check_catastrophe_stops,
     )  # fmt: skip
     for check_documents in checks:
         diagnostics += check_documents(everything, others)
@@ -141,14 +151,15 @@ def _compiled(
 def _graph(
     document: PolicyDocument,
     around: Surroundings,
-    groups: tuple[CorrelationGroupRule, ...],
+    together: tuple[tuple[CorrelationGroupRule, ...], Mapping[str, HedgeLegs]],
     content: str,
     scopes: ScopeRule,
     documents: Sequence[Document],
 ) -> Graph | None:
     """Compile one policy; None if a trigger, a stage or a name in it is wrong.
 
-    `content` is the digest of the policy set, empty without one. `documents`: the sound ones of the set.
+    `together`: the correlation groups, and the hedges by name. `content` is the digest of the policy set, empty without
+    one. `documents`: the sound ones of the set.
     """
     name, policy, found = document.metadata.name, document.spec, around.found
     if name == OPERATOR:
@@ -162,6 +173,7 @@ def _graph(
     check_equity(scopes, conditions, around.columns, found)
     check_priced(policy, conditions, around.columns, documents, around.others, found)
     varied = variants(policy, compiled, stages, around)
+    check_cuts(scopes, stages, [compiled, *varied.values()], around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
     triggers = [each for each in chosen.values() if each is not None]
     if not content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
@@ -179,7 +191,8 @@ def _graph(
         conditions=(*(each.condition for each in triggers), *(condition for _, condition in around.resets)),
         stages=tuple(sorted(stages, key=lambda each: -each.level)),
         rankings=tuple(around.rankings[each] for each in sorted(around.used_rankings)),
-        groups=groups,
+        groups=together[0],
+        hedges=tuple(hedge for _, hedge in sorted(together[1].items())),
         place=found.place(("metadata", "name")),
         labels=tuple(sorted(document.metadata.labels.items())),
         variant=policy.variant,

@@ -5,101 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from killswitch.store.sqlite import open_store
-from killswitch.watcher.watch import SwitchView, switch_views
-from tests.e2e.fork_client import Process
-from tests.e2e.processes import POLICY, Site, ksctl, paper, paused, process, terminate, until
-
-MOVING = ("--crash", "7", "--speed", "600")
-"""A market in which orders fill."""
-CALM = POLICY.replace("at_least: 2%", "at_least: 99%")
-BOT = """
-import sys, time
-from killswitch.client import heartbeat
-loops = 0
-while True:
-    loops += 1
-    heartbeat("maker", progress=loops, to=[sys.argv[1]])
-    time.sleep(0.1)
-"""
-
-
-class Watched(Site):
-    """A site whose account a watcher closes after a second of silence."""
-
-    def __init__(self, folder: Path, address: str, **changed: object) -> None:
-        super().__init__(folder, address, policy=CALM)
-        self.beats = folder / "beats"
-        self.beats.mkdir()
-        self.watcher_store = folder / "watcher.sqlite"
-        spec = {
-            "accounts": ["main"], "at_venue": False, "watches": "strategy", "beats": "maker",
-            "ways": [{"file": str(self.beats)}], "every": "300ms", "timeout": "1s", "check": "200ms", "checks": 2,
-            "pending": {"limit": "1h", "then": "page"}, "on_one_way": "page", "on_silence": "close", **changed,
-        }  # fmt: skip
-        head = {"apiVersion": "killswitch.dev/v1", "kind": "DeadMansSwitch", "metadata": {"name": "maker"}}
-        switch = {**head, "spec": spec}
-        (self.policies / "switch.yaml").write_text(json.dumps(switch))
-
-    @contextmanager
-    def watching(self) -> Iterator[Process]:
-        """A live watcher, from its first check on."""
-        locks = str(self.folder / "watcher.locks")
-        place = ("--policies", str(self.policies), "--store", str(self.watcher_store), "--lock-dir", locks)
-        before = self.switch()
-        with process("deadman", "watch", *place, "--live", "--unnotified", "--interval", "500ms") as watcher:
-            until(lambda: watcher.poll() is not None or self.switch() != before, "the watcher checks")
-            assert watcher.poll() is None, watcher.communicate()
-            yield watcher
-
-    def switch(self) -> SwitchView | None:
-        """The switch as of the watcher's last check."""
-        if not self.watcher_store.exists():
-            return None
-        store = open_store(str(self.watcher_store), read_only=True)
-        try:
-            return next(iter(switch_views(store)), None)
-        finally:
-            store.close()
-
-    def phase(self) -> str:
-        found = self.switch()
-        return "none" if found is None else found.phase
-
-    def command(self, *arguments: str) -> str:
-        """The answer of a `ksctl deadman` command on the watcher's store."""
-        done = ksctl("deadman", *arguments, "--store", str(self.watcher_store))
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
-@contextmanager
-def bot(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A bot whose loop beats ten times a second."""
-    with subprocess.Popen([sys.executable, "-c", BOT, str(folder)]) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
-@contextmanager
-def armed(folder: Path, **changed: object) -> Iterator[tuple[Watched, Process, subprocess.Popen[bytes]]]:
-    """A site with a position, a watcher that has heard its bot, and the bot."""
-    with paper(*MOVING) as address:
-        site = Watched(folder, address, **changed)
-        with site.watching() as watcher, bot(site.beats) as running:
-            until(lambda: site.phase() == "armed", "the switch is armed")
-            assert site.venue().positions
-            yield site, watcher, running
+from tests.e2e.processes import FILLING, Site, WatchedSite, armed_switch, ksctl, paper, paused, terminate, until
 
 
 def flat(site: Site) -> bool:
@@ -109,7 +19,7 @@ def flat(site: Site) -> bool:
 
 def test_w1_a_bot_that_is_killed_is_closed_by_a_process_of_its_own(tmp_path: Path) -> None:
     """The close has the reason `dead-man`; a late heartbeat takes nothing back, and `arm` returns it to service."""
-    with armed(tmp_path) as (site, watcher, running):
+    with armed_switch(tmp_path) as (site, watcher, running):
         running.send_signal(signal.SIGKILL)
         running.wait()
         until(lambda: flat(site), "the watcher has closed everything")
@@ -129,7 +39,7 @@ def test_w1_a_bot_that_is_killed_is_closed_by_a_process_of_its_own(tmp_path: Pat
 
 def test_a_watcher_that_was_stopped_does_not_take_its_own_pause_for_silence(tmp_path: Path) -> None:
     """It is frozen for many timeouts while the bot goes on; then the bot dies, and it fires."""
-    with armed(tmp_path) as (site, watcher, running):
+    with armed_switch(tmp_path) as (site, watcher, running):
         before = site.switch()
         assert before is not None
         with paused(watcher):
@@ -143,13 +53,13 @@ def test_a_watcher_that_was_stopped_does_not_take_its_own_pause_for_silence(tmp_
         until(lambda: flat(site), "the watcher has closed everything")
 
 
-def _progress(site: Watched) -> int:
+def _progress(site: WatchedSite) -> int:
     return int(json.loads((site.beats / "maker").read_text())["progress"])
 
 
 def test_a_disarm_holds_for_its_time_and_silence_counts_from_its_end(tmp_path: Path) -> None:
     """A planned restart closes nothing; one that does not come back does."""
-    with armed(tmp_path) as (site, _, running):
+    with armed_switch(tmp_path) as (site, _, running):
         assert "maker is disarmed" in site.command("disarm", "maker", "--for", "8s", "--reason", "restart")
         running.kill()
         running.wait()
@@ -163,8 +73,8 @@ def test_a_disarm_holds_for_its_time_and_silence_counts_from_its_end(tmp_path: P
 
 def test_a_runner_that_is_killed_is_closed_by_its_watcher(tmp_path: Path) -> None:
     """The runner beats after each committed tick; nobody else does when it is dead."""
-    with paper(*MOVING) as address:
-        site = Watched(tmp_path, address, watches="runner", beats="runner", every="300ms", timeout="4s")
+    with paper(*FILLING) as address:
+        site = WatchedSite(tmp_path, address, watches="runner", beats="runner", every="300ms", timeout="4s")
         with site.watching(), site.running("--live", "--unnotified", "--heartbeat", str(site.beats)) as runner:
             until(lambda: site.phase() == "armed", "the runner is heard")
             runner.kill()
@@ -173,8 +83,8 @@ def test_a_runner_that_is_killed_is_closed_by_its_watcher(tmp_path: Path) -> Non
 
 def test_a_switch_that_was_never_heard_pages_and_closes_nothing(tmp_path: Path) -> None:
     """An old file of the bot arms nothing."""
-    with paper(*MOVING) as address:
-        site = Watched(tmp_path, address, pending={"limit": "1s", "then": "page"})
+    with paper(*FILLING) as address:
+        site = WatchedSite(tmp_path, address, pending={"limit": "1s", "then": "page"})
         (site.beats / "maker").touch()
         with site.watching() as watcher:
             until(lambda: _alerts(site, "heartbeat/maker/pending"), "it pages")
@@ -183,7 +93,7 @@ def test_a_switch_that_was_never_heard_pages_and_closes_nothing(tmp_path: Path) 
             assert terminate(watcher)[0] == 0
 
 
-def _alerts(site: Watched, key: str) -> bool:
+def _alerts(site: WatchedSite, key: str) -> bool:
     shown = ksctl("status", "--store", str(site.watcher_store), "--output", "json")
     return key in {each["key"] for each in json.loads(shown.stdout)["active_alerts"]}
 

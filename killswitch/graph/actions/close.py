@@ -175,6 +175,7 @@ KIND: ActionKind[actions.Close, Close] = ActionKind(
     text=close_text,
     selection=_selection,
     rankings=lambda close: (close.ranking,),
+    unwindings=lambda close: (close.unwinding,),
     position_conditions=lambda close: {"all_if": close.all_if, "where": close.where},
 )
 

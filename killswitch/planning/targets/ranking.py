@@ -58,6 +58,10 @@ class RankingCandidate(Struct, frozen=True):
     """Loss per hour in the scope's currency; None also where no signal or ranking in use reads it."""
     changes: Mapping[int, float | None] = {}
     """The change of its P&L over each window (microseconds) that a position signal in use reads."""
+    is_flat: bool = False
+    """Whether it is a hedge whose legs cancel each other, which is on neither side."""
+    symbols: tuple[str, ...] = ()
+    """The symbols of the legs, of a hedge that is shown as one position; else empty."""
 
     def pnl_change(self, window: int) -> float | None:
         """The change over the window; None if it is unknown. KeyError for a window that no signal in use reads."""
