@@ -393,6 +393,11 @@ class Graph(Struct, frozen=True):
     hedges: tuple[HedgeLegs, ...] = ()
     """Declared hedges, by name: their legs are closed as one position."""
 
+    @property
+    def has_correlations(self) -> bool:
+        """Whether a group has declared or estimated correlations."""
+        return any(not rule.group.is_whole for rule in self.groups)
+
 
 class PolicySet(Struct, frozen=True):
     """All policies compiled together."""
