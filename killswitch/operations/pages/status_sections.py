@@ -268,7 +268,8 @@ def _group_row(scope: str, found: GroupStatus, now: datetime) -> tuple[str, ...]
     elif weakest is None:
         text = "-"
     else:
-        span = f"{weakest.low:.2f} to {weakest.high:.2f}, {weakest.returns} returns"
+        low, high = weakest.interval
+        span = f"{low:.2f} to {high:.2f}, {weakest.returns} returns"
         text = f"{weakest.one} and {weakest.other}: {weakest.value:.2f} ({span})"
     return scope, found.group, _parts(found.together), _parts(found.apart), text, ago(found.at, now)
 
