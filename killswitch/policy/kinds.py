@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from killswitch.policy.schema.account import AccountDocument
+from killswitch.policy.schema.catastrophe_stop import CatastropheStopDocument
 from killswitch.policy.schema.dead_man import DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.limits import LimitsDocument
@@ -38,6 +39,7 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         RouteDocument,
         UnwindingDocument,
         DeadManDocument,
+        CatastropheStopDocument,
         StrategyDocument,
         HedgeGroupDocument,
         SessionDocument,

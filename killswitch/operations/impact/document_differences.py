@@ -30,6 +30,7 @@ SHOWN = frozenset(
         "CorrelationGroup",
         "Unwinding",
         "DeadMansSwitch",
+        "CatastropheStop",
         "Strategy",
         "HedgeGroup",
         "Session",
@@ -49,6 +50,7 @@ OUTSIDE_PROOF: Mapping[str, str] = {
     "Runbook": "what a page instructs people to do is outside the proof",
     "Unwinding": "the proof compares an unwinding only where a policy closes by it",
     "DeadMansSwitch": "the proof compares a switch as it is written",
+    "CatastropheStop": "the proof compares a stop as it is written",
     "Limits": "the proof compares limits as they are written",
     "Strategy": "what a strategy owns changes the signals themselves",
 }

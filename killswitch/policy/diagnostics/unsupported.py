@@ -61,9 +61,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     _entry(
         "action",
         "place_stops stop_loss stop stops trailing_stop",
-        "stop orders at the venue",
-        "a trigger with `close: {where: 'position.margin_loss >= 0.5', where_unknown: keep, …}`, while the "
-        "runner lives",
+        "stop orders at the venue that a stage places",
+        "a `CatastropheStop`, whose stops rest at the venue all the time; a trigger with `close: {where: "
+        "'position.margin_loss >= 0.5', where_unknown: keep, …}`, while the runner lives",
     ),
     _entry(
         "action",
