@@ -59,6 +59,7 @@ TITLES: Final = {
     "breach-cost": "the answer to a lock breach is held back by its cost",
     "locks": "lock files have a problem",
     "broker": "the broker's suspension of account {1} has a problem",
+    "stops": "a catastrophe stop on account {1} has a problem",
     "dead-man": "the dead-man timer of account {1} has a problem",
     "silence": "the dead man's switch {1} has fired",
     "heartbeat": "the dead man's switch {1} cannot be relied on",
@@ -80,7 +81,7 @@ TITLES: Final = {
 }
 """Beginning of a key → title; `*` is any one part, and `{1}` the second part of the key."""
 
-OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
+OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stops", "stream", "unwatched"})
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
     "console", "disk", "events", "expect", "heartbeat", "locks", "part", "ping", "policies", "recording", "reload",

@@ -30,7 +30,9 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_priced, check_reference
+from killswitch.graph.resolution.catastrophe_stops import catastrophe_stops, check_catastrophe_stops
 from killswitch.graph.resolution.dead_man import check_switches, silences, timers
+from killswitch.graph.resolution.limits import check_limits, limits
 from killswitch.graph.resolution.references import (
     accounts_exist,
     accounts_watched,
@@ -83,7 +85,8 @@ def compile_policies(
     graphs, diagnostics = _compiled(documents, (), NO_FAULTY_DOCUMENTS, content)
     if has_errors(diagnostics):
         return None, diagnostics
-    found = routes(documents), unwindings(documents), timers(documents), strategies(documents), silences(documents)
+    of_sets = silences(documents), limits(documents), catastrophe_stops(documents)
+    found = routes(documents), unwindings(documents), timers(documents), strategies(documents), *of_sets
     return PolicySet(content, commit, graphs, *found), diagnostics
 
 
@@ -137,6 +140,7 @@ def _compiled(
             graphs += () if graph is None else (graph,)
     checks = (
         accounts_watched, check_former_policies, check_routes, check_unwindings, check_switches, check_strategies,
+        check_limits, check_catastrophe_stops,
     )  # fmt: skip
     for check_documents in checks:
         diagnostics += check_documents(everything, others)

@@ -13,13 +13,16 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
+from killswitch.graph.limits import LimitsRule
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.instant import LocalTime, from_micros, to_micros
+from killswitch.model.venue import TriggerPrice
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 from killswitch.model.words import StrategyRule as StrategyRule
 from killswitch.policy.schema import policy as schema
+from killswitch.policy.schema.catastrophe_stop import CatastropheStopSpec
 from killswitch.policy.schema.dead_man import DeadManSpec, OnOneWay, OnSilence, PendingLimit, SilenceSpec, Watched
 from killswitch.policy.schema.expectation import AtMost, ExpectedReach
 from killswitch.policy.schema.policy import Fallback as Fallback
@@ -390,6 +393,11 @@ class Graph(Struct, frozen=True):
     hedges: tuple[HedgeLegs, ...] = ()
     """Declared hedges, by name: their legs are closed as one position."""
 
+    @property
+    def has_correlations(self) -> bool:
+        """Whether a group has declared or estimated correlations."""
+        return any(not rule.group.is_whole for rule in self.groups)
+
 
 class PolicySet(Struct, frozen=True):
     """All policies compiled together."""
@@ -407,6 +415,10 @@ class PolicySet(Struct, frozen=True):
     """Strategies, by name: what belongs to each."""
     silences: tuple[SilenceRule, ...] = ()
     """Dead-man switches that a watcher listens for, by name."""
+    limits: tuple[LimitsRule, ...] = ()
+    """Limits, by name: what an order must pass at the gate. An account has at most one."""
+    stops: tuple[CatastropheStopRule, ...] = ()
+    """Catastrophe stops, by name; at most one covers a symbol of an account."""
 
 
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
@@ -491,3 +503,39 @@ class SilenceRule(Struct, frozen=True):
     on_silence: OnSilence
     force: bool
     place: Place
+
+
+class StopTwin(Struct, frozen=True):
+    """One leg of a hedge of one base, and the other one: both have conditional orders at the same two prices."""
+
+    account: str
+    symbol: str
+    other_account: str
+    other_symbol: str
+
+
+@frozen_from(CatastropheStopSpec, by_hand=["accounts", "from", "pairs"])
+class CatastropheStopRule(Struct, frozen=True):
+    """Stops at the venue for the positions of `accounts` in `symbols`; None: in all."""
+
+    name: str
+    accounts: tuple[str, ...]
+    symbols: tuple[str, ...] | None
+    distance: Decimal
+    """Fraction of the anchor price."""
+    trigger: TriggerPrice
+    inside_liquidation: Decimal | None
+    """Fraction of the liquidation price; None: no stop beyond it."""
+    band: Decimal
+    if_refused: Literal["exit", "none"]
+    place: Place
+    twins: tuple[StopTwin, ...] = ()
+    """Legs of hedges whose orders are placed at the same two prices."""
+
+    def covers(self, account: str, symbol: str) -> bool:
+        """Whether a position of the account in the symbol has a stop by this rule."""
+        return account in self.accounts and (self.symbols is None or symbol in self.symbols)
+
+    def twin_of(self, account: str, symbol: str) -> StopTwin | None:
+        """The pair of which this position is the first leg; None if it is of none."""
+        return next((it for it in self.twins if (it.account, it.symbol) == (account, symbol)), None)

@@ -265,6 +265,8 @@ class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     """Unrealised profit, from the same answer as `equity`."""
     wallet_as_of: Instant | None = None
     positions_as_of: Instant | None = None
+    orders_as_of: Instant | None = None
+    """The time of the request that listed `orders`, by the clock of `positions_as_of`; absent if it is not known."""
     marked_at: Instant | None = None
     """Venue time of each position's `mark_price` without a `mark_at`, and of each balance's `price` without a
     `price_at`: written once where all prices are of one moment."""

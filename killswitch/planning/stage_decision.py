@@ -341,9 +341,9 @@ def _with_groups(order: ClosingOrder, evaluator: ScopeEvaluator, targets: Sequen
 def _schedule(evaluator: ScopeEvaluator, unwound: Unwound, rule: UnwindingRule, order: ClosingOrder) -> Schedule | None:
     """When the orders go; None where they go by rank, as fast as the venue allows."""
     graph, history = evaluator.compiled.graph, evaluator.history
-    correlated = [each.group for each in graph.groups if not each.group.is_whole]
-    if not unwound.intents or not (rule.slices or order.is_risk_first or correlated):
+    if not unwound.intents or not (rule.slices or order.is_risk_first or graph.has_correlations):
         return None
+    correlated = [each.group for each in graph.groups if not each.group.is_whole]
     symbols = [intent.symbol for intent in unwound.intents]
     parts = (part for group in correlated for part in parts_of(group, symbols, history.groups, together=True))
     return schedule_of(unwound.intents, declared_unwinding(rule), parts, unwound.peak)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.actions.close import closes_among
 from killswitch.graph.actions.registry import action_kind
-from killswitch.graph.nodes import Graph, PolicySet, SilenceRule, TimerRule
+from killswitch.graph.nodes import CatastropheStopRule, Graph, PolicySet, SilenceRule, TimerRule
 from killswitch.graph.unwinding import UnwindingRule, unwinding_named
 from killswitch.proof.alignment import aligned, same_level
 from killswitch.proof.demand import demand_gap
@@ -84,8 +84,18 @@ def compare_sets(prover: Prover, base: PolicySet, head: PolicySet) -> SetCompari
     return SetComparison(tuple(changes), tuple(messages))
 
 
+def _of_stops(name: str, before: CatastropheStopRule | None, after: CatastropheStopRule | None) -> Iterator[Change]:
+    """What one catastrophe stop covers more or less than before; where it differs otherwise, neither is known."""
+    if before == after:
+        return
+    what = "is new" if before is None else "is removed" if after is None else "differs"
+    is_other = before is not None and after is not None
+    added, removed = (None, None) if is_other else (before is None, after is None)
+    yield Change("response", name, f"the catastrophe stop {name} {what}", added, removed)
+
+
 def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
-    """What the documents beside the policies change: how closes are carried out, timers, what a strategy owns."""
+    """What the other documents change: how closes are carried out, timers, limits, what a strategy owns."""
     heads = {graph.policy: graph for graph in head.graphs}
     for graph in base.graphs:
         if graph.policy not in heads:
@@ -111,6 +121,15 @@ def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
         if before != after:
             what = "is new" if before is None else "is removed" if after is None else "differs"
             yield Change("response", name, f"the dead-man switch {name} {what}", before is None, after is None)
+    limited = [{each.name: each for each in policies.limits} for policies in (base, head)]
+    for name in sorted({*limited[0], *limited[1]}):
+        old, new = limited[0].get(name), limited[1].get(name)
+        if old != new:
+            what = "are new" if old is None else "are removed" if new is None else "differ"
+            yield Change("response", name, f"the limits {name} of orders {what}", old is None, new is None)
+    stops = [{each.name: replace(each, place=NOWHERE) for each in policies.stops} for policies in (base, head)]
+    for name in sorted({*stops[0], *stops[1]}):
+        yield from _of_stops(name, stops[0].get(name), stops[1].get(name))
     owned = [{each.name: each for each in policies.strategies} for policies in (base, head)]
     if owned[0] != owned[1]:
         yield Change("scope", "", "what belongs to a strategy differs, which changes the signals", None, None)

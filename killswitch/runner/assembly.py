@@ -44,6 +44,7 @@ from killswitch.runner.account_memory import AccountMemory, restore_adapters
 from killswitch.runner.clock import Timeline, leap_message
 from killswitch.runner.closing_worker import ClosingWorker
 from killswitch.runner.closing_workers import ClosingWorkers
+from killswitch.runner.dead_man.catastrophe_stops import CatastropheStops, StopsError, require_stops
 from killswitch.runner.dead_man.timer_rules import require_timers
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
@@ -153,12 +154,13 @@ def assemble(
         pace, judges=JUDGED_LIVE if watched else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip
     reloads.follow.append(partial(_follow, runner, arming, publisher, watched))
-    return runner
+    return _keeping_stops(runner, policies, accounts if timers and arming.names else {}, meters, store, observed)
 
 
 def _require_possible(policies: PolicySet, accounts: Mapping[str, ArmedAccount], pace: RunnerPace | None) -> None:
     """CapabilityError, or TimerError where timers are refreshed at a `pace`, if the accounts cannot do it."""
     require_capabilities(policies, accounts)
+    require_stops(policies, accounts)
     if pace is not None:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
 
@@ -196,7 +198,8 @@ def _reloads(
     def capable(loaded: LoadedPolicies) -> tuple[str, ...]:
         try:
             require_capabilities(loaded.policies, accounts)
-        except CapabilityError as error:
+            require_stops(loaded.policies, accounts)
+        except (CapabilityError, StopsError) as error:
             return (str(error),)
         return ()
 
@@ -227,6 +230,22 @@ def _dead_man(
     """The venues' timers, and the requests that refreshing them takes. `within`: for one request (seconds)."""
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout)
     return budget, DeadManTimers(policies, accounts, meters, store, timeline, within, budget)
+
+
+def _keeping_stops(
+    runner: Runner,
+    policies: PolicySet,
+    accounts: Mapping[str, ArmedAccount],
+    meters: Mapping[str, RequestMeter],
+    store: Store,
+    observed: ClosingObserver,
+) -> Runner:
+    """The runner, which keeps the catastrophe stops of `accounts`: a reload may add their documents."""
+    if accounts:
+        dated, closings = runner.poller.dated, runner.workers
+        stops = CatastropheStops(policies, accounts, meters, store, runner.clock, closings, dated, observed.wrote)
+        runner.observers.add(stops)
+    return runner
 
 
 def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
-from killswitch.accounts.poll.account_poller import AccountPoller
+from killswitch.accounts.poll.account_poller import LEAST_DISTANCE, AccountPoller
 from killswitch.model.clock import Clock
 from killswitch.runner.closing_workers import ClosingWorkers
 
 T = TypeVar("T")
-Wake = Literal["push", "command"]
-"""What calls for a tick between two scheduled ones."""
+Wake = Literal["push", "call"]
+"""What begins a tick before its time: a push of a venue, or a call, as of an operator command."""
 
 
 class Scheduler:
@@ -29,7 +30,17 @@ class Scheduler:
         self.next_due: float | None = None
         """When the next scheduled tick is due, in seconds of the clock; None for the first one of a run."""
         self.called = asyncio.Event()
-        """Set to call for a tick at once, as for a command that must not wait for the next scheduled one."""
+        """Set from a call until the commands of the tick that it begins are read."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def call(self) -> None:
+        """Begin a tick at once, or right after the one under way; from any thread. Calls meanwhile are one."""
+        loop = self._loop
+        if loop is None:
+            self.called.set()
+            return
+        with suppress(RuntimeError):  # the run has ended
+            loop.call_soon_threadsafe(self.called.set)
 
     def due_at(self, as_of: datetime) -> datetime:
         """When the tick of the snapshot that is complete now was due; the first one of a run is due when it comes."""
@@ -47,27 +58,25 @@ class Scheduler:
         finally:
             task.cancel()
 
-    async def until(self, due: float, stop: asyncio.Event, poller: AccountPoller | None = None) -> Wake | None:
+    async def until(self, due: float, stop: asyncio.Event, poller: AccountPoller) -> Wake | None:
         """Wait until the next tick is due, or `stop`; closings continue, each pass as soon as it is due.
 
-        Returns what calls for a tick before that; None if nothing does.
+        Returns what begins a tick before that; None if nothing does.
         """
+        self._loop = asyncio.get_running_loop()
         stopped, called = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.called.wait())
         bell: asyncio.Future[Any] | None = None
         try:
             while (left := due - self._clock.monotonic()) > 0 and not stopped.done():
-                if self.called.is_set():
-                    self.called.clear()
-                    return "command"
-                if poller is None:
-                    await self.step(left, {stopped, called})
-                    continue
+                if self.called.is_set() and poller.may_be_called:
+                    return "call"
                 poller.begin_woken(due)
                 if poller.is_ready:
                     return "push"
                 if bell is None or bell.done():
                     bell = asyncio.ensure_future(poller.streams.bell.wait())
-                await self.step(min(left, poller.wait(due)), {stopped, called, bell, *poller.futures()})
+                wait = min(left, poller.wait(due), LEAST_DISTANCE if called.done() else left)
+                await self.step(wait, {stopped, bell, *poller.futures(), *(() if called.done() else (called,))})
             return None
         finally:
             waits = [each for each in (stopped, called, bell) if each is not None]

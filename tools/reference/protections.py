@@ -71,6 +71,7 @@ DANGERS: tuple[Danger, ...] = (
     Danger("A close by hand goes at any price", "Unwinding", "`reasons: [operator]` with bounds of your own"),
     Danger("A halted position cannot be closed", "Unwinding", "`hedge`: suggested, or opened within a bound"),
     Danger("The runner dies, and its orders rest at the venue", "DeadMansSwitch", "`at_venue: true`"),
+    Danger("The runner is dead, and the price goes on falling", "CatastropheStop", "`distance` from the entry"),
     Danger("Nobody hears of it", "NotificationRoute", "targets by level and name"),
     Danger("The engineer on call does not know what to do", "Runbook", "template, contacts and escalation"),
     Danger("The market is closed", "Session", "its hours; `outside_hours` of an `Account`"),

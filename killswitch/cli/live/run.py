@@ -214,7 +214,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks, files))
+        end = process.run(_until_stopped(runner, it.ticks, files, store_path))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
@@ -226,9 +226,12 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     return end.exit_code
 
 
-async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files."""
+async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path) -> RunEnd:
+    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files; a command in `store` ticks."""
     from msgspec.structs import replace
+
+    from killswitch.runner.tick_inputs import CommandWatch
+    from killswitch.store.sqlite import CommandCounter
 
     stop = asyncio.Event()
     received: list[str] = []
@@ -239,9 +242,12 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles |
 
     handle_stop_signals(on_signal)
     ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
+    commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
+    commands.start()
     try:
         end = await runner.run(stop, ticks)
     finally:
+        commands.stop()
         files.stop()
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 

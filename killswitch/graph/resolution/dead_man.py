@@ -7,14 +7,19 @@ from typing import Final
 
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import HeartbeatWay, SilenceRule, TimerRule
-from killswitch.graph.problems import FaultyDocuments, Findings, suggestion
-from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
+from killswitch.graph.problems import FaultyDocuments, Findings
+from killswitch.graph.resolution.references import (
+    Documents,
+    covered_accounts,
+    diagnostics_of,
+    named_accounts_exist,
+    of_kind,
+)
 from killswitch.model.instant import SECOND
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.dead_man import DeadManDocument, DeadManSpec, FolderWay, SilenceSpec
-from killswitch.policy.schema.policy import Match
 
 SHORTEST_CLOSE: Final = 60 * SECOND
 """A shorter silence that closes is a warning: in a month of ordinary stalls and network losses it fires often."""
@@ -27,7 +32,7 @@ def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
             spec,
             TimerRule,
             name=document.metadata.name,
-            accounts=tuple(sorted(account.metadata.name for account in _covered(spec.accounts, documents))),
+            accounts=tuple(sorted(account.metadata.name for account in covered_accounts(spec.accounts, documents))),
             place=found.place(("metadata", "name")),
         )
         for document, found in of_kind(documents, DeadManDocument)
@@ -43,7 +48,7 @@ def silences(documents: Sequence[Document]) -> tuple[SilenceRule, ...]:
             spec,
             SilenceRule,
             name=document.metadata.name,
-            accounts=tuple(sorted(account.metadata.name for account in _covered(spec.accounts, documents))),
+            accounts=tuple(sorted(account.metadata.name for account in covered_accounts(spec.accounts, documents))),
             ways=tuple(_ways(spec)),
             place=found.place(("metadata", "name")),
         )
@@ -65,10 +70,10 @@ def check_switches(everything: Documents, others: FaultyDocuments) -> list[Diagn
     timed: dict[str, str] = {}
     for document, found in written:
         spec = document.spec
-        _accounts_exist(spec.accounts, known, others, found)
+        named_accounts_exist(spec.accounts, known, others, found)
         if found.gaps.has_flaw(("spec",)):
             continue
-        covered = _covered(spec.accounts, everything)
+        covered = covered_accounts(spec.accounts, everything)
         if isinstance(spec, DeadManSpec):
             _require_one_timer(document.metadata.name, covered, timed, found)
         elif spec.on_silence == "close" and spec.timeout < SHORTEST_CLOSE:
@@ -99,19 +104,3 @@ def _warn_without_effect(spec: DeadManSpec | SilenceSpec, covered: Sequence[Acco
         message = f"{', '.join(f'`{name}`' for name in observed)}: only observed, so {what}"
         fix = "write `execution: live` once it is to be acted on"
         found.warning("KS5041", ("spec", "accounts"), message, fix, key=True)
-
-
-def _accounts_exist(wanted: tuple[str, ...] | Match, known: set[str], others: FaultyDocuments, found: Findings) -> None:
-    for number, name in enumerate(wanted if isinstance(wanted, tuple) else ()):
-        path = ("spec", "accounts", number)
-        if name not in known and not others.can_have("Account", name) and not found.gaps.is_hole(path):
-            fix = suggestion(name, sorted(known)) or "correct the name, or add the Account"
-            found.error("KS3040", path, f"there is no Account `{name}`", fix)
-
-
-def _covered(wanted: tuple[str, ...] | Match, everything: Documents) -> list[AccountDocument]:
-    """Accounts of a switch: the named ones, or those that match."""
-    accounts = [account for account, _ in of_kind(everything, AccountDocument)]
-    if isinstance(wanted, tuple):
-        return [each for each in accounts if each.metadata.name in wanted]
-    return [each for each in accounts if matches(wanted, each)]

@@ -217,6 +217,25 @@ def accounts_exist(policy: AnyPolicy, documents: Sequence[Document], others: Fau
             found.warning("KS5006", path, f"there is no Account `{account}`", fix)
 
 
+def named_accounts_exist(
+    wanted: tuple[str, ...] | Match, known: set[str], others: FaultyDocuments, found: Findings
+) -> None:
+    """Report accounts that are named under `accounts` and do not exist."""
+    for number, name in enumerate(wanted if isinstance(wanted, tuple) else ()):
+        path = ("spec", "accounts", number)
+        if name not in known and not others.can_have("Account", name) and not found.gaps.is_hole(path):
+            fix = suggestion(name, sorted(known)) or "correct the name, or add the Account"
+            found.error("KS3040", path, f"there is no Account `{name}`", fix)
+
+
+def covered_accounts(wanted: tuple[str, ...] | Match, everything: Documents) -> list[AccountDocument]:
+    """The accounts under `accounts`: the named ones, or those that match."""
+    accounts = [account for account, _ in of_kind(everything, AccountDocument)]
+    if isinstance(wanted, tuple):
+        return [each for each in accounts if each.metadata.name in wanted]
+    return [each for each in accounts if matches(wanted, each)]
+
+
 SEED_TERMS: tuple[RankingTerm, ...] = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
 TERMS: tuple[RankingTerm, ...] = (*SEED_TERMS, "bleed_rate")
 

@@ -35,7 +35,7 @@ from killswitch.planning.firing import LevelPreview
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus, headroom_ratio
 from killswitch.planning.targets.merge import ordered_on
-from killswitch.render.document import Facts, Footnotes, Items, Page, Section, section
+from killswitch.render.document import Facts, Footnotes, Items, Page, Section, Table, section
 from killswitch.render.formats import count_of, instant, money, number
 
 MACHINES_SHOWN = 12
@@ -57,6 +57,7 @@ def plan_page(shown: Preview) -> Page:
         sections=(
             *accounts_section(shown.accounts, is_dated=False),  # as of the plan
             *positions_section(shown.positions),
+            *_hedges(shown),
             *_machines(shown),
             *correlation_groups(shown.machines, shown.snapshot.as_of),
             *(_decision(decision, shown) for decision in shown.decisions),
@@ -65,6 +66,23 @@ def plan_page(shown: Preview) -> Page:
             Section("", (_summary(shown),)),
         ),
     )  # fmt: skip
+
+
+def _hedges(shown: Preview) -> Iterator[Section]:
+    """The net of each declared hedge, and the order that would take it out."""
+    footnotes = Footnotes()
+    rows = tuple(
+        (
+            each.hedge,
+            "unknown" if each.net is None else f"{each.net.normalize():f}",
+            "unknown" if each.larger is None else f"{each.larger.normalize():f}",
+            "-" if each.unknown is None and each.suggestion is None else each.suggestion or
+            f"unknown {footnotes.numbered(each.unknown or '')}",
+        )
+        for each in shown.hedges
+    )  # fmt: skip
+    head = ("hedge", "net in base units", "larger side", "suggested; nothing is sent for it")
+    yield from section("Hedges", Table(head, rows, (1, 2), notes=footnotes.notes))
 
 
 def _expectations(shown: Preview) -> Iterator[str]:

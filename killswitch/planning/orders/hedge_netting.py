@@ -106,7 +106,7 @@ def netted(
     own = {each.key: each for each in book}
     found: dict[PnlKey, HeldHedge] = {}
     for hedge in hedges:
-        held = _held(hedge, own, view, unseen)
+        held = held_hedge(hedge, own, view, unseen)
         keys = [leg.candidate.key for leg in held.legs]
         if held.in_scope and not any(key in found for key in keys):
             found |= dict.fromkeys(keys, held)
@@ -121,10 +121,10 @@ def netted(
     return NettedBook(items, found)
 
 
-def _held(
+def held_hedge(
     hedge: HedgeLegs, own: Mapping[PnlKey, RankingCandidate], view: ScopeView, unseen: Collection[str]
 ) -> HeldHedge:
-    """The open positions of the hedge, and why it is not known, or None."""
+    """The open positions of the hedge, and why it is not known, or None. `own`: the positions of the scope by key."""
     legs: list[HeldLeg] = []
     unknown: list[str] = []
     for leg in hedge.legs:
