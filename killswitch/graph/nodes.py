@@ -506,7 +506,7 @@ class SilenceRule(Struct, frozen=True):
 
 
 class StopTwin(Struct, frozen=True):
-    """One leg of a hedge of one base, and the other one: both have conditional orders at the same two prices."""
+    """One leg of a hedge, and another one."""
 
     account: str
     symbol: str
@@ -531,6 +531,8 @@ class CatastropheStopRule(Struct, frozen=True):
     place: Place
     twins: tuple[StopTwin, ...] = ()
     """Legs of hedges whose orders are placed at the same two prices."""
+    apart: tuple[StopTwin, ...] = ()
+    """Legs of hedges that have stops of their own, each with a leg that its stop leaves naked."""
 
     def covers(self, account: str, symbol: str) -> bool:
         """Whether a position of the account in the symbol has a stop by this rule."""

@@ -20,7 +20,7 @@ from killswitch.operations.pages.levels import (
     levels_parts,
     positions_section,
 )
-from killswitch.operations.pages.status_sections import correlation_groups
+from killswitch.operations.pages.status_sections import correlation_groups, planned_stops
 from killswitch.operations.pages.wording import (
     accounts_section,
     effect_parts,
@@ -31,6 +31,7 @@ from killswitch.operations.pages.wording import (
     without_shown_reasons,
 )
 from killswitch.operations.preview import Preview
+from killswitch.planning.catastrophe_stops import stops_now
 from killswitch.planning.firing import LevelPreview
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus, headroom_ratio
@@ -60,6 +61,7 @@ def plan_page(shown: Preview) -> Page:
             *_hedges(shown),
             *_machines(shown),
             *correlation_groups(shown.machines, shown.snapshot.as_of),
+            *planned_stops(stops_now(shown.policies.stops, shown.snapshot.accounts), shown.policies.stops),
             *(_decision(decision, shown) for decision in shown.decisions),
             *section("", Items(tuple(notes))),
             *section("", Items(tuple(_expectations(shown)))),
