@@ -25,7 +25,7 @@ from killswitch.planning.spot_routes import base_of, is_never_sold
 from killswitch.planning.targets.exposure_risk import ExposureRisk, exposure_risk
 from killswitch.planning.targets.neutral import (
     Cuts,
-    Leg,
+    ExposedLeg,
     WeightedBase,
     after_cuts,
     fewest_cuts,
@@ -44,7 +44,7 @@ from killswitch.valuation.scope_view import PnlKey
 class CountedBook(Struct, frozen=True):
     """The legs that are counted, the price of each base, and each position as closes in progress leave it."""
 
-    legs: tuple[Leg, ...]
+    legs: tuple[ExposedLeg, ...]
     prices: Mapping[str, Decimal]
     positions: Mapping[PnlKey, RankingCandidate]
     keys: Mapping[str, tuple[tuple[str, str], ...]]
@@ -127,7 +127,7 @@ def _counted(action: Neutralise, book: KnownBook, rule: UnwindingRule) -> Counte
     outside = _opened_earlier(action, book)
     if isinstance(outside, str):
         return outside
-    legs, positions = list[Leg](), dict[PnlKey, RankingCandidate]()
+    legs, positions = list[ExposedLeg](), dict[PnlKey, RankingCandidate]()
     prices, keys = dict[str, Decimal](), dict[str, list[tuple[str, str]]]()
     inside = [each for each in book.candidates if _is_counted(action, each)]
     for each in (*inside, *outside):
@@ -144,7 +144,7 @@ def _counted(action: Neutralise, book: KnownBook, rule: UnwindingRule) -> Counte
         if left:
             is_shut = rules is not None and rules.state in CLOSED_STATES
             is_cuttable = not (is_shut or each in outside or _is_kept(each, rule))
-            legs.append(Leg(base, held / position.contracts, left, each.key, is_cuttable))
+            legs.append(ExposedLeg(base, held / position.contracts, left, each.key, is_cuttable))
             positions[each.key] = replace(each, position=replace(position, contracts=left))
             keys.setdefault(base, []).append((account.account, position.symbol))
     wallets = _wallets(action, book)
@@ -178,13 +178,13 @@ def _opened_earlier(action: Neutralise, book: KnownBook) -> Sequence[RankingCand
     ]  # fmt: skip
 
 
-def _wallets(action: Neutralise, book: KnownBook) -> list[Leg] | str:
+def _wallets(action: Neutralise, book: KnownBook) -> list[ExposedLeg] | str:
     """The coins that inverse contracts settle in: their wallet is exposed to the price of the coin with its equity.
 
     A short of as many dollars as the wallet was deposited with nets to 0 at every price: what the contracts have gained
     or lost is in the wallet. Its deposit alone would show a net that is not there.
     """
-    found: dict[tuple[str, str], Leg] = {}
+    found: dict[tuple[str, str], ExposedLeg] = {}
     for each in book.candidates:
         account, symbol = each.account, each.position.symbol
         rules = book.view.instrument(account.account, symbol)
@@ -194,7 +194,7 @@ def _wallets(action: Neutralise, book: KnownBook) -> list[Leg] | str:
         equity = coin_equity(account, coin)
         if equity is None:
             return f"the equity of the {coin} wallet of {account.account} is unknown"
-        found[account.account, coin] = Leg(coin, Decimal(1), equity, is_cuttable=False)
+        found[account.account, coin] = ExposedLeg(coin, Decimal(1), equity, is_cuttable=False)
     return list(found.values())
 
 
@@ -205,7 +205,9 @@ def coin_equity(account: AccountSnapshot, coin: str) -> Decimal | None:
     return next((each.equity for each in account.balances or () if each.asset == coin), None)
 
 
-def _cuts(action: Neutralise, counted: CountedBook, legs: Sequence[Leg], risk: ExposureRisk, book: KnownBook) -> Cuts:
+def _cuts(
+    action: Neutralise, counted: CountedBook, legs: Sequence[ExposedLeg], risk: ExposureRisk, book: KnownBook
+) -> Cuts:
     """The reductions by the declared measure; by notional where its covariance is unknown."""
     net = nets(legs)
     bases = {
@@ -224,7 +226,7 @@ def _cuts(action: Neutralise, counted: CountedBook, legs: Sequence[Leg], risk: E
     return fewest_cuts(legs, bases, order)
 
 
-def _why_riskier(legs: Sequence[Leg], cuts: Cuts, counted: CountedBook, risk: ExposureRisk) -> str | None:
+def _why_riskier(legs: Sequence[ExposedLeg], cuts: Cuts, counted: CountedBook, risk: ExposureRisk) -> str | None:
     """Why the cuts must not be sent; None if the variance does not grow, or is unknown."""
     if risk.covariance is None or not cuts.contracts:
         return None
@@ -259,7 +261,9 @@ def _notes(risk: ExposureRisk, action: Neutralise) -> list[str]:
     return [*found, *risk.uncounted]
 
 
-def _result(cuts: Cuts, legs: Sequence[Leg], risk: ExposureRisk, action: Neutralise, currency: str | None) -> list[str]:
+def _result(
+    cuts: Cuts, legs: Sequence[ExposedLeg], risk: ExposureRisk, action: Neutralise, currency: str | None
+) -> list[str]:
     """The exposure before and after, and whether it is a close."""
     unit = f" {currency}" if currency else ""
     weights = ", ".join(f"{base} {weight}" for base, weight in sorted(risk.weights.items()))

@@ -31,7 +31,7 @@ EQUAL = 1e-9
 """Relative difference of two variances below which they are equal: they are computed in floats."""
 
 
-class Leg(Struct, frozen=True):
+class ExposedLeg(Struct, frozen=True):
     """What a position, or a wallet, has of a base asset: `contracts` of `unit` base units each, negative for a short.
 
     `key`: the position; None for a wallet. `is_cuttable`: whether orders may reduce it now.
@@ -74,7 +74,7 @@ def any_amount(_: PnlKey, most: Decimal) -> Decimal:
     return most
 
 
-def nets(legs: Iterable[Leg]) -> dict[str, Decimal]:
+def nets(legs: Iterable[ExposedLeg]) -> dict[str, Decimal]:
     """Base asset → its net in base units."""
     found: dict[str, Decimal] = {}
     for leg in legs:
@@ -87,7 +87,7 @@ def exposure(net: Mapping[str, Decimal], bases: Bases) -> Decimal:
     return sum((each.weight * net.get(base, ZERO) * each.price for base, each in bases.items()), ZERO)
 
 
-def fewest_cuts(legs: Sequence[Leg], bases: Bases, order: Order = any_amount) -> Cuts:
+def fewest_cuts(legs: Sequence[ExposedLeg], bases: Bases, order: Order = any_amount) -> Cuts:
     """The fewest reductions that bring the exposure to zero, as far as orders of accepted sizes do."""
     net = nets(legs)
     before = left = exposure(net, bases)
@@ -113,8 +113,8 @@ def fewest_cuts(legs: Sequence[Leg], bases: Bases, order: Order = any_amount) ->
 
 
 def _next(
-    legs: Sequence[Leg], net: Mapping[str, Decimal], bases: Bases, left: Decimal, tried: set[PnlKey]
-) -> Leg | None:
+    legs: Sequence[ExposedLeg], net: Mapping[str, Decimal], bases: Bases, left: Decimal, tried: set[PnlKey]
+) -> ExposedLeg | None:
     """The leg whose cut can remove the most of the exposure that is left; ties by position."""
     best: tuple[Decimal, PnlKey] | None = None
     chosen = None
@@ -131,7 +131,7 @@ def _next(
 
 
 def least_risk_cuts(
-    legs: Sequence[Leg], bases: Bases, keep: Decimal, covariance: Matrix, names: Sequence[str], order: Order
+    legs: Sequence[ExposedLeg], bases: Bases, keep: Decimal, covariance: Matrix, names: Sequence[str], order: Order
 ) -> Cuts:
     """Reductions after which the share `keep` of the gross is left, with the least variance of the whole book.
 
@@ -160,7 +160,7 @@ def least_risk_cuts(
     return Cuts(found, before, exposure(net, bases))
 
 
-def after_cuts(legs: Sequence[Leg], cuts: Mapping[PnlKey, Decimal]) -> dict[str, Decimal]:
+def after_cuts(legs: Sequence[ExposedLeg], cuts: Mapping[PnlKey, Decimal]) -> dict[str, Decimal]:
     """Base asset → its net in base units after the cuts."""
     found: dict[str, Decimal] = {}
     for leg in legs:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from killswitch.planning.targets.neutral import (
     Cuts,
-    Leg,
+    ExposedLeg,
     WeightedBase,
     after_cuts,
     exposure,
@@ -29,11 +29,11 @@ from killswitch.valuation.scope_view import PnlKey
 ONE = Decimal(1)
 
 
-def leg(base: str, units: int | str, number: int = 0, *, cuttable: bool = True) -> Leg:
+def leg(base: str, units: int | str, number: int = 0, *, cuttable: bool = True) -> ExposedLeg:
     """A position of contracts of one base unit; negative units are short."""
     size = Decimal(units)
     side = "long" if size > 0 else "short"
-    return Leg(base, ONE if size > 0 else -ONE, abs(size), (f"a{number}", base, side), is_cuttable=cuttable)
+    return ExposedLeg(base, ONE if size > 0 else -ONE, abs(size), (f"a{number}", base, side), is_cuttable=cuttable)
 
 
 def bases(**weights: str) -> dict[str, WeightedBase]:
@@ -118,8 +118,8 @@ def test_a_coin_wallet_is_exposed_with_its_equity() -> None:
     """Short 60,000 USD face on 1 BTC from 60,000. At 50,000 the contracts hold −1.2 BTC and the wallet 1.2: nothing."""
     for mark in (Decimal(50_000), Decimal(60_000), Decimal(80_000)):
         held, gained = -60_000 / mark, 60_000 * (1 / mark - Decimal(1) / 60_000)
-        short = Leg("BTC", held / 60_000, Decimal(60_000), ("m", "BTC/USD:BTC", "short"))
-        wallet = Leg("BTC", ONE, ONE + gained, is_cuttable=False)
+        short = ExposedLeg("BTC", held / 60_000, Decimal(60_000), ("m", "BTC/USD:BTC", "short"))
+        wallet = ExposedLeg("BTC", ONE, ONE + gained, is_cuttable=False)
         net = nets([short, wallet])["BTC"]
         assert abs(net * mark) < Decimal("1e-15")
         deposit_only = (ONE + held) * mark
@@ -131,7 +131,9 @@ BOOKS = st.lists(st.tuples(st.sampled_from("ABCDEF"), UNITS), min_size=1, max_si
 WEIGHTS = st.fixed_dictionaries({base: st.integers(-30, 30) for base in "ABCDEF"})
 
 
-def made(rows: Sequence[tuple[str, int]], tenths: Mapping[str, int]) -> tuple[list[Leg], dict[str, WeightedBase]]:
+def made(
+    rows: Sequence[tuple[str, int]], tenths: Mapping[str, int]
+) -> tuple[list[ExposedLeg], dict[str, WeightedBase]]:
     legs = [leg(base, units, number) for number, (base, units) in enumerate(rows)]
     return legs, {base: WeightedBase(ONE, Decimal(tenths[base]) / 10) for base in {row[0] for row in rows}}
 
@@ -161,7 +163,7 @@ def fewest_by_search(rows: Sequence[tuple[str, int]], tenths: Mapping[str, int])
     net: dict[str, int] = {}
     for base, units in rows:
         net[base] = net.get(base, 0) + units
-    left = sum(Fraction(tenths[base], 10) * units for base, units in net.items())
+    left = sum((Fraction(tenths[base], 10) * units for base, units in net.items()), Fraction(0))
     for size in range(len(rows) + 1):
         for chosen in combinations(range(len(rows)), size):
             most = Fraction(0)
@@ -212,6 +214,6 @@ def test_a_cut_by_component_risk_never_makes_the_book_riskier(
     before = variance_of(nets(legs), equal, matrix, names)
     after = variance_of(after_cuts(legs, cuts.contracts), equal, matrix, names)
     assert not is_riskier(before, after) or before < 1e-9
-    gross = sum(each.contracts for each in legs)
+    gross = sum((each.contracts for each in legs), Decimal(0))
     left = gross - sum(cuts.contracts.values(), Decimal(0))
     assert left <= gross * percent / 100 + Decimal("1e-5") * gross
