@@ -32,9 +32,9 @@ from killswitch.planning.actions.close import NOWHERE_TRUE
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.lock_trading import selected_parts
 from killswitch.planning.actions.registry import plan
-from killswitch.planning.hedge.net_hedge import NetHedge
 from killswitch.planning.orders.closing_order import ClosingOrder, schedule_of
 from killswitch.planning.orders.hedge_netting import NettedBook, accounts_outside, changes_by_side
+from killswitch.planning.orders.net_hedge import NetHedge
 from killswitch.planning.orders.unwind import Blocked as Blocked
 from killswitch.planning.orders.unwind import Unwound, declared_unwinding, most_urgent, unwind
 from killswitch.planning.owners import Owners, with_owners

@@ -13,9 +13,9 @@ from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Source
 from killswitch.model.effects import Effect
 from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Position
-from killswitch.planning.hedge.net_hedge import NetHedge
 from killswitch.planning.orders.closing_order import BY_RANK, ClosingOrder
 from killswitch.planning.orders.hedge_netting import NettedBook, netted
+from killswitch.planning.orders.net_hedge import NetHedge
 from killswitch.planning.orders.slices import Blocked
 from killswitch.planning.reducing import PositionName
 from killswitch.planning.rounding import reduction

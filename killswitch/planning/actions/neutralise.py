@@ -18,7 +18,7 @@ from killswitch.graph.unwinding import UnwindingRule, unwinding_named
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.actions.kind import ActionPlan, KnownBook, Most, MostContext, Planned
 from killswitch.planning.actions.kind import Context as PlanContext
-from killswitch.planning.hedge.net_hedge import NetHedge, NetToHedge, net_hedge
+from killswitch.planning.orders.net_hedge import NetHedge, NetToHedge, net_hedge
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.rounding import CLOSED_STATES, greatest_order
 from killswitch.planning.spot_routes import base_of, is_never_sold

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.snapshot import AccountSnapshot, LockPart, Position, WatchedPrice, WrittenLock
-from killswitch.planning.hedge.net_hedge import is_locked_for_all
 from killswitch.planning.interpreter import Interpreter, Outcome
+from killswitch.planning.orders.net_hedge import is_locked_for_all
 from tests.backtests import written
 from tests.worlds import account, after, position, rules, snapshot
 
