@@ -16,6 +16,7 @@ from killswitch.model.venue import (
     AccountSpec,
     Call,
     ClientIdRule,
+    ConditionalOrderRule,
     Cost,
     DeadManRule,
     OrderLife,
@@ -112,6 +113,8 @@ class Exchange:
     client_ids: ClassVar[ClientIdRule] = ClientIdRule()
     batch: ClassVar[int] = 1
     dead_man: ClassVar[DeadManRule | None] = None
+    conditional_orders: ClassVar[ConditionalOrderRule | None] = None
+    """What a catastrophe stop may be on its contracts; None where that was not tried."""
     fees_by_fills: ClassVar[bool] = False
     order_life: ClassVar[OrderLife] = OrderLife(names="none")
     """How late an order may arrive; unknown for an exchange that was not examined."""
@@ -161,6 +164,7 @@ class Exchange:
             limits=cls.limits, costs=cls.costs, batch=cls.batch,
             client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
             order_life=cls.order_life_for(spec), enforces_reduce_only=cls.enforces_reduce_only(spec.market),
+            conditional_orders=cls.conditional_orders,
         )  # fmt: skip
 
     @classmethod

@@ -30,7 +30,7 @@ from killswitch.execution.send.order_sender import OrderSender
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.codec import decode
-from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
+from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver, PositionKey
 from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.clock import Clock
@@ -144,6 +144,11 @@ class AccountExecutor:
         jobs = self._state.jobs.values()
         working = (job.closing(self._verified_positions.shown) for job in jobs if not job.decision.is_suspicion)
         return (*self._state.ended.values(), *working)
+
+    @property
+    def closing(self) -> frozenset[PositionKey]:
+        """The positions that unfinished closes reduce."""
+        return frozenset(target.key for target in self._state.targets())
 
     @property
     def newest(self) -> AccountSnapshot | None:

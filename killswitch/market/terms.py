@@ -8,11 +8,13 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
-from killswitch.model.venue import ClientIdRule, Cost, RateLimit, VenueDescription
+from killswitch.model.venue import ClientIdRule, ConditionalOrderRule, Cost, RateLimit, VenueDescription
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 LONGEST_LAG = 10 * 365 * 86_400.0
 """Largest lag in seconds: ten years."""
+ONE_PRICE = ConditionalOrderRule(("mark", "index", "last"))
+"""What triggers a conditional order of a paper venue, whose market has one price."""
 _TRAITS = ("limits", "costs", "batch", "whole_book", "client_ids")
 
 

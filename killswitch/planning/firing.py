@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from killswitch.engine.state import level_in_force
 from killswitch.engine.step import fire_partly, is_confirmed, latch, triggers_of
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import PolicySet, Stage, Stages
 from killswitch.model.alert import Alert
 from killswitch.model.decision import Decision, Notice, with_effects
-from killswitch.model.effects import Cancels, ProcessExit, of_kind
+from killswitch.model.effects import Cancels, Orders, ProcessExit, of_kind, tag_of
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.orders.expected_cost import ExpectedOrder, expected_orders
@@ -20,7 +21,7 @@ from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import Blocked, Proposal, joined, propose
-from killswitch.planning.targets.merge import Targets, merge, ordered_on, with_intents
+from killswitch.planning.targets.merge import Targets, contracts_left, merge, ordered_on, with_intents
 from killswitch.planning.unreachable import (
     LastKnown,
     is_readable_again,
@@ -88,12 +89,12 @@ def fire(
         decision = last.remarked(
             with_wait_remark(decision, evaluator.pending_close_of(stage), fired_earlier=fired_earlier)
         )
-        evaluator.count_today(proposal.counted, view.as_of)
+        _count(evaluator, proposal, view.as_of)
         evaluator.state = latch(
             evaluator.state, stage, view.as_of, evaluator.value_at_firing(), is_acting=evaluator.is_acting
         )
         evaluator.fired(decision.id)
-        return [*made, decision], issued
+        return [*made, decision, *proposal.opens], issued
     return made, issued
 
 
@@ -128,13 +129,14 @@ def preview_levels(
     view = evaluator.history.view
     if view is None:
         return
+    evaluator.under_way = contracts_left(active)
     for stage in reversed(evaluator.compiled.graph.stages):
         last = with_last_positions(view, last_known)
         with evaluator.assuming(triggers_of(stage)):
             proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
             decision, why = _without_resting(evaluator, proposal, view.as_of), None
-        if proposal.is_held_back:
-            decision, why = _held_back(decision), "its `where` is true for no position"
+        if proposal.held_back is not None:
+            decision, why = _held_back(decision, proposal.held_back), proposal.held_back
         elif proposal.is_without_selection:
             why = "it selects no position"
         if proposal.is_partial:
@@ -161,7 +163,14 @@ def is_still_held_back(
         return False
     last = with_last_positions(view, last_known)
     proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
-    return proposal.is_held_back and not proposal.is_partial
+    return proposal.is_held_back and proposal.awaits_positions and not proposal.is_partial
+
+
+def _count(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> None:
+    """Count what the bounds of a day count of a proposal that is carried out."""
+    evaluator.count_today(proposal.counted, now)
+    if proposal.reduces:
+        evaluator.count_reduction(now)
 
 
 _HELD_BACK = "where"
@@ -185,18 +194,19 @@ def _fire_partly(
     kept = {each.key: each for each in before if evaluator.has_not_fired(stage.name, each.key.rpartition("/")[2])}
     is_new = evaluator.record_not_fired(stage.name, why)
     decision = _without_resting(evaluator, proposal, now)
-    if proposal.is_held_back:
-        decision = _held_back(decision)
+    if proposal.held_back is not None:
+        decision = _held_back(decision, proposal.held_back)
     decision = with_wait_remark(decision, waited, fired_earlier=fired_earlier)
-    if proposal.is_partial:  # the decision of a stage that is only held back pages
+    if proposal.is_partial:
         decision = with_unreadable_remark(decision, evaluator, view)
+    if proposal.is_partial or not proposal.awaits_positions:  # the decision of a stage that waits for positions pages
         alert = notices.nothing_selected(evaluator, proposal, why, set(decision.accounts))
         found = ({alert.key: alert} | kept).values()
         evaluator.unfired[stage.name] = (*evaluator.unfired.get(stage.name, ()), *found)
     if not is_new:
         return [], []
     issued = [notices.blocked(evaluator, now, found) for found in proposal.blocked]
-    evaluator.count_today(proposal.counted, now)
+    _count(evaluator, proposal, now)
     evaluator.state = fire_partly(
         evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back, is_acting=evaluator.is_acting
     )
@@ -204,17 +214,17 @@ def _fire_partly(
     return [last.remarked(decision)], issued
 
 
-def _held_back(decision: Decision) -> Decision:
+def _held_back(decision: Decision, why: str) -> Decision:
     """The decision of a stage whose close selects nothing: its lock and its cancels of entries.
 
-    Exits keep protecting the positions that stay, and the process goes on, to evaluate `where` again.
+    Exits keep protecting the positions that stay, and the process goes on, to plan the close again.
     """
     kept = [effect for effect in decision.effects if not isinstance(effect, ProcessExit)]
     cancels = of_kind(kept, Cancels)
     if cancels is not None:
         kept.remove(cancels)
         kept.append(Cancels(tuple(each for each in cancels.cancels if each.why == "entry")))
-    remark = "where is true for no position: nothing is closed, and it is evaluated again at each tick"
+    remark = f"{why}: nothing is closed, and it is evaluated again at each tick"
     return replace(
         with_effects(decision, kept), cooldown_until=None, unwinding=None, reason=joined(decision.reason, remark)
     )
@@ -222,6 +232,9 @@ def _held_back(decision: Decision) -> Decision:
 
 def _without_resting(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> Decision:
     """The decision without orders for accounts on which its stage has already acted."""
+    kinds = [action_kind(action) for action in proposal.stage.actions]
+    if all(kind.is_absolute for kind in kinds if tag_of(Orders) in kind.effects):
+        return proposal.decision  # what was sold is no longer in the book, so that nothing is sold twice
     resting = evaluator.cooling_down(proposal.stage.name, now)
     return with_intents(proposal.decision, lambda intent: intent.account not in resting)
 

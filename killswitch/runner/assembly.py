@@ -44,6 +44,7 @@ from killswitch.runner.account_memory import AccountMemory, restore_adapters
 from killswitch.runner.clock import Timeline, leap_message
 from killswitch.runner.closing_worker import ClosingWorker
 from killswitch.runner.closing_workers import ClosingWorkers
+from killswitch.runner.dead_man.catastrophe_stops import CatastropheStops, StopsError, require_stops
 from killswitch.runner.dead_man.timer_rules import require_timers
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
@@ -131,8 +132,8 @@ def assemble(
     timeline, arming = Timeline(clock, last_clock_state(last_view(store))), Arming(accounts, policies)
     restore_adapters(store, accounts)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
-    reloads = _reloads(interpreter, store, accounts if live else {}, of_start, timeline)
-    reloads.of_start = _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming)
+    watched = accounts if live and not is_watcher else {}
+    reloads = _reloads(interpreter, store, watched, of_start, timeline, _left_undone(store, unfinished, arming))
     view = _first_view(lease, timeline, pace, policies, paths, live, arming, _lock_places(store, locks, arming))
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget, dead_man = _dead_man(policies, accounts, meters, store, timeline, pace, within) if timers else (None, None)
@@ -150,15 +151,16 @@ def assemble(
         Observers((publisher, AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
-        pace, judges=JUDGED_LIVE if live else (), startup_notices=startup_notices + _leap_notices(timeline),
+        pace, judges=JUDGED_LIVE if watched else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip
-    reloads.follow.append(partial(_follow, runner, arming, publisher, accounts if live else {}))
-    return runner
+    reloads.follow.append(partial(_follow, runner, arming, publisher, watched))
+    return _keeping_stops(runner, policies, accounts if timers and arming.names else {}, meters, store, observed)
 
 
 def _require_possible(policies: PolicySet, accounts: Mapping[str, ArmedAccount], pace: RunnerPace | None) -> None:
     """CapabilityError, or TimerError where timers are refreshed at a `pace`, if the accounts cannot do it."""
     require_capabilities(policies, accounts)
+    require_stops(policies, accounts)
     if pace is not None:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
 
@@ -185,17 +187,19 @@ def _reloads(
     accounts: Mapping[str, ArmedAccount],
     of_start: SetOfStart,
     timeline: Timeline,
+    left: Alerts,
 ) -> HotReload:
     """The set of the start, to be recorded with the first tick unless the store has it; and what a set must offer.
 
-    `accounts`: those of a live run, else none.
+    `accounts`: those of a live run, else none. `left`: what earlier runs have left undone.
     """
     store_places(store, interpreter.policies)
 
     def capable(loaded: LoadedPolicies) -> tuple[str, ...]:
         try:
             require_capabilities(loaded.policies, accounts)
-        except CapabilityError as error:
+            require_stops(loaded.policies, accounts)
+        except (CapabilityError, StopsError) as error:
             return (str(error),)
         return ()
 
@@ -209,7 +213,9 @@ def _reloads(
         in_force = AppliedSet(digest=digest, at=timeline.now(), program=program_version(), origin=origin)
     elif before is not None and not is_new:
         in_force = before
-    return HotReload(interpreter, store, in_force, (capable, *of_start.checks), is_new=is_new, of_set=of_set)
+    reloads = HotReload(interpreter, store, in_force, (capable, *of_start.checks), is_new=is_new, of_set=of_set)
+    reloads.of_start = left
+    return reloads
 
 
 def _dead_man(
@@ -224,6 +230,22 @@ def _dead_man(
     """The venues' timers, and the requests that refreshing them takes. `within`: for one request (seconds)."""
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout)
     return budget, DeadManTimers(policies, accounts, meters, store, timeline, within, budget)
+
+
+def _keeping_stops(
+    runner: Runner,
+    policies: PolicySet,
+    accounts: Mapping[str, ArmedAccount],
+    meters: Mapping[str, RequestMeter],
+    store: Store,
+    observed: ClosingObserver,
+) -> Runner:
+    """The runner, which keeps the catastrophe stops of `accounts`: a reload may add their documents."""
+    if accounts:
+        dated, closings = runner.poller.dated, runner.workers
+        stops = CatastropheStops(policies, accounts, meters, store, runner.clock, closings, dated, observed.wrote)
+        runner.observers.add(stops)
+    return runner
 
 
 def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:
@@ -338,6 +360,11 @@ def _is_there(folder: Path) -> bool:
         return call_within(FOLDER_TIMEOUT, str(folder), folder.is_dir)
     except DeadlineError:
         return False  # on a dead mount; nothing is armed, so nothing is written there
+
+
+def _left_undone(store: Store, unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> Alerts:
+    """What earlier runs have decided, and nobody carries out."""
+    return _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming)
 
 
 def _unarmed_unfinished(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> Alerts:

@@ -18,8 +18,7 @@ from killswitch.incident.notify.message import (
     safe_line,
     trigger_texts,
 )
-from killswitch.incident.notify.outlook import outlook
-from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.incident.notify.routing import NotificationRouter, outlook
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.results import fold_result
 from killswitch.incident.record.source_places import TriggerText, WrittenAt
