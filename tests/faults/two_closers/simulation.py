@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Coroutine
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
@@ -24,6 +24,7 @@ from tests.faults.scene import committed, decision_on
 from tests.faults.wire import Wire
 from tests.virtual_time import VirtualTime
 
+T = TypeVar("T")
 QUERY, VISIBLE = 0.15, 0.3
 """Medians: seconds of a query's round trip, and seconds after which a sent order has an effect that others see."""
 SPREAD: Final = 0.85
@@ -46,13 +47,13 @@ class SlowWire(Wire):
         return median * math.exp(SPREAD * self._chance.gauss(0.0, 1.0))
 
     async def snapshot(self) -> AccountSnapshot:
-        return await self._query(super().snapshot)
+        return await self._query(super().snapshot())
 
     async def open_orders(self) -> tuple[Order, ...]:
-        return await self._query(super().open_orders)
+        return await self._query(super().open_orders())
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        return await self._query(lambda: super(SlowWire, self).find_order(symbol, client_order_id))
+        return await self._query(super().find_order(symbol, client_order_id))
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         if self.first_order is None:
@@ -60,11 +61,14 @@ class SlowWire(Wire):
         await asyncio.sleep(self._drawn(VISIBLE))
         return await super().submit(request)
 
-    async def _query(self, answer: Callable[[], Any]) -> Any:
+    async def _query(self, answer: Coroutine[Any, Any, T]) -> T:
         way = self._drawn(QUERY) / 2
-        await asyncio.sleep(way)
-        found = await answer()
-        await asyncio.sleep(way)
+        try:
+            await asyncio.sleep(way)
+            found = await answer
+            await asyncio.sleep(way)
+        finally:
+            answer.close()  # where the query is cancelled before it is answered
         return found
 
 

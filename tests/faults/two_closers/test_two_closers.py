@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.two_closers import ENFORCED, played
+from tests.faults.two_closers.simulation import ENFORCED, played
 
 ACCEPTED = 0.005
 """The definition's share of rounds for a wait of 3 s (`field/beyond.md`, item 5 of what is false or harmful)."""
