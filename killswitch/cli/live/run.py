@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.sources.policy_source import PolicySource
+    from killswitch.runner.spool_intake import SpoolIntake
     from killswitch.watcher.own_beats import RunnerHeartbeat
 
 
@@ -178,7 +179,9 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.expectation_check import ExpectationCheck
     from killswitch.runner.process import FirstAnswers, switch_threads_often
+    from killswitch.runner.spool_intake import SpoolIntake
     from killswitch.runner.status_blob import keep_start
+    from killswitch.store.command_spool import CommandSpool, spool_of
 
     clock, it, loaded, is_emergency = SystemClock(), settings, start.loaded, settings.journal is not None
     with (
@@ -193,6 +196,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = next_sets(start, store, it.store_at, clock)
         thresholds = trigger_texts(loaded.policies)
+        intake = SpoolIntake(CommandSpool(spool_of(store_path)), store)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
@@ -200,7 +204,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.heartbeat, *outputs.observers,
+                *shadow_observers(shadows, files), *it.heartbeat, intake, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -210,11 +214,12 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
+        intake.call_tick = runner.call_tick
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks, files, store_path))
+        end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
@@ -226,8 +231,13 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     return end.exit_code
 
 
-async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files; a command in `store` ticks."""
+async def _until_stopped(
+    runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path, intake: SpoolIntake
+) -> RunEnd:
+    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files; a command in `store` ticks.
+
+    An error of the intake, which is one of the store, ends the run.
+    """
     from msgspec.structs import replace
 
     from killswitch.runner.tick_inputs import CommandWatch
@@ -244,11 +254,17 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles |
     ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
     commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
     commands.start()
+    taking = asyncio.create_task(intake.run())
+    taking.add_done_callback(lambda _: stop.set())
     try:
         end = await runner.run(stop, ticks)
     finally:
         commands.stop()
         files.stop()
+        taking.cancel()
+        outcome = (await asyncio.gather(taking, return_exceptions=True))[0]
+    if isinstance(outcome, Exception):
+        raise outcome
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 
 
