@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import anyio
 import msgspec
@@ -37,7 +37,6 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.server.access import EffectClass, TokenFileError, TokenRecord, Tokens, class_of, refusal
 from killswitch.server.guard import Guard, problem
-from killswitch.server.heartbeats import FullError, Heartbeats
 from killswitch.store.command_spool import CommandSpool, SpooledCommand, SpoolFullError, Urgency, digest_of, spool_of
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
@@ -46,6 +45,8 @@ ID_BEGINS = ("hand-", FLAG_CHANGE, PAUSE_CHANGE)
 """How the ids of operator commands begin."""
 READERS = 4
 """Reads of the store under way at once; one more is answered with 503."""
+MOST_NAMES: Final = 10_000
+"""Names that are remembered; one more is refused, because a flood of names must not push a real one out."""
 READ_WITHIN = 2.0
 """Seconds that a read of the store may take."""
 
@@ -62,7 +63,37 @@ class ServerSettings(Struct, frozen=True):
     hosts: tuple[str, ...]
 
 
-class Problem(BaseModel):
+class ReceivedBeat(Struct, frozen=True):
+    """The newest heartbeat of a name: when it arrived (monotonic seconds), and its progress."""
+
+    at: float
+    progress: int | None
+
+
+class FullError(Exception):
+    """More names than `MOST_NAMES`."""
+
+
+class Heartbeats:
+    """The newest heartbeat of each name. A server that starts has none, and says so: it answers 404, and no age."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._newest: dict[str, ReceivedBeat] = {}
+
+    def receive(self, name: str, progress: int | None) -> None:
+        """Record a heartbeat. FullError for a further name when there are too many."""
+        if name not in self._newest and len(self._newest) >= MOST_NAMES:
+            raise FullError(f"{MOST_NAMES} names beat already: restart the server, or send fewer names")
+        self._newest[name] = ReceivedBeat(self._monotonic(), progress)
+
+    def age(self, name: str) -> tuple[float, int | None] | None:
+        """Seconds since the newest heartbeat, and its progress; None if there was none since the start."""
+        found = self._newest.get(name)
+        return None if found is None else (max(0.0, self._monotonic() - found.at), found.progress)
+
+
+class ProblemBody(BaseModel):
     """An error, as `application/problem+json`."""
 
     type: str
@@ -71,7 +102,7 @@ class Problem(BaseModel):
     detail: str
 
 
-class Beat(BaseModel):
+class BeatBody(BaseModel):
     """A heartbeat. `progress`: a counter of the sender's loops."""
 
     model_config = ConfigDict(extra="forbid")
@@ -85,7 +116,7 @@ class BeatAge(BaseModel):
     progress: int | None
 
 
-class Command(BaseModel):
+class CommandBody(BaseModel):
     """An operator command. The author is the principal of the token."""
 
     model_config = ConfigDict(extra="forbid")
@@ -118,7 +149,7 @@ class Accepted(BaseModel):
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem, "description": what, "content": {"application/problem+json": {}}}
+    code: {"model": ProblemBody, "description": what, "content": {"application/problem+json": {}}}
     for code, what in {
         400: "The request cannot be read.",
         401: "No valid token.",
@@ -136,7 +167,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 def create_app(settings: ServerSettings, monotonic: Callable[[], float] = monotonic_seconds) -> Guard:
     """The application behind its guard. TokenFileError if the tokens cannot be read."""
-    server = Server(settings, Tokens(settings.tokens), Heartbeats(monotonic))
+    server = ApiRoutes(settings, Tokens(settings.tokens), Heartbeats(monotonic))
     app = FastAPI(
         title="Killswitch", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", responses=ERRORS
     )
@@ -161,7 +192,7 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
 Authorization = Annotated[str | None, Header(max_length=200)]
 
 
-class Server:
+class ApiRoutes:
     """The state of the server, and what its routes do."""
 
     def __init__(self, settings: ServerSettings, tokens: Tokens, heartbeats: Heartbeats) -> None:
@@ -202,7 +233,7 @@ class Server:
         body = await self._read(lambda store, now: encode_status(store_status(store, now, 20)))
         return Response(body, media_type="application/json")
 
-    async def beat(self, name: BeatName, beat: Beat, authorization: Authorization = None) -> Response:
+    async def beat(self, name: BeatName, beat: BeatBody, authorization: Authorization = None) -> Response:
         """Record a heartbeat. A loop sends it after its work, with a counter of its loops."""
         self._require(authorization, "report", None, is_scoped=False)
         try:
@@ -220,7 +251,7 @@ class Server:
         return BeatAge(age=found[0], progress=found[1])
 
     async def command(
-        self, request: Request, command: Command, idempotency_key: Key, authorization: Authorization = None
+        self, request: Request, command: CommandBody, idempotency_key: Key, authorization: Authorization = None
     ) -> Accepted:
         """Leave a command for the runner. It is on disk when this answers, and applied by the next tick.
 
@@ -264,7 +295,7 @@ class Server:
     def _find(self, digest: str) -> tuple[SpooledCommand, bool] | None:
         return next((found for begin in ID_BEGINS if (found := self._spool.find(begin + digest)) is not None), None)
 
-    async def _event(self, command: Command, token: TokenRecord, digest: str) -> Event:
+    async def _event(self, command: CommandBody, token: TokenRecord, digest: str) -> Event:
         """The event of a command; HTTPException if it is incomplete, or names what is not there."""
         if command.kind == "pause" and command.seconds is None:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")
@@ -348,7 +379,7 @@ class Server:
 CLOCK = SystemClock()
 
 
-def _require_scope(command: Command, view: RunnerView | None) -> None:
+def _require_scope(command: CommandBody, view: RunnerView | None) -> None:
     """409 for a scope that the runner does not have. Before its first tick nothing is known, and the tick refuses."""
     if view is None:
         return

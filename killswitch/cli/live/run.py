@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.sources.policy_source import PolicySource
-    from killswitch.runner.spool_intake import SpoolIntake
+    from killswitch.runner.tick_inputs import SpoolIntake
+    from killswitch.store.sql import SqlStore
     from killswitch.watcher.own_beats import RunnerHeartbeat
 
 
@@ -179,9 +181,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.expectation_check import ExpectationCheck
     from killswitch.runner.process import FirstAnswers, switch_threads_often
-    from killswitch.runner.spool_intake import SpoolIntake
     from killswitch.runner.status_blob import keep_start
-    from killswitch.store.command_spool import CommandSpool, spool_of
 
     clock, it, loaded, is_emergency = SystemClock(), settings, start.loaded, settings.journal is not None
     with (
@@ -195,9 +195,8 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = next_sets(start, store, it.store_at, clock)
-        thresholds = trigger_texts(loaded.policies)
-        intake = SpoolIntake(CommandSpool(spool_of(store_path)), store)
-        console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
+        intake = _intake(store_path, store)
+        console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
@@ -223,12 +222,25 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
+    _print_end(console, runner, store, accounts)
+    return end.exit_code
+
+
+def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
+    """What takes the commands of a server that serves this store."""
+    from killswitch.runner.tick_inputs import SpoolIntake
+    from killswitch.store.command_spool import CommandSpool, spool_of
+
+    return SpoolIntake(CommandSpool(spool_of(store_at)), store)
+
+
+def _print_end(console: RunConsole, runner: Runner, store: SqlStore, accounts: Mapping[str, ArmedAccount]) -> None:
+    """Print what the run has done, and what it leaves."""
     print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
     for problem in filter(None, (*runner.stop_problems, store.trouble)):
         print_note(problem)
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
-    return end.exit_code
 
 
 async def _until_stopped(

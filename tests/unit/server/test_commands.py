@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.model.snapshot import Event
-from killswitch.runner.spool_intake import SpoolIntake
+from killswitch.runner.tick_inputs import SpoolIntake
 from killswitch.store.command_spool import CommandSpool, SpooledCommand, SpoolFullError, spool_of
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
