@@ -393,6 +393,11 @@ class Graph(Struct, frozen=True):
     hedges: tuple[HedgeLegs, ...] = ()
     """Declared hedges, by name: their legs are closed as one position."""
 
+    @property
+    def has_correlations(self) -> bool:
+        """Whether a group has declared or estimated correlations."""
+        return any(not rule.group.is_whole for rule in self.groups)
+
 
 class PolicySet(Struct, frozen=True):
     """All policies compiled together."""
@@ -503,7 +508,7 @@ class SilenceRule(Struct, frozen=True):
 
 
 class StopTwin(Struct, frozen=True):
-    """One leg of a hedge of one base, and the other one: both have conditional orders at the same two prices."""
+    """One leg of a hedge, and another one."""
 
     account: str
     symbol: str
@@ -528,6 +533,8 @@ class CatastropheStopRule(Struct, frozen=True):
     place: Place
     twins: tuple[StopTwin, ...] = ()
     """Legs of hedges whose orders are placed at the same two prices."""
+    apart: tuple[StopTwin, ...] = ()
+    """Legs of hedges that have stops of their own, each with a leg that its stop leaves naked."""
 
     def covers(self, account: str, symbol: str) -> bool:
         """Whether a position of the account in the symbol has a stop by this rule."""

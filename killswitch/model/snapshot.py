@@ -329,9 +329,9 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     until: Instant | None = None
     """The end of that lock, of the `flag` or of the `pause`; absent: none."""
     side: Side | None = None
-    """The side of its scope that a `lock` locks; absent: both."""
+    """The side of its scope that a `lock` locks, or of its `symbols` that a `close` closes; absent: both."""
     symbols: tuple[str, ...] | None = None
-    """The symbols of its scope that a `lock` locks; absent: all."""
+    """The symbols of its scope that a `lock` locks or a `close` closes; absent: all."""
     flag: str | None = None
     """The name of the flag that a `flag` sets or clears."""
     is_set: bool | None = field(default=None, name="set")

@@ -311,3 +311,12 @@ def _rounded(price: Decimal, step: Decimal, *, up: bool) -> Decimal:
 def naked_lines(found: Iterable[AccountStops]) -> Iterator[tuple[AccountStops, StopLine]]:
     """The positions of which a part has no resting stop."""
     yield from ((account, line) for account in found for line in account.lines if line.naked > ZERO)
+
+
+def stops_now(rules: Iterable[CatastropheStopRule], accounts: Iterable[AccountSnapshot]) -> tuple[AccountStops, ...]:
+    """The stops of every account of the rules by one snapshot, without stored first marks and closes."""
+    known = {each.account: each for each in accounts}
+    inputs = {
+        name: StopInputs({each.symbol: each for each in account.instruments or ()}) for name, account in known.items()
+    }
+    return tuple(stops_of(rule, name, known, inputs) for rule in rules for name in rule.accounts if name in known)

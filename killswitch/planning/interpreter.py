@@ -44,6 +44,7 @@ from killswitch.planning.operator.commands import OperatorCommands, UnfinishedCl
 from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.pauses import begun, held_back
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
+from killswitch.planning.orders.hedge_nets import HedgeNet, hedge_nets
 from killswitch.planning.owners import Owners
 from killswitch.planning.realised_gains import RealisedGains
 from killswitch.planning.reload.continuation import SetContinuation, no_rest
@@ -646,6 +647,14 @@ class Interpreter:
             for evaluator in self._evaluators
             for level in preview_levels(evaluator, self._policies, known, self._owners, active)
         )
+
+    def hedges(self) -> tuple[HedgeNet, ...]:
+        """The net of every declared hedge in the last snapshot, and the order that would take it out."""
+        facts = self._facts
+        declared = {hedge.name: hedge for graph in self._policies.graphs for hedge in graph.hedges}
+        reference = next((it.equity.reference for it in self._policies.graphs if it.equity.reference is not None), None)
+        view = ScopeView(facts.as_of, True, facts.accounts, facts.rules, None, None, reference, around=facts)
+        return hedge_nets(declared.values(), view)
 
     def positions(self) -> tuple[PositionExposure, ...]:
         """Every open position of the last snapshot, the largest loss first."""

@@ -88,33 +88,33 @@ def ranks(values: Sequence[float]) -> list[float]:
     return found
 
 
-def robust(values: Sequence[float], method: Method) -> list[float]:
-    """The series as the method correlates it: winsorised returns, or ranks."""
-    return ranks(values) if method == "spearman" else winsorised(values)
+def robust(values: Sequence[float], method: Method) -> list[float] | None:
+    """The series as the method correlates it: winsorised returns, or ranks, around 0 and of length 1.
+
+    None if it is constant, or its moves are too small to be squared.
+    """
+    if len(values) < 2 or min(values) == max(values):
+        return None
+    centred = _centred(ranks(values) if method == "spearman" else winsorised(values))
+    length = math.sqrt(fsum(map(mul, centred, centred)))
+    return [value / length for value in centred] if length > 0.0 else None
 
 
-def correlated(one: Sequence[float], other: Sequence[float], method: Method, least: int) -> Correlated:
+def correlated(one: Sequence[float] | None, other: Sequence[float] | None, method: Method, least: int) -> Correlated:
     """The correlation of two `robust` series with its interval.
 
-    Unknown for fewer than `least` returns, or if one of them is constant. ValueError for series of different length.
+    Unknown for fewer than `least` returns, or if one of them is None. ValueError for series of different length.
     """
-    found = _sample_correlation(one, other)
-    if found is None or len(one) < least:
+    if one is None or other is None:
         return UNKNOWN_PAIR
-    value = 2.0 * math.sin(math.pi * found / 6.0) if method == "spearman" else found
-    return Correlated(value, *interval(value, len(one)))
-
-
-def _sample_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
     if len(one) != len(other):
         raise ValueError(f"{len(one)} returns against {len(other)}")
-    if len(one) < 2 or min(one) == max(one) or min(other) == max(other):
-        return None
-    first, second = _centred(one), _centred(other)
-    scale = math.sqrt(fsum(map(mul, first, first))) * math.sqrt(fsum(map(mul, second, second)))
-    if not scale > 0.0:  # moves too small to be squared
-        return None
-    return max(-1.0, min(1.0, fsum(map(mul, first, second)) / scale))
+    if len(one) < least:
+        return UNKNOWN_PAIR
+    value = max(-1.0, min(1.0, fsum(map(mul, one, other))))
+    if method == "spearman":
+        value = 2.0 * math.sin(math.pi * value / 6.0)
+    return Correlated(value, *interval(value, len(one)))
 
 
 def _centred(values: Sequence[float]) -> list[float]:

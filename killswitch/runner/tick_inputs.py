@@ -26,10 +26,11 @@ from killswitch.deadline import NoThreadError
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Entry, Finished, Rejected
 from killswitch.journal.orders import JournaledOrder, JournaledOrders, Status
+from killswitch.limits.view import InFlight
 from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import Instant, OrderFate, OwnOrder
+from killswitch.model.snapshot import Instant, OrderFate, OrderSide, OwnOrder, Side
 from killswitch.model.store import HEARTBEAT, HEARTBEAT_DATES, DamagedStateError, Store, decoded
 from killswitch.model.venue import RejectReason
 from killswitch.runner.clock import ClockState, now_after
@@ -113,6 +114,16 @@ class OwnOrders:
         else:
             self._open[account, row.client_order_id] = row
 
+    def in_flight(self, account: str) -> tuple[InFlight, ...]:
+        """Our orders in the account that may still fill, each at worst."""
+        return tuple(
+            order_in_flight(order)
+            for (_, name), orders in self._orders.items()
+            if name == account
+            for order in orders.newest.values()
+            if not order.is_final and order.first.symbol is not None
+        )
+
     def rows(self, as_of: datetime, *, scheduled: bool) -> tuple[OwnOrder, ...]:
         """The rows of the snapshot of `as_of`: fates that became known, then unfinished orders."""
         ended = self._ended
@@ -120,6 +131,15 @@ class OwnOrders:
             self._ended = []
         waiting = (replace(row, at=as_of) if row.fate != "accepted" else row for row in self._open.values())
         return (*ended, *waiting)
+
+
+def order_in_flight(order: JournaledOrder) -> InFlight:
+    """An unfinished order of ours. One that reduces its position carries what bounds it, where the venue has that."""
+    side: OrderSide = "buy" if order.side == "buy" else "sell"
+    position: Side = "short" if order.first.position_side == "short" else "long"
+    reduces = (side == "sell") == (position == "long")
+    contracts = order.largest_sent if order.is_measured and order.side is not None else None
+    return InFlight(order.name, order.first.symbol or "", side, contracts, reduces, position)
 
 
 def own_orders_in(store: Store, as_of: datetime, *, is_alive: bool) -> tuple[OwnOrder, ...]:

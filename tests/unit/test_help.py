@@ -53,6 +53,8 @@ def test_the_help_of_a_verb_ends_with_a_valid_example(
         "request.json",
         "config.json",
         "strategy.py",
+        "config.yaml",
+        ".env",
     ):
         (tmp_path / file).touch()
     (tmp_path / "bars").mkdir()

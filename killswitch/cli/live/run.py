@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,7 +169,7 @@ def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> tuple[Run
 
 def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAccount], failures: StartFailures) -> int:
     """Run until the end; return the exit code."""
-    from killswitch.cli.live.run_outputs import open_outputs, open_reports
+    from killswitch.cli.live.run_outputs import connect_gate_view, open_gate_view, open_outputs, open_reports
     from killswitch.cli.live.shadow import begin_shadow, open_shadows, shadow_observers
     from killswitch.cli.live.start_checks import require_expected
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
@@ -188,6 +188,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
         acting_store(it.store_at, it.journal, it.locks) as store,
         open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
+        open_gate_view(it.store_at, loaded, it.locks.folder) as gate_view,
         open_shadows(start, store, it.store_at, accounts, it.pace.interval, is_emergency=is_emergency) as shadows,
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
@@ -203,7 +204,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.heartbeat, intake, *outputs.observers,
+                *shadow_observers(shadows, files), *it.heartbeat, gate_view, intake, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -214,6 +215,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
         intake.call_tick = runner.call_tick
+        connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
@@ -222,7 +224,8 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
-    _print_end(console, runner, store, accounts)
+    print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
+    _print_end((*runner.stop_problems, store.trouble), is_armed=any(account.armed for account in accounts.values()))
     return end.exit_code
 
 
@@ -234,12 +237,11 @@ def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
     return SpoolIntake(CommandSpool(spool_of(store_at)), store)
 
 
-def _print_end(console: RunConsole, runner: Runner, store: SqlStore, accounts: Mapping[str, ArmedAccount]) -> None:
-    """Print what the run has done, and what it leaves."""
-    print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
-    for problem in filter(None, (*runner.stop_problems, store.trouble)):
+def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
+    """What the run leaves behind."""
+    for problem in filter(None, problems):
         print_note(problem)
-    if any(account.armed for account in accounts.values()):
+    if is_armed:
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
 
 

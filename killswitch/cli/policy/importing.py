@@ -57,6 +57,29 @@ def freqtrade(
     return _written(found, folder, strict, output)
 
 
+_V6 = "ksctl import killswitch-v6 config.yaml --env-file .env --out my-policies"
+
+
+@options.verb(_V6, group=import_, name="killswitch-v6")
+@click.argument("config", type=options.IN_FILE)
+@click.option(
+    "--env-file", "variables", multiple=True, type=options.IN_FILE,
+    help="File of the variables that the configuration names; only their names are read.",
+)  # fmt: skip
+@click.option("--out", "folder", type=options.PATH, required=True, help="Folder to write, new or empty.")
+@click.option("--strict", is_flag=True, help="Exit 3 if a setting has no equivalent.")
+@options.output
+def killswitch_v6(config: Path, variables: tuple[Path, ...], folder: Path, strict: bool, output: str) -> int:
+    """Import a configuration of killswitch version 6: its accounts, stages, tiers and routes.
+
+    The accounts observe, whatever `dry_run` is. The folder is checked before it is written, and no file is ever
+    overwritten.
+    """
+    from killswitch.operations.importing.killswitch_v6 import import_v6
+
+    return _written(import_v6(config, variables), folder, strict, output)
+
+
 def _written(found: ImportedFolder, folder: Path, strict: bool, output: str) -> int:
     """Check the folder, write it, and print the report; EXIT_FAILED where it does not validate."""
     from killswitch.operations.importing.report import import_page

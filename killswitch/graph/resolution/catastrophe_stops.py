@@ -41,6 +41,7 @@ def catastrophe_stops(documents: Sequence[Document]) -> tuple[CatastropheStopRul
             name=document.metadata.name,
             accounts=_names(document.spec, documents),
             twins=tuple(_twins(document.spec, documents, groups)),
+            apart=tuple(_apart(document.spec, documents, groups)),
             place=found.place(("metadata", "name")),
         )
         for document, found in of_kind(documents, CatastropheStopDocument)
@@ -150,3 +151,12 @@ def _twins(spec: CatastropheStopSpec, everything: Documents, groups: Mapping[str
         if len(legs) == len(group.legs) == 2:
             for one, other in permutations(legs):
                 yield StopTwin(one.account, one.symbol, other.account, other.symbol)
+
+
+def _apart(spec: CatastropheStopSpec, everything: Documents, groups: Mapping[str, HedgeLegs]) -> Iterator[StopTwin]:
+    """Each covered leg with every other one of its hedge, where naked legs are accepted."""
+    for group in groups.values() if spec.pairs == "accept" else ():
+        for leg in _covered_legs(spec, everything, group):
+            for other in group.legs:
+                if other is not leg:
+                    yield StopTwin(leg.account, leg.symbol, other.account, other.symbol)

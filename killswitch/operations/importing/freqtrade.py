@@ -6,7 +6,6 @@ book, it trades none. The account observes, whatever `dry_run` says: it is armed
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -25,11 +24,8 @@ from killswitch.operations.importing.report import (
     ImportedSetting,
     ImportRefusedError,
     Outcome,
-    markdown_report,
+    folder_files,
 )
-from killswitch.policy.kinds import KINDS
-from killswitch.policy.schema.json_schema import schema_of_all
-from killswitch.signals.catalogue import TRIGGER_SIGNALS
 
 FUTURES: Final[Mapping[str, str]] = {"binance": "binanceusdm", "kraken": "krakenfutures"}
 """Exchanges whose futures are an exchange of another name."""
@@ -54,7 +50,6 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "protections": "freqtrade refuses it here since the end of 2024; they belong in the strategy class",
 }  # fmt: skip
 NAME: Final = "freqtrade"
-_EDITOR_LINE: Final = "# yaml-language-server: $schema=killswitch.schema.json\n"
 
 
 class _Bot(Struct, frozen=True):
@@ -99,18 +94,9 @@ def import_freqtrade(
     route, addresses = _route(bot, settings)
     settings += _rest(bot, {(each.file, each.line, each.key) for each in settings})
     ordered = tuple(sorted(settings, key=lambda each: (each.file, each.line, each.key)))
-    found = ImportedFolder(
-        ", ".join(path.name for path in (*configs, *([strategy] if strategy is not None else []))), {}, ordered,
-        (*references, *addresses),
-    )  # fmt: skip
-    schema = json.dumps(schema_of_all(KINDS, TRIGGER_SIGNALS), indent=2, ensure_ascii=False) + "\n"
-    files = {
-        "account.yaml": _EDITOR_LINE + account_text, "route.yaml": _EDITOR_LINE + route,
-        "killswitch.schema.json": schema, "README.md": markdown_report(found),
-    }  # fmt: skip
-    if policies:
-        files["policy.yaml"] = _EDITOR_LINE + "---\n".join(policies)
-    return ImportedFolder(found.source, files, ordered, found.variables)
+    source = ", ".join(path.name for path in (*configs, *([strategy] if strategy is not None else [])))
+    documents = {"account.yaml": [account_text], "policy.yaml": policies, "route.yaml": [route]}
+    return folder_files(source, documents, ordered, (*references, *addresses))
 
 
 def _is_futures(config: Mapping[Keys, ConfigSetting]) -> bool:

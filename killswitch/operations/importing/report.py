@@ -6,14 +6,18 @@ setting is shown unless its key is known to hold no secret.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 from msgspec import Struct
 
+from killswitch.policy.kinds import KINDS
+from killswitch.policy.schema.json_schema import schema_of_all
 from killswitch.render.document import Items, Page, Section, Table
 from killswitch.render.formats import count_of
+from killswitch.signals.catalogue import TRIGGER_SIGNALS
 
 Outcome = Literal["imported", "approximated", "no equivalent"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("no equivalent", "approximated", "imported")
@@ -50,6 +54,20 @@ class ImportedFolder(Struct, frozen=True):
         return all(each.outcome != "no equivalent" for each in self.settings)
 
 
+def folder_files(
+    source: str,
+    documents: Mapping[str, Sequence[str]],
+    settings: tuple[ImportedSetting, ...],
+    variables: tuple[str, ...],
+) -> ImportedFolder:
+    """The folder of these documents, by file: with the schema, and the report as its README."""
+    found = ImportedFolder(source, {}, settings, variables)
+    schema = json.dumps(schema_of_all(KINDS, TRIGGER_SIGNALS), indent=2, ensure_ascii=False) + "\n"
+    files = {name: _EDITOR_LINE + "---\n".join(texts) for name, texts in documents.items() if texts}
+    extra = {"killswitch.schema.json": schema, "README.md": markdown_report(found)}
+    return ImportedFolder(source, files | extra, settings, variables)
+
+
 def read_text(path: Path) -> str:
     """The text of a file. ImportRefusedError if it cannot be read, is not UTF-8, or is too large."""
     try:
@@ -63,6 +81,7 @@ def read_text(path: Path) -> str:
 
 
 LARGEST: Final = 1_000_000
+_EDITOR_LINE: Final = "# yaml-language-server: $schema=killswitch.schema.json\n"
 
 
 def import_page(found: ImportedFolder, folder: Path | None, commands: Sequence[str] = ()) -> Page:

@@ -20,7 +20,7 @@ from killswitch.operations.pages.levels import (
     levels_parts,
     positions_section,
 )
-from killswitch.operations.pages.status_sections import correlation_groups
+from killswitch.operations.pages.status_sections import correlation_groups, planned_stops
 from killswitch.operations.pages.wording import (
     accounts_section,
     effect_parts,
@@ -31,11 +31,12 @@ from killswitch.operations.pages.wording import (
     without_shown_reasons,
 )
 from killswitch.operations.preview import Preview
+from killswitch.planning.catastrophe_stops import stops_now
 from killswitch.planning.firing import LevelPreview
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus, headroom_ratio
 from killswitch.planning.targets.merge import ordered_on
-from killswitch.render.document import Facts, Footnotes, Items, Page, Section, section
+from killswitch.render.document import Facts, Footnotes, Items, Page, Section, Table, section
 from killswitch.render.formats import count_of, instant, money, number
 
 MACHINES_SHOWN = 12
@@ -57,14 +58,33 @@ def plan_page(shown: Preview) -> Page:
         sections=(
             *accounts_section(shown.accounts, is_dated=False),  # as of the plan
             *positions_section(shown.positions),
+            *_hedges(shown),
             *_machines(shown),
             *correlation_groups(shown.machines, shown.snapshot.as_of),
+            *planned_stops(stops_now(shown.policies.stops, shown.snapshot.accounts), shown.policies.stops),
             *(_decision(decision, shown) for decision in shown.decisions),
             *section("", Items(tuple(notes))),
             *section("", Items(tuple(_expectations(shown)))),
             Section("", (_summary(shown),)),
         ),
     )  # fmt: skip
+
+
+def _hedges(shown: Preview) -> Iterator[Section]:
+    """The net of each declared hedge, and the order that would take it out."""
+    footnotes = Footnotes()
+    rows = tuple(
+        (
+            each.hedge,
+            "unknown" if each.net is None else f"{each.net.normalize():f}",
+            "unknown" if each.larger is None else f"{each.larger.normalize():f}",
+            "-" if each.unknown is None and each.suggestion is None else each.suggestion or
+            f"unknown {footnotes.numbered(each.unknown or '')}",
+        )
+        for each in shown.hedges
+    )  # fmt: skip
+    head = ("hedge", "net in base units", "larger side", "suggested; nothing is sent for it")
+    yield from section("Hedges", Table(head, rows, (1, 2), notes=footnotes.notes))
 
 
 def _expectations(shown: Preview) -> Iterator[str]:

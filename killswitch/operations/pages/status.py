@@ -14,6 +14,7 @@ from killswitch.model.lock_parts import parts_text
 from killswitch.model.snapshot import Event
 from killswitch.operations.pages.status_sections import (
     bot_heartbeats,
+    catastrophe_stops,
     correlation_groups,
     dead_man_timers,
     exposure_table,
@@ -129,6 +130,7 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
         yield from dead_man_timers(view.timers, status.now)
         yield from suspended_accounts(view.suspended)
         yield from section("Pending effects", _items(_pending_effect(it, status) for it in view.pending_effects or ()))
+    yield from catastrophe_stops(status.stops)
     yield from paused_policies(status.pauses, () if view is None else view.machines)
     yield from unexplained_changes(() if view is None else view.changes or ())
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))

@@ -8,16 +8,19 @@ from decimal import Decimal
 from itertools import combinations
 
 from killswitch.accounts.poll.push_listener import StreamView
+from killswitch.graph.nodes import CatastropheStopRule
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.model.flags import Flag
 from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import HeartbeatView, OperatorCloseResult
+from killswitch.planning.catastrophe_stops import AccountStops
 from killswitch.planning.exposures import Exposures, has_realised_pnl
 from killswitch.planning.operator.restatement import KeptChange
 from killswitch.planning.scopes.trigger_status import GroupStatus, MachineStatus
 from killswitch.render.document import Facts, Items, Page, Section, Table, section
-from killswitch.render.formats import count_of, instant, money
+from killswitch.render.formats import count_of, exact, instant, money
+from killswitch.runner.dead_man.catastrophe_stops import StopView
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.shadow.record import ShadowRecord
 from killswitch.watcher.watch import SwitchView
@@ -171,6 +174,43 @@ def _timer(timer: TimerView, now: datetime) -> str:
             return f"UNKNOWN whether it {'ran' if is_expired else 'runs'}, until {until} at the latest{why}"
 
 
+def catastrophe_stops(stops: Sequence[StopView]) -> Iterator[Section]:
+    """One row per position that a CatastropheStop covers: its trigger, what rests there, and why something is not."""
+    rows = tuple(
+        (
+            each.account, each.symbol or "-", each.side or "-", exact(each.contracts), exact(each.covered),
+            exact(each.trigger, "-"), each.why or "-",
+        )
+        for each in stops
+    )  # fmt: skip
+    head = ("account", "symbol", "side", "contracts", "covered", "trigger", "without a stop because")
+    yield from section("Catastrophe stops", Table(head, rows, expendable=(6,)))
+
+
+def planned_stops(found: Sequence[AccountStops], rules: Sequence[CatastropheStopRule]) -> Iterator[Section]:
+    """What would be placed and cancelled for each position, and which leg of a hedge its stop leaves naked."""
+    rows, by_name = [], {rule.name: rule for rule in rules}
+    for stops in found:
+        if stops.unknown is not None:
+            rows.append((stops.account, "-", "-", "-", f"unknown: {stops.unknown}"))
+        for line in stops.lines:
+            symbol, side = line.key
+            changes = [f"cancel {order.id}" for order in line.to_cancel]
+            changes += [f"{it.side} {it.amount:f} at {it.trigger_price:f}" for it in line.to_place]
+            naked = [
+                f"then {each.other_symbol} of {each.other_account} is naked"
+                for each in by_name[stops.rule].apart
+                if (each.account, each.symbol) == (stops.account, symbol)
+            ]
+            reasons = [line.problem.why] if line.problem is not None else []
+            trigger = exact(line.trigger, "-")
+            rows.append((stops.account, f"{side} {symbol}", trigger, "; ".join(changes) or "-",
+                         "; ".join((*reasons, *naked)) or "-"))  # fmt: skip
+        rows += [(stops.account, order.symbol, "-", f"cancel {order.id}", "no position") for order in stops.leftovers]
+    head = ("account", "position", "trigger", "to be done", "remarks")
+    yield from section("Catastrophe stops", Table(head, tuple(rows), expendable=(4,)))
+
+
 def suspended_accounts(accounts: Sequence[str]) -> Iterator[Section]:
     """Accounts on which the broker refuses new orders."""
     rows = tuple((name, "the broker refuses every new order") for name in accounts)
@@ -228,7 +268,8 @@ def _group_row(scope: str, found: GroupStatus, now: datetime) -> tuple[str, ...]
     elif weakest is None:
         text = "-"
     else:
-        span = f"{weakest.low:.2f} to {weakest.high:.2f}, {weakest.returns} returns"
+        low, high = weakest.interval
+        span = f"{low:.2f} to {high:.2f}, {weakest.returns} returns"
         text = f"{weakest.one} and {weakest.other}: {weakest.value:.2f} ({span})"
     return scope, found.group, _parts(found.together), _parts(found.apart), text, ago(found.at, now)
 

@@ -11,9 +11,12 @@ from killswitch.planning.orders.closing_order import ClosingOrder
 from killswitch.planning.orders.hedge_netting import cut_hedges
 from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.ranking import RankingCandidate
-from killswitch.planning.targets.selection import is_allowed, select
+from killswitch.planning.targets.selection import is_allowed, known_risk, select
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey
+
+NOWHERE_TRUE = "where is true for no position"
+"""Why a close selects none of the positions that it could select."""
 
 
 def _plan(action: Close, context: Context) -> Planned:
@@ -26,13 +29,15 @@ def _plan(action: Close, context: Context) -> Planned:
         book.evaluator.history, kept, _left_today(action, context),
     )  # fmt: skip
     cut = cut_hedges(selection.targets, net)
+    has_schedule = action.order == "risk_first" or rule.slices is not None or book.graph.has_correlations
+    risk = known_risk(book.graph, action.ranking, book.candidates, book.evaluator.history) if has_schedule else None
     is_counted = action.daily_cap is not None or action.cap_group is not None
     should_select = len(kept) < len(net.candidates)
     return Planned(
         cut.targets, rule, remarks=(*selection.remarks, *cut.remarks), should_select=should_select,
-        is_held_back=selection.is_held_back,
+        held_back=NOWHERE_TRUE if selection.is_held_back else None,
         counted=frozenset(each.ranked.candidate.key for each in selection.targets) if is_counted else frozenset(),
-        order=ClosingOrder(action.order == "risk_first", selection.risk), naked=cut.naked,
+        order=ClosingOrder(action.order == "risk_first", risk), naked=cut.naked,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ BY_RANK = ClosingOrder()
 
 def in_order(cuts: Sequence[Cut], rule: UnwindingRule, order: ClosingOrder) -> list[int]:
     """The index of the cut of each slice, in the order of closing."""
-    counts, risk = [len(cut.result.parts) for cut in cuts], order.risk
+    counts, risk = [len(cut.result.parts) for cut in cuts], _risk_of(cuts, order)
     if rule.slices is not None and risk is None:
         return by_share(counts)
     if risk is None or not (order.is_risk_first or rule.slices is not None):
@@ -63,13 +63,20 @@ def _turns(risk: BookRisk, own: Mapping[int, Cut], order: ClosingOrder) -> list[
 
 def peak_of(cuts: Sequence[Cut], sequence: Sequence[int], order: ClosingOrder) -> float | None:
     """The largest variance after an order ÷ that at the start; None while the risk of the book is unknown."""
-    risk = order.risk
+    risk = _risk_of(cuts, order)
     if risk is None:
         return None
     own = _places_in(risk, cuts)
     places = {cut.candidate.key: i for i, cut in own.items()}
     steps = [places[cuts[number].candidate.key] for number in sequence]
     return peak_variance(risk.exposures, risk.covariance, _slices(risk, own), steps)
+
+
+def _risk_of(cuts: Sequence[Cut], order: ClosingOrder) -> BookRisk | None:
+    """The risk of the book; None while it is unknown, or a leg on an account outside of it is closed, too."""
+    if order.risk is None or not {cut.candidate.key for cut in cuts} <= set(order.risk.keys):
+        return None
+    return order.risk
 
 
 def _places_in(risk: BookRisk, cuts: Sequence[Cut]) -> dict[int, Cut]:

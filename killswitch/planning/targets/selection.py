@@ -56,14 +56,12 @@ class SelectedTarget(Struct, frozen=True):
 class Selection(Struct, frozen=True):
     """Targets of one close action in order of closing, and remarks on what it could not know.
 
-    `is_held_back`: there are positions to select, and `where` is true for none of them. `risk`: the risk of the book,
-    where the ranking computes it and it is known.
+    `is_held_back`: there are positions to select, and `where` is true for none of them.
     """
 
     targets: list[SelectedTarget]
     remarks: tuple[str, ...]
     is_held_back: bool
-    risk: BookRisk | None = None
 
 
 def select(
@@ -102,8 +100,13 @@ def select(
         ],
         (*unranked, *unknown, *beyond, *capped, *spread),
         bool(pool) and not matching,
-        risk if isinstance(risk, BookRisk) else None,
     )
+
+
+def known_risk(graph: Graph, name: str, book: Sequence[RankingCandidate], history: History | None) -> BookRisk | None:
+    """The risk of a book by the ranking of this name; None if that computes none, or it is unknown."""
+    found = _risk(_ranking(graph, name), book, history)
+    return found if isinstance(found, BookRisk) else None
 
 
 def ranked_book(graph: Graph, ranking: str, book: Sequence[RankingCandidate], history: History | None) -> RankedBook:

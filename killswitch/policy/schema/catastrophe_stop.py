@@ -1,6 +1,6 @@
 """The document `CatastropheStop`: stops that rest at the venue, and outlive the runner and the connection to it.
 
-Prices of the orders of a position, with the entry e, the distance x, the liquidation price l and `inside_liquidation` i:
+Prices of the orders of a position, of entry e, distance x, liquidation price l and `inside_liquidation` i:
 
 | position                        | stop                           | take-profit                              |
 |---------------------------------|--------------------------------|------------------------------------------|

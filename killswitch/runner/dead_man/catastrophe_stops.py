@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Final, Protocol
@@ -59,6 +60,10 @@ from killswitch.store.errors import StoreError
 LIVE_NAME: Final = "catastrophe_stops"
 AGAIN_AFTER: Final = 60.0
 """Seconds after which a stop that the venue refused is tried again although nothing has changed."""
+MOST_NAMES: Final = 1_000
+"""Number of the venue's ids of stops that are remembered."""
+KEPT: Final = 200
+"""Number of filled stops that are remembered."""
 SEVERITIES: Final[Mapping[str, Severity]] = {"dust": "info"}
 """Kind of a problem → its severity, where it is no page."""
 EXITS: Final = frozenset({"reached", "refused"})
@@ -92,6 +97,8 @@ class StopsRecord(Struct):
     views: tuple[StopView, ...] = ()
     exits: dict[str, str] = {}
     """`ACCOUNT/SYMBOL/side` → the id of the command that closes the position in place of a stop."""
+    left: list[str] = []
+    """Ids of filled stops whose other legs were closed."""
 
 
 class StopsError(AdapterError):
@@ -172,6 +179,7 @@ class CatastropheStops:
         self._store, self._clock, self._closings, self._dated, self._wrote = store, clock, closings, dated, wrote
         blob = store.live(LIVE_NAME)
         self._record = decoded(msgspec.json.Decoder(StopsRecord).decode, blob) or StopsRecord()
+        self._names: dict[str, str] = {}
         self._saved = blob or msgspec.json.encode(StopsRecord())
         self._keepers = {
             name: _Keeper(StopOrders(self._context(name, account, meters[name]), self._of(name), self._save))
@@ -194,6 +202,7 @@ class CatastropheStops:
         """Decide every account's stops by the snapshot of the tick, and begin a pass where something is to be done."""
         accounts = {each.account: each for each in report.snapshot.accounts}
         self._note_rules(report.snapshot)
+        self._note_names(report.snapshot)
         resting = {
             name: replace(account, orders=self._keepers[name].orders.resting(account.orders))
             for name, account in accounts.items()
@@ -207,6 +216,7 @@ class CatastropheStops:
             keeper.undeclared = self._undeclared(name, seen[name])
             self._keep_marks(name, keeper.stops, seen[name])
             self._exit(keeper.stops)
+            self._close_other_legs(accounts[name])
             planned = self._planned(name, keeper.stops)
             if not planned.is_empty or keeper.orders.has_unanswered:
                 keeper.task = asyncio.create_task(keeper.orders.keep(self._planner(name, seen)))
@@ -262,6 +272,12 @@ class CatastropheStops:
                 rules = self._keepers[account.account].rules
                 rules.update((each.symbol, each) for each in account.instruments or ())
 
+    def _note_names(self, snapshot: Snapshot) -> None:
+        """Remember the venue's ids of resting stops: some venues state no client order id of a fill."""
+        orders = (order for account in snapshot.accounts for order in account.orders or ())
+        found = {it.id: it.client_order_id or "" for it in orders if is_catastrophe_stop(it.client_order_id)}
+        self._names = dict([*self._names.items(), *found.items()][-MOST_NAMES:]) if found else self._names
+
     # Problems
 
     def _problems(self) -> Iterator[tuple[AccountStops, StopLine, str, str]]:
@@ -296,11 +312,24 @@ class CatastropheStops:
 
     def _close(self, stops: AccountStops, line: StopLine, why: str) -> Event:
         now, (symbol, side) = self._clock.now(), line.key
-        digest = blake2b(f"{stops.account}/{symbol}/{side}/{now}".encode(), digest_size=8).hexdigest()
-        return Event(
-            f"stop-{digest}", now, "close", f"account/{stops.account}", author=f"catastrophe stop {stops.rule}",
-            reason=f"no stop could be placed: {why}", cause="market", symbols=(symbol,), side=side,
-        )  # fmt: skip
+        name = f"{stops.account}/{symbol}/{side}/{now}"
+        return replace(
+            _command(name, stops.account, symbol, stops.rule, f"no stop could be placed: {why}"), at=now, side=side
+        )
+
+    def _close_other_legs(self, account: AccountSnapshot) -> None:
+        """Command the close of the legs that a filled stop has left naked, once for each stop."""
+        for fill in account.fills or ():
+            name = fill.client_order_id or self._names.get(fill.order or "", "")
+            if not is_catastrophe_stop(name) or name in self._record.left:
+                continue
+            self._record.left = [*self._record.left, name][-KEPT:]
+            pairs = ((rule.name, each) for rule in self._rules for each in rule.apart)
+            for rule, each in pairs:
+                if (each.account, each.symbol) == (account.account, fill.symbol):
+                    why = f"its stop has closed {fill.symbol} of {account.account}, the other leg of a hedge"
+                    event = _command(f"{name}/{each.other_symbol}", each.other_account, each.other_symbol, rule, why)
+                    self._store.put_event(replace(event, at=self._clock.now()))
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -368,6 +397,15 @@ class CatastropheStops:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _command(name: str, account: str, symbol: str, rule: str, why: str) -> Event:
+    """The command that closes a symbol of an account, at the beginning of time: its caller dates it."""
+    digest = blake2b(name.encode(), digest_size=8).hexdigest()
+    return Event(
+        f"stop-{digest}", datetime.min.replace(tzinfo=UTC), "close", f"account/{account}",
+        author=f"catastrophe stop {rule}", reason=why, cause="market", symbols=(symbol,),
+    )  # fmt: skip
 
 
 def stop_views(blob: bytes | None) -> tuple[StopView, ...]:

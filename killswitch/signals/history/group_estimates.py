@@ -27,6 +27,7 @@ from killswitch.risk.correlation import (
     by_interval,
     complete_linkage,
     correlated,
+    interval,
     pair,
     residual,
     robust,
@@ -44,14 +45,17 @@ EVERY = HOUR
 
 
 class PairEstimate(Struct, frozen=True, array_like=True):
-    """A known correlation with its 95% interval, and the number of returns."""
+    """A known correlation of two symbols, and the number of returns; 0 where it is exact, as that with a hub."""
 
     one: str
     other: str
     value: float
-    low: float
-    high: float
     returns: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval."""
+        return interval(self.value, self.returns) if self.returns else (self.value, self.value)
 
 
 class EstimatedGroups(Struct, frozen=True):
@@ -70,7 +74,7 @@ class EstimatedGroups(Struct, frozen=True):
     @property
     def correlations(self) -> dict[Pair, Correlated]:
         """The known pairs."""
-        return {(each.one, each.other): Correlated(each.value, each.low, each.high) for each in self.pairs}
+        return {(each.one, each.other): Correlated(each.value, *each.interval) for each in self.pairs}
 
 
 class StoredGroups(Struct, omit_defaults=True):
@@ -140,7 +144,7 @@ def _estimates(
         return
     others = [symbol for symbol in symbols if symbol in known and symbol != hub]
     if hub is not None:
-        yield from (PairEstimate(*pair(hub, each), 0.0, 0.0, 0.0, 0) for each in symbols if hub in symbols != each)
+        yield from (PairEstimate(*pair(hub, each), 0.0, 0) for each in symbols if hub in symbols != each)
     series = _series([*others, *([] if hub is None else [hub])], known, rule, view, prices)
     for number, one in enumerate(others):
         for other in others[number + 1 :]:
@@ -149,10 +153,9 @@ def _estimates(
                 rows = _series([one, other, *([] if hub is None else [hub])], known, rule, view, prices)
             if rows is None:
                 continue
-            found = correlated(rows[one], rows[other], rule.method, rule.least)
+            found = correlated(rows.get(one), rows.get(other), rule.method, rule.least)
             if found.value is not None:
-                value, low, high = (round(it, _DIGITS) for it in (found.value, found.low, found.high))
-                yield PairEstimate(one, other, value, low, high, len(rows[one]))
+                yield PairEstimate(one, other, round(found.value, _DIGITS), len(rows[one] or ()))
 
 
 def _series(
@@ -161,7 +164,7 @@ def _series(
     rule: EstimatedCorrelations,
     view: ScopeView,
     prices: PriceSamples,
-) -> dict[str, list[float]] | None:
+) -> dict[str, list[float] | None] | None:
     """The robust common returns of these symbols, of the hub only what the others need; None for too few returns."""
     found = prices.returns([keys[symbol] for symbol in symbols], view.as_of, rule.window, rule.every)
     if not found or len(found[0]) < rule.least:

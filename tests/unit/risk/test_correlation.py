@@ -65,17 +65,20 @@ def test_ranks_are_those_of_scipy_with_ties_shared(values: list[float]) -> None:
     assert ranks(values) == stats.rankdata(values).tolist()
 
 
-@given(st.lists(st.tuples(st.integers(-300, 300), st.integers(-300, 300)), min_size=4, max_size=60))
+PAIRS = st.lists(st.tuples(st.integers(-300, 300), st.integers(-300, 300)), min_size=4, max_size=60)
+
+
+@given(PAIRS)
 def test_winsorised_correlation_is_that_of_numpy_on_the_bounded_returns(rows: list[tuple[int, int]]) -> None:
-    one, other = [robust([row[i] / 1e4 for row in rows], "winsorised") for i in (0, 1)]
-    found = correlated(one, other, "winsorised", 2)
+    one, other = ([row[i] / 1e4 for row in rows] for i in (0, 1))
+    found = correlated(robust(one, "winsorised"), robust(other, "winsorised"), "winsorised", 2)
     if len(set(one)) == 1 or len(set(other)) == 1:
         assert found == UNKNOWN_PAIR
-    else:
-        assert found.value == pytest.approx(np.corrcoef(one, other)[0, 1], abs=1e-9)
+    elif found.value is not None:
+        assert found.value == pytest.approx(np.corrcoef(winsorised(one), winsorised(other))[0, 1], abs=1e-9)
 
 
-@given(st.lists(st.tuples(st.integers(-300, 300), st.integers(-300, 300)), min_size=4, max_size=60))
+@given(PAIRS)
 def test_rank_correlation_is_twice_the_sine_of_that_of_scipy(rows: list[tuple[int, int]]) -> None:
     one, other = [row[0] / 1e4 for row in rows], [row[1] / 1e4 for row in rows]
     found = correlated(robust(one, "spearman"), robust(other, "spearman"), "spearman", 2)
@@ -117,12 +120,18 @@ def test_interval_is_fishers(value: float, count: int) -> None:
 
 @pytest.mark.parametrize(("count", "least"), [(249, 250), (3, 4)])
 def test_too_few_returns_are_unknown(count: int, least: int) -> None:
-    one, other = normal_pair(count, 0.9)
+    one, other = (robust(each, "winsorised") for each in normal_pair(count, 0.9))
     assert correlated(one, other, "winsorised", least) == UNKNOWN_PAIR
 
 
 def test_price_that_did_not_move_is_unknown() -> None:
-    assert correlated([0.0] * 300, normal_pair(300, 0.9)[0], "winsorised", 250) == UNKNOWN_PAIR
+    assert robust([0.01] * 300, "winsorised") is None
+    assert correlated(None, robust(normal_pair(300, 0.9)[0], "winsorised"), "winsorised", 250) == UNKNOWN_PAIR
+
+
+def test_series_of_different_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 returns against 2"):
+        correlated([0.1, 0.2, 0.3], [0.1, 0.2], "winsorised", 2)
 
 
 @given(st.integers(0, 1_000))

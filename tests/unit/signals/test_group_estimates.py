@@ -17,7 +17,17 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import Position
 from killswitch.planning.targets.ranking import candidates, group_places, in_group_order, rank
 from killswitch.pnl_explain.explanation import EquityTerms
-from killswitch.risk.correlation import Correlated, by_interval, complete_linkage, correlated, group_of, pair, robust
+from killswitch.risk.correlation import (
+    Correlated,
+    by_interval,
+    complete_linkage,
+    correlated,
+    group_of,
+    pair,
+    residual,
+    robust,
+)
+from killswitch.risk.covariance import shrunk_covariance_array
 from killswitch.signals.arguments import EstimatedCorrelations, SymbolGroup
 from killswitch.signals.history.group_estimates import EstimatedGroups, GroupEstimates, parts_of
 from killswitch.signals.history.prices import PriceSamples
@@ -215,6 +225,19 @@ def test_restart_keeps_what_was_together() -> None:
     assert again.groups.estimated(COINS) == of.groups.estimated(COINS)
 
 
+def test_reload_with_other_thresholds_keeps_what_was_together() -> None:
+    """A set that joins at 0.99 continues with the groups as they are: they part below `leave` only."""
+    of, prices = history(), walks({"A_USDT": 0.98, "B_USDT": 0.98})
+    watch(of, prices)
+    edited = SymbolGroup("coins", ("*_USDT",), (), RULE, join=0.99)
+    again = history(edited)
+    again.restore(
+        msgjson.decode(msgjson.encode(of.state()), type=HistoryState), [encode_row(row) for row in of.rows], []
+    )
+    again.observe(view(STEPS, {symbol: each[-1] for symbol, each in prices.items()}))
+    assert parts(again, edited, ("A_USDT", "B_USDT"), together=True) == (("A_USDT", "B_USDT"),)
+
+
 def test_group_that_nobody_declares_any_more_is_not_restored() -> None:
     of = history()
     watch(of, walks({"A_USDT": 0.9}), end=2)
@@ -297,6 +320,47 @@ def test_groups_outlive_the_worst_hour_of_a_crash(shared: Path, folder: str) -> 
     groups = complete_linkage(returns, by_interval(before, together=True), 0.7, 0.6)
     after_it = complete_linkage(returns, by_interval(later, together=True), 0.7, 0.6, groups)
     assert all(set(group) <= set(group_of(group[0], after_it)) for group in groups)
+
+
+def correlations_after_the_worst_hour(folder: Path, hub: str | None = None) -> tuple[list[float], list[float]]:
+    """One hour after the worst hour, of 24 hours: the winsorised and the shrunk correlations of all pairs.
+
+    `hub`: the winsorised ones are those of what is left of the others without it.
+    """
+    at, returns = returns_of(folder)
+    per_hour = HOUR // int(np.median(np.diff(at)))
+    mean = np.mean(list(returns.values()), axis=0)
+    end = int(np.argmin(np.convolve(mean, np.ones(per_hour), "valid"))) + 2 * per_hour
+    rows = {each: row[end - 24 * per_hour : end].tolist() for each, row in returns.items()}
+    found = shrunk_covariance_array(np.array(list(rows.values())))
+    matrix = (1 - found.weight) * found.sample + found.weight * found.mean * np.eye(len(rows))
+    scale = np.sqrt(np.diag(matrix))
+    shrunk = (matrix / np.outer(scale, scale))[np.triu_indices(len(rows), 1)].tolist()
+    others = {each: row for each, row in rows.items() if each != hub}
+    if hub is not None:
+        others = {each: left for each, row in others.items() if (left := residual(row, rows[hub])) is not None}
+    bounded_rows = {each: robust(row, "winsorised") for each, row in others.items()}
+    values = [
+        correlated(bounded_rows[a], bounded_rows[b], "winsorised", 250).value
+        for a, b in combinations(sorted(others), 2)
+    ]
+    return [each for each in values if each is not None], shrunk
+
+
+def test_shrinkage_dissolves_every_group_one_hour_after_the_worst_hour(shared: Path) -> None:
+    """2023-08-17: the winsorised mean is 0.68 or more; shrunk it is 0.22 to 0.23, and no pair is at 0.7."""
+    values, shrunk = correlations_after_the_worst_hour(shared / "data" / "market" / "2023-08-17_binance-spot_3m")
+    assert float(np.mean(values)) >= 0.67
+    assert float(np.mean(shrunk)) == pytest.approx(0.225, abs=0.02)
+    assert max(shrunk) < 0.7
+
+
+def test_what_is_left_without_bitcoin_is_no_group(shared: Path) -> None:
+    """The mean is 0.31 to 0.41, and no pair at 0.7."""
+    folder = shared / "data" / "market" / "2023-08-17_binance-spot_3m"
+    values, _ = correlations_after_the_worst_hour(folder, "BTC_USDT")
+    assert 0.2 <= float(np.mean(values)) <= 0.5
+    assert max(values) < 0.7
 
 
 def test_state_of_another_version_is_refused_as_damaged() -> None:

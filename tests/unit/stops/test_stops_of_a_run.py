@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.graph.nodes import CatastropheStopRule, PolicySet, TimerRule
+from killswitch.graph.nodes import CatastropheStopRule, PolicySet, StopTwin, TimerRule
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Acknowledged, Cancelled, Protected
 from killswitch.model.instant import SECOND
@@ -27,6 +27,7 @@ from killswitch.model.venue import (
     is_catastrophe_stop,
 )
 from killswitch.model.words import Place
+from killswitch.operations.commands import operator_event
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.dead_man.catastrophe_stops import LIVE_NAME, StopsError, require_stops, stop_views
 from killswitch.runner.loop import Runner, RunnerPace
@@ -219,6 +220,45 @@ def test_a_reached_stop_pages_or_closes_as_declared(site: Site) -> None:
     site.run(site.runner(), 3)
     assert site.stops() == []
     assert site.exchange.held[LONG] == 10
+
+
+def test_if_refused_exit_closes_that_position_and_no_other(site: Site) -> None:
+    """The stop of BTC is reached before the run begins: it is closed as by hand, and ETH keeps its stop."""
+    site.exchange.held[("ETH", "long")] = D(5)
+    site.exchange.markets["ETH"] = Market("ETH")
+    site.exchange.reprice("BTC", D(79))
+    site.run(site.runner(rules=(rule(if_refused="exit"),)), 8)
+    assert site.exchange.held == {LONG: D(0), ("ETH", "long"): D(5)}
+    assert site.stops() == [("sell", D(5), D(80))]
+    (closed,) = [each for each in site.store.decisions(10) if each.decision.kind == "manual"]
+    assert closed.decision.author == "catastrophe stop far"
+    assert closed.decision.reason == "no stop could be placed: the mark 79 is at the trigger 80.0 already"
+
+
+def test_a_filled_stop_of_a_leg_closes_the_other_leg_once(site: Site) -> None:
+    """Legs of two bases with `pairs: accept`: BTC falls through its stop, and ETH is closed by a command."""
+    site.exchange.held[("ETH", "short")] = D(5)
+    site.exchange.markets["ETH"] = Market("ETH")
+    legs = (StopTwin("main", "BTC", "main", "ETH"), StopTwin("main", "ETH", "main", "BTC"))
+    site.run(site.runner(rules=(rule(apart=legs),)), 10, {3: lambda: site.exchange.reprice("BTC", D(79))})
+    assert site.exchange.held == {LONG: D(0), ("ETH", "short"): D(0)}
+    assert site.stops() == []
+    (closed,) = [each for each in site.store.decisions(10) if each.decision.kind == "manual"]
+    assert closed.decision.reason == "its stop has closed BTC of main, the other leg of a hedge"
+
+
+def test_a_full_close_leaves_no_stop(site: Site) -> None:
+    """The position is closed by hand while its stop rests: what is left is cancelled."""
+    runner = site.runner()
+
+    def command() -> None:
+        event = operator_event("close", "account/main", "desk", "too large", site.time.now())
+        site.store.put_event(replace(event, symbols=("BTC",)))
+
+    site.run(runner, 10, {3: command})
+    assert site.exchange.held[LONG] == 0
+    assert site.stops() == []
+    assert site.exchange.turned == []
 
 
 def test_what_a_venue_cannot_hold_is_refused_before_the_first_tick() -> None:
