@@ -45,7 +45,7 @@ class GateMoment(Struct, frozen=True):
 
     now: datetime
     started_at: datetime
-    lock: LockState = LockState()
+    lock_state: LockState = LockState()
     sentinel: str | None = None
     clock_went_back: bool = False
 
@@ -96,7 +96,7 @@ def doubt(account: GateAccount, moment: GateMoment) -> tuple[Reason, str] | None
 
 def held_back(account: GateAccount, moment: GateMoment, order: Order) -> Denial | None:
     """What holds back everything that opens: sentinel, lock, pause, maintenance; and an account without limits."""
-    side, lock = side_of(order), moment.lock
+    side, lock = side_of(order), moment.lock_state
     if moment.sentinel is not None:
         return Denial("sentinel", f"everything is halted by the sentinel file: {moment.sentinel}")
     if lock.mode_at(side, order.symbol) is not None:

@@ -8,7 +8,7 @@ unit. Prices are in quote units per base unit. Fields that the gate does not kno
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 from msgspec import json as msgjson
@@ -153,6 +153,16 @@ class OutcomeReport(Struct, frozen=True, forbid_unknown_fields=True):
     outcome: SendOutcome
     leg: int | None = None
     """Index of the order; absent: all of them."""
+
+
+def question_schema() -> dict[str, Any]:
+    """The JSON Schema of a question."""
+    return msgjson.schema(Question)
+
+
+def verdict_schema() -> dict[str, Any]:
+    """The JSON Schema of a verdict."""
+    return msgjson.schema(GateVerdict)
 
 
 _ENCODER = msgjson.Encoder(decimal_format="string")

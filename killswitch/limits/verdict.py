@@ -82,8 +82,8 @@ def verdict(
     if account is None:
         text = f"the run has no account `{question.account}`"
         return Judged(_denied(question, "unknown_account", text), reservations)
-    if moment.lock.mode == "all" and not moment.lock.only:
-        return Judged(_denied(question, "lock_all", f"everything is locked: {moment.lock.reason}"), reservations)
+    if moment.lock_state.mode == "all" and not moment.lock_state.only:
+        return Judged(_denied(question, "lock_all", f"everything is locked: {moment.lock_state.reason}"), reservations)
     book = book or book_of(account, moment)
     judging = _Judging(question, book, reservations, moment)
     before = reservations.answer_to(question.account, question.id, moment.now, judging.valid_for)
@@ -136,8 +136,8 @@ def _judge_leg(judging: _Judging, number: int, leg: Leg, view: GateView) -> Deni
 def _of_exit(judging: _Judging, leg: Leg, found: Judgement) -> Denial | None:
     """Why an order that reduces, or says so, is denied."""
     symbol, side = reduced_by(leg.order)
-    if (found.is_exit or found.effect == "assumed") and judging.moment.lock.mode_at(side, symbol) == "all":
-        return Denial("lock_all", f"the position is locked: {judging.moment.lock.reason}")
+    if (found.is_exit or found.effect == "assumed") and judging.moment.lock_state.mode_at(side, symbol) == "all":
+        return Denial("lock_all", f"the position is locked: {judging.moment.lock_state.reason}")
     why = doubt(judging.book.account, judging.moment)
     never = judging.book.holdings.sizes is None
     if found.effect == "assumed" and why is not None and (why[0] == "warming_up" or never):

@@ -79,6 +79,12 @@ class DayState(Struct, frozen=True, omit_defaults=True):
     trades: int | None = None
     fees: Decimal | None = None
     why: str | None = None
+    orders: tuple[str, ...] = ()
+    """The orders that have traded, by which `trades` is counted."""
+    moved: Decimal | None = None
+    """Deposits and transfers less withdrawals since the day began."""
+    fees_paid: Decimal | None = None
+    """The sum of the fees of every fill that was read; None: the fee of one is not known even at its worst."""
 
 
 class Pause(Struct, frozen=True, omit_defaults=True):

@@ -393,6 +393,9 @@ class AccountSpec(Struct, frozen=True):
     outside_hours: Literal["queue", "extended"] | None = None
     watch: tuple[str, ...] = ()
     """The symbols whose prices a snapshot has in `watched`, whether or not they are held."""
+    orders_first: bool = False
+    """Whether resting orders are read before positions, and never after them in the same snapshot: a gate proves by
+    them what reduces."""
 
 
 class AdapterFactory(Protocol):

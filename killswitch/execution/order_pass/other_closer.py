@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -100,8 +100,6 @@ class OtherCloser:
         """The earlier of the two polls."""
         self._permission: OtherActivity | None = None
         """The later one, while a round is sent on it."""
-        self._deferred: Collection[PositionKey] = ()
-        """Positions that are left to others in this round, because they fall."""
         self._has_other_filled = False
         """Whether a fill of the other was reported since the earlier poll."""
         self._fills: set[str] = set()
@@ -165,12 +163,14 @@ class OtherCloser:
         if before is None:
             return
         await self._cancel_stale(before, found, wanted)
+        falls = self._has_new_falls(before, found)
         if has_filled or not found.has_same_orders(before):
             self._reason = "another closer sends orders there, and this one yields to it"
-            return
-        self._deferred = self._falling(before, found, wanted)
-        self._reason = "others reduce the positions, or have orders that cover them"
-        self._permission = found
+        elif falls:
+            self._reason = "others reduce the positions"
+        else:
+            self._reason = "others have orders that cover the positions"
+            self._permission = found
 
     def permitted(self, target: PositionTarget, amount: Decimal, instrument: Instrument | None) -> Decimal:
         """How much of `amount` contracts may be sent for the target in this round; 0 if nothing.
@@ -180,7 +180,7 @@ class OtherCloser:
         """
         if not self.must_yield(target):
             return amount
-        if self._permission is None or target.key in self._deferred:
+        if self._permission is None:
             return ZERO
         if target.is_counted_by_fills:
             return amount  # its amount is what another order has brought in, and no position
@@ -249,13 +249,15 @@ class OtherCloser:
         """Whether a client order id is one of this program, and not in our own journal."""
         return is_ours(name) and name not in own
 
-    def _falling(
-        self, before: OtherActivity, found: OtherActivity, wanted: Iterable[PositionTarget]
-    ) -> Collection[PositionKey]:
-        """The positions that fall without an order of ours, and have not done so for too long."""
-        falling = {target.key for target in wanted if found.has_fallen_since(before, target.key)}
+    def _has_new_falls(self, before: OtherActivity, found: OtherActivity) -> bool:
+        """Whether a position has fallen without an order of ours, and has not done so at each poll for too long.
+
+        One fall holds all positions back: where the other has closed one, its orders on the others are on their way.
+        """
+        at_work = {target.key for target in self._state.targets()}
+        falling = {key for key in at_work if found.has_fallen_since(before, key)}
         self._falls_since = {key: self._falls_since.get(key, before.at) for key in falling}
-        return [key for key, since in self._falls_since.items() if found.at - since < LONGEST_FALL]
+        return any(found.at - since < LONGEST_FALL for since in self._falls_since.values())
 
     def _most(self, found: OtherActivity, target: PositionTarget) -> Decimal:
         ledger = self._state.ledger(target.key)

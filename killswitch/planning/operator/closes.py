@@ -18,6 +18,7 @@ from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, LockPart, Position, Side, Snapshot
 from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
+from killswitch.planning.orders.hedge_netting import left_naked
 from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_fresh_marks, without_pace
 from killswitch.planning.owners import Owners, with_owners
 from killswitch.planning.scopes.compiled_policy import identity
@@ -162,7 +163,9 @@ def plan_manual_close(
     orders = Orders(with_owners(intents, limited.closable))
     decision = with_effects(record, (*_lock(event, scope), orders, _cancels(event, view)))
     problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
-    return ManualClose(decision, problems, tuple(seen.remarks), seen.unreadable)
+    hedges = {hedge.name: hedge for graph in policies.graphs for hedge in graph.hedges}.values()
+    naked = left_naked(hedges, {(each.account, each.symbol) for each in intents}, snapshot.accounts)
+    return ManualClose(decision, (*problems, *naked), tuple(seen.remarks), seen.unreadable)
 
 
 def is_commanded(event: Event, ranked: Ranked) -> bool:

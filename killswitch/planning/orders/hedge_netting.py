@@ -338,3 +338,22 @@ def accounts_outside(targets: Iterable[SelectedTarget], view: ScopeView) -> list
     inside = {account.account for account in view.accounts}
     accounts = (target.ranked.candidate.account for target in targets)
     return list({each.account: each for each in accounts if each.account not in inside}.values())
+
+
+def left_naked(
+    hedges: Iterable[HedgeLegs], closed: Collection[tuple[str, str]], accounts: Iterable[AccountSnapshot]
+) -> Iterator[str]:
+    """The legs that a close of other legs leaves open, as texts; `closed`: account and symbol of each order.
+
+    A leg on an account whose positions are unknown counts as open.
+    """
+    by_name = {account.account: account for account in accounts}
+    for hedge in hedges:
+        legs = [(leg.account, leg.symbol) for leg in hedge.legs]
+        gone = [leg for leg in legs if leg in closed]
+        for name, symbol in [leg for leg in legs if leg not in closed] if gone else ():
+            account = by_name.get(name)
+            rows = None if account is None else account.positions
+            if rows is None or any(row.symbol == symbol and row.contracts for row in rows):
+                what = "which cannot be read" if rows is None else "which this close does not reach"
+                yield f"the hedge {hedge.name} is left naked: {symbol} on {name}, {what}"

@@ -147,6 +147,16 @@ def test_a_position_that_falls_is_left_to_whoever_reduces_it() -> None:
     assert oversold(play) == 0
 
 
+def test_one_position_that_falls_holds_the_others_back() -> None:
+    """The other closes ETH after 2 s: its order on BTC may be on its way, and BTC waits for two more polls."""
+    play = scene({BTC: 10, ETH: 5})
+    play.decide({BTC: 0, ETH: 0})
+    play.at(2.0, lambda: play.exchange.trade(ETH, D(-5)))
+    play.play()
+    ((at, symbol, _),) = sent(play)
+    assert (symbol, at >= 6) == ("BTC", True)
+
+
 def test_a_bot_that_trades_all_the_time_does_not_prevent_the_close() -> None:
     """It sells and buys each second; after 30 s of falls this closer no longer leaves the position to it."""
     play = scene()

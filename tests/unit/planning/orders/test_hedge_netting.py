@@ -21,7 +21,7 @@ from killswitch.planning.targets.ranking import candidates
 from killswitch.signals.arguments import HedgeLegs, LegOfHedge
 from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
-from tests.worlds import START, account, after, position, rules, snapshot
+from tests.worlds import START, account, after, operator_event, position, rules, snapshot
 
 D = Decimal
 SPOT, PERP, OTHER = "BTC/USDT", "BTC_USDT", "SOL_USDT"
@@ -248,3 +248,23 @@ def test_what_a_hedge_without_a_net_made_is_half_of_either_side() -> None:
     book = netted(candidates(seen, None), seen, [ONE_ACCOUNT])
     change = {("main", SPOT, "long"): D(-30), ("main", PERP, "short"): D(20), ("main", "X", "short"): D(-4)}
     assert changes_by_side(change, book) == (D(-5), D(-9))
+
+
+@pytest.mark.parametrize(
+    ("leg", "says"),
+    [
+        (cash("10"), "BTC/USDT on cash, which this close does not reach"),
+        (cash("10", quality="down"), "which cannot be read"),
+        (cash("0"), None),
+    ],
+)
+def test_close_by_hand_of_one_account_pages_the_leg_that_it_leaves(leg: AccountSnapshot, says: str | None) -> None:
+    """Whoever closes one account by hand decides that alone: the leg elsewhere stays, and is named."""
+    interpreter = Interpreter(policy_set(policy()))
+    interpreter.tick(snapshot(after(minutes=0), cash("10"), main("10")))
+    command = operator_event("close", after(minutes=1), "account/main")
+    outcome = interpreter.tick(snapshot(after(minutes=1), leg, main("10"), events=[command]))
+    assert {intent.symbol for each in outcome.decisions for intent in each.intents} == {PERP, OTHER}
+    naked = [each.text for each in outcome.notices if "left naked" in each.text]
+    assert len(naked) == (says is not None)
+    assert says is None or says in naked[0]
