@@ -84,8 +84,10 @@ def test_a_fault_over_the_wire_leaves_the_stop_in_step(name: str, fault: tuple[C
     mishaps = Script(Rule(call, mishap), Rule(call, mishap, after=2))
     beyond: list[Decimal] = []
     changes: dict[int, Callable[[], object]] = {
-        tick: lambda: beyond.extend(in_step(site)) for tick in (20, 40, 60, 79, 95, 130, 155)
-    } | {10: lambda: site.exchange.trade(LONG, D(-4)), 80: lambda: site.exchange.trade(LONG, D(6))}
+        10: lambda: site.exchange.trade(LONG, D(-4)), 80: lambda: site.exchange.trade(LONG, D(6)),
+    }  # fmt: skip
+    for tick in (20, 40, 60, 79, 95, 130, 155):
+        changes[tick] = lambda: beyond.extend(in_step(site))
     site.run(site.runner(mishaps, wire=wire_of(name, site.exchange)), 160, changes)
     assert sum((amount for _, amount, _ in site.stops()), D(0)) == 12
     assert {(side, trigger) for side, _, trigger in site.stops()} == {("sell", D(80))}
