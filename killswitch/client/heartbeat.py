@@ -5,7 +5,8 @@
 
 A file of a heartbeat (`killswitch.heartbeat/v1`) is one JSON object: `format`, `boot` (the id of the machine's boot and
 of the namespace of times, or null), `monotonic` (seconds of the clock that counts from that boot), `progress` (a whole
-number, or null) and `pid`. It is replaced as a whole. An address gets `POST ADDRESS/NAME` with `{"progress": …}`.
+number, or null) and `pid`. It is replaced as a whole. An address gets `POST ADDRESS/NAME` with `{"progress": …}`, and
+the token of `KILLSWITCH_TOKEN`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Final
 FORMAT: Final = "killswitch.heartbeat/v1"
 WHERE: Final = "KILLSWITCH_HEARTBEATS"
 """The environment variable with the folders and addresses, separated by spaces."""
+TOKEN: Final = "KILLSWITCH_TOKEN"
+"""The environment variable with the token that is sent to addresses; none is sent without it."""
 REQUEST_TIMEOUT: Final = 5.0
 """Seconds that a request to an address may take."""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -94,7 +97,10 @@ def post(address: str, name: str, progress: int | None) -> None:
     from urllib.request import Request, urlopen  # takes longer to import than all else here
 
     body = json.dumps({"progress": progress}).encode()
-    request = Request(f"{address.rstrip('/')}/{name}", body, {"Content-Type": "application/json"}, method="POST")
+    headers = {"Content-Type": "application/json"}
+    if token := os.environ.get(TOKEN):
+        headers["Authorization"] = f"Bearer {token}"
+    request = Request(f"{address.rstrip('/')}/{name}", body, headers, method="POST")
     with urlopen(request, timeout=REQUEST_TIMEOUT):
         pass
 

@@ -160,15 +160,21 @@ class GateBook:
         taken = self.exits.get(name, ZERO) + sum((left_of(each.order) for each in extra if _exits(each, name)), ZERO)
         return judge(order, self.holdings, taken, is_reported=False, claims_exit=claims_exit)
 
-    def conflicts(self, order: Order, extra: Iterable[ApprovedOrder]) -> tuple[str, ...]:
-        """Ids of plain orders that rest, and that no longer fit the position next to this bounded exit."""
+    def conflicts(self, order: Order, extra: Sequence[ApprovedOrder]) -> tuple[str, ...]:
+        """The plain orders on the side of this bounded exit that no longer fit the position next to it.
+
+        By client order id; a resting order without one by its own id, an allowed one by its question.
+        """
         name = reduced_by(order)
-        plain = [each for each in self.account.state.orders or () if reduced_by(each) == name and self._adds(each)]
-        held = self.held(name)
-        taken = self.exits.get(name, ZERO) + sum((left_of(each.order) for each in extra if _exits(each, name)), ZERO)
-        if not plain or held is None or taken + left_of(order) <= held:
+        held, on_side = self.held(name), [each for each in extra if _exits(each, name)]
+        taken = self.exits.get(name, ZERO) + sum((left_of(each.order) for each in on_side), ZERO)
+        if held is None or taken + left_of(order) <= held:
             return ()
-        return tuple(each.client_order_id or each.id for each in plain)
+        resting = (each for each in self.account.state.orders or () if reduced_by(each) == name and self._adds(each))
+        allowed = (each for each in on_side if not each.is_bounded)
+        found = [each.client_order_id or each.id for each in resting]
+        found += [each.order.client_order_id or each.question for each in allowed]
+        return tuple(dict.fromkeys(found))
 
     def caps(self, symbol: str, *, of_position: bool) -> SizeCaps:
         """The limits on the size of an order, or of a position, in the symbol."""
