@@ -1,6 +1,6 @@
 """The gate as a bot asks it: may this order be sent? Standard library only.
 
-    gate = PretradeGate("http://127.0.0.1:8600", token, lock_file="/var/lib/killswitch/ks.sqlite.locks/account__main.json")
+    gate = PretradeGate("http://127.0.0.1:8600", token, lock_file="/var/lib/ks.sqlite.locks/account__main.json")
     answer = gate.ask("main", {"symbol": "BTC/USDT:USDT", "side": "buy", "amount": "0.5", "unit": "base"})
     if answer.may_send:
         ...
@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple  # noqa: TID251 - a bot's environment may have no msgspec
 
 from killswitch.client.heartbeat import TOKEN, monotonic_seconds
 

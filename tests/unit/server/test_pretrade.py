@@ -64,7 +64,7 @@ def test_a_gate_that_has_just_started_allows_only_what_the_venue_bounds(tmp_path
     desk = Desk(tmp_path, view(gate_account(held("long", "2"), rule=limits())))
     desk.gate = Gate(desk.path, lambda: desk.now)
     assert desk.ask("q1", "buy", "1") == (False, "warming_up")
-
+    assert desk.ask("q2", "sell", "1") == (False, "warming_up")
     assert desk.ask("q3", "sell", "1", reduce_only=True) == (True, "exit")
 
 
