@@ -40,23 +40,26 @@ def compared(folder: Path, base: str, head: str) -> SetComparison:
         (reduce("2.5"), reduce("2.50"), "EQUIVALENT"),
         (reduce("2.5"), reduce("2"), "TIGHTENING"),
         (reduce("2"), reduce("2.5"), "LOOSENING"),
-        (reduce("2.5"), "", "LOOSENING"),
-        ("", reduce("2.5"), "TIGHTENING"),
+        (reduce("2.5"), "", "NEITHER"),
+        ("", reduce("2.5"), "NEITHER"),
         (reduce("2.5", at_most_per_day="2"), reduce("2.5"), "TIGHTENING"),
         (reduce("2.5"), reduce("2.5", at_most_per_day="2"), "LOOSENING"),
         (reduce("2.5"), reduce("2.5", of="net"), "NEITHER"),
         (reduce("2.5"), reduce("2.5", order="rank"), "NEITHER"),
         (reduce("2.5"), reduce("2.5", flows="reduce"), "NEITHER"),
         (NOTIONAL, NOTIONAL, "EQUIVALENT"),
-        (NOTIONAL, "", "LOOSENING"),
-        ("", NOTIONAL, "TIGHTENING"),
+        (NOTIONAL, "", "NEITHER"),
+        ("", NOTIONAL, "NEITHER"),
         (NOTIONAL, NOTIONAL.replace("fallback: nothing", "fallback: close"), "NEITHER"),
         (NOTIONAL, NOTIONAL.replace("by: notional", "by: beta, hub: BTC_USDT"), "NEITHER"),
         (NOTIONAL, reduce("2.5"), "NEITHER"),
     ],
 )
 def test_a_changed_cut(tmp_path: Path, base: str, head: str, word: str) -> None:
-    """A lower target and more cuts a day are harder; another measure, account or order is neither."""
+    """A lower target and more cuts a day are harder; another measure or order is neither.
+
+    Nor is a stage that begins or ends to cut: one that cuts also declines while its input is unknown.
+    """
     assert compared(tmp_path, base, head).verdict() == word
 
 
