@@ -47,7 +47,8 @@ spec:
       reset: manual
       actions:
         - lock_trading: {mode: reduce_only}
-        - neutralise: {by: beta, hub: BTC_USDT, window: 2h, sample: 1m, least: 20, if_unknown: nothing, fallback: nothing}
+        - neutralise:
+            {by: beta, hub: BTC_USDT, window: 2h, sample: 1m, least: 20, if_unknown: nothing, fallback: nothing}
 """
 BTC = [100.0 + (number % 2) for number in range(30)] + [94.0] * 5
 ETH = [100.0 + 1.5 * (number % 2) for number in range(30)] + [91.0] * 5
@@ -63,7 +64,7 @@ def closed(found: Run) -> dict[str, Decimal]:
 
 
 def test_a_backtest_reduces_leverage_on_the_venue() -> None:
-    """2,500 contracts at 100 on 100,000; at 90 they are 225,000 on 75,000, three times: to two times a third is sold."""
+    """2,500 contracts at 100 on 100,000; at 90 they are 225,000 on 75,000, 3 times: to 2 times a third is sold."""
     panel = market(BTC_USDT=[100.0] * 5 + [94.0] * 5 + [90.0] * 5)
     found = run(written(GEARED), panel, book({"BTC_USDT": 250_000}))
     (firing,) = found.firings
@@ -75,7 +76,7 @@ def test_a_backtest_reduces_leverage_on_the_venue() -> None:
 def test_a_backtest_neutralises_by_the_betas_of_the_bars() -> None:
     """ETH moves 1.5 times as much as BTC: long 200,000 of BTC and short 60,000 of ETH, only BTC is reduced."""
     found = run(written(NEUTRAL), market(BTC_USDT=BTC, ETH_USDT=ETH), book({"BTC_USDT": 200_000, "ETH_USDT": -60_000}))
-    (firing,) = found.firings
+    assert len(found.firings) == 1
     assert set(closed(found)) == {"BTC_USDT"}
     hedged = Decimal(600 * 91) * Decimal("1.5") / 94  # BTC that the short of 600 ETH hedges
     assert abs(Decimal(2000) - closed(found)["BTC_USDT"] - hedged) < 10
