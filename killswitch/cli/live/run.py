@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.sources.policy_source import PolicySource
+    from killswitch.runner.tick_inputs import SpoolIntake
+    from killswitch.store.sql import SqlStore
     from killswitch.watcher.own_beats import RunnerHeartbeat
 
 
@@ -194,15 +196,15 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = next_sets(start, store, it.store_at, clock)
-        thresholds = trigger_texts(loaded.policies)
-        console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
+        intake = _intake(store_path, store)
+        console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.heartbeat, gate_view, *outputs.observers,
+                *shadow_observers(shadows, files), *it.heartbeat, gate_view, intake, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -212,18 +214,27 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
+        intake.call_tick = runner.call_tick
         connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks, files, store_path))
+        end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
     print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
     _print_end((*runner.stop_problems, store.trouble), is_armed=any(account.armed for account in accounts.values()))
     return end.exit_code
+
+
+def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
+    """What takes the commands of a server that serves this store."""
+    from killswitch.runner.tick_inputs import SpoolIntake
+    from killswitch.store.command_spool import CommandSpool, spool_of
+
+    return SpoolIntake(CommandSpool(spool_of(store_at)), store)
 
 
 def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
@@ -234,8 +245,13 @@ def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
 
 
-async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files; a command in `store` ticks."""
+async def _until_stopped(
+    runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path, intake: SpoolIntake
+) -> RunEnd:
+    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files; a command in `store` ticks.
+
+    An error of the intake, which is one of the store, ends the run.
+    """
     from msgspec.structs import replace
 
     from killswitch.runner.tick_inputs import CommandWatch
@@ -252,11 +268,17 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles |
     ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
     commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
     commands.start()
+    taking = asyncio.create_task(intake.run())
+    taking.add_done_callback(lambda _: stop.set())
     try:
         end = await runner.run(stop, ticks)
     finally:
         commands.stop()
         files.stop()
+        taking.cancel()
+        outcome = (await asyncio.gather(taking, return_exceptions=True))[0]
+    if isinstance(outcome, Exception):
+        raise outcome
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 
 
