@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Cancel, Decision, Intent
-from killswitch.model.venue import VenueDescription
+from killswitch.model.venue import VenueDescription, is_catastrophe_stop
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market
 from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed, wrong_stops
@@ -122,12 +122,14 @@ class VirtualTimeRun:
             plan.book, lambda: (self.time.elapsed, self.time.now()), mode=plan.mode, markets=markets,
             resting_exits_block=True,
         )  # fmt: skip
-        for key in plan.stops:
+        for number, key in enumerate(plan.stops):
             falls = key[1] == "long"
-            self.exchange.rest(
+            order = self.exchange.rest(
                 key[0], "sell" if falls else "buy", plan.book[key], reduce_only=True,
                 trigger_price=Decimal(50 if falls else 200), trigger_when="falls" if falls else "rises",
             )  # fmt: skip
+            if seed % 2:  # the stops of every second run are catastrophe stops of ours
+                self._name_catastrophe_stop(order, number)
         kind = BookClosingWire if plan.traits.whole_book else BatchingWire if plan.traits.batch > 1 else Wire
         self.wire = kind(self.exchange, self.time, chance, seed=seed, traits=plan.traits)
         self.store = MemoryJournal()
@@ -138,6 +140,20 @@ class VirtualTimeRun:
         self._bounds: dict[Key, Bound] = {}
         self._ended_at: float | None = None
         self._closer: AccountExecutor | None = None
+
+    def _name_catastrophe_stop(self, order: str, number: int) -> None:
+        name = f"kscstop{number:024d}"
+        self.exchange.orders[order].name = name
+        self.exchange.names[name] = order
+
+    def _misnamed_stops(self) -> list[str]:
+        """Replacements of catastrophe stops that a later run would not recognise."""
+        placed = [each for each in self.exchange.orders.values() if each.by == "ours" and each.waits]
+        return [
+            f"{each.name} replaces a catastrophe stop"
+            for each in placed
+            if self._seed % 2 and not is_catastrophe_stop(each.name)
+        ]
 
     def outcome(self) -> Outcome:
         """Run it, and return its result."""
@@ -151,6 +167,7 @@ class VirtualTimeRun:
             violations += [violation] if violation else []
         statuses = {it.decision: it.data["status"] or "" for it in self.store.entries if it.kind == "finished"}
         violations += [f"{name} has no end" for name in self._decided if name not in statuses]
+        violations += self._misnamed_stops()
         violations += self._unreported(statuses) + wrong_stops(self.exchange, self.store.entries, self._plan.stops)
         return Outcome(
             self._seed, self._ended_at, tuple(violations), dict(self._chance.happened), tuple(self.wire.travelled),
