@@ -75,8 +75,8 @@ def _plan(action: Neutralise, context: PlanContext) -> Planned:
     targets = _targets(cuts, counted, closed)
     remarks = [*_notes(risk, action), *_result(cuts, legs, risk, action, book.view.currency)]
     opened = _opened(action, cuts, risk, book, rule)
-    if isinstance(opened, str):
-        remarks.append(opened)
+    if opened is not None:
+        remarks.append(opened if isinstance(opened, str) else f"what is left is hedged: {opened.text}")
     hedges = () if opened is None or isinstance(opened, str) else (opened,)
     return Planned(targets, rule, remarks=tuple(remarks), opens=hedges)
 
