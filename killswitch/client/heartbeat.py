@@ -12,7 +12,6 @@ the token of `KILLSWITCH_TOKEN`.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import threading
@@ -32,7 +31,6 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 NAMESPACE: Final = Path("/proc/self/ns/time")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
-_LOG = logging.getLogger("killswitch.client")
 
 
 def heartbeat(name: str, *, progress: int | None = None, to: Sequence[str] = ()) -> None:
@@ -105,6 +103,12 @@ def post(address: str, name: str, progress: int | None) -> None:
         pass
 
 
+def _warn(text: str) -> None:
+    import logging  # most bots have it; one that has not pays for it here, and not at its start
+
+    logging.getLogger("killswitch.client").warning(text)
+
+
 class _Destination:
     """The newest heartbeat of a name for one destination, sent by a thread of its own: one may hang, and no other."""
 
@@ -137,11 +141,11 @@ class _Destination:
                 post(self._where, self._name, progress)
         except Exception as error:  # noqa: BLE001 - a thread of the bot must not die of any answer of a server
             if not self._is_failing:
-                _LOG.warning("the heartbeat %s cannot be delivered to %s: %s", self._name, self._where, error)
+                _warn(f"the heartbeat {self._name} cannot be delivered to {self._where}: {error}")
             self._is_failing = True
         else:
             if self._is_failing:
-                _LOG.warning("the heartbeat %s is delivered to %s again", self._name, self._where)
+                _warn(f"the heartbeat {self._name} is delivered to {self._where} again")
             self._is_failing = False
 
 

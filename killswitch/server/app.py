@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import anyio
 import msgspec
@@ -15,12 +15,11 @@ from fastapi import Path as PathParam
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from msgspec import Struct, structs
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from killswitch.client.heartbeat import monotonic_seconds
+from killswitch.limits.question import encode_verdict
 from killswitch.model.snapshot import Event
-from killswitch.model.words import Cause, LockMode
 from killswitch.operations.commands import (
     RefusedScopeError,
     account_scopes,
@@ -34,9 +33,12 @@ from killswitch.operations.status import encode_status, runner_state, store_stat
 from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.planning.operator.pauses import PAUSE_CHANGE
 from killswitch.runner.clock import SystemClock
+from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.server.access import EffectClass, TokenFileError, TokenRecord, Tokens, class_of, refusal
+from killswitch.server.bodies import ERRORS, Accepted, BeatAge, BeatBody, CommandBody, FullError, Heartbeats
 from killswitch.server.guard import Guard, problem
+from killswitch.server.pretrade import Gate, MistakenQuestionError, NoViewError
 from killswitch.store.command_spool import CommandSpool, SpooledCommand, SpoolFullError, Urgency, digest_of, spool_of
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
@@ -45,13 +47,12 @@ ID_BEGINS = ("hand-", FLAG_CHANGE, PAUSE_CHANGE)
 """How the ids of operator commands begin."""
 READERS = 4
 """Reads of the store under way at once; one more is answered with 503."""
-MOST_NAMES: Final = 10_000
-"""Names that are remembered; one more is refused, because a flood of names must not push a real one out."""
 READ_WITHIN = 2.0
 """Seconds that a read of the store may take."""
 
 BeatName = Annotated[str, PathParam(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
 CommandId = Annotated[str, PathParam(pattern=r"^[a-z0-9-]{8,80}$")]
+AccountName = Annotated[str, PathParam(min_length=1, max_length=100)]
 Key = Annotated[str, Header(min_length=8, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 
 
@@ -63,111 +64,11 @@ class ServerSettings(Struct, frozen=True):
     hosts: tuple[str, ...]
 
 
-class ReceivedBeat(Struct, frozen=True):
-    """The newest heartbeat of a name: when it arrived (monotonic seconds), and its progress."""
-
-    at: float
-    progress: int | None
-
-
-class FullError(Exception):
-    """More names than `MOST_NAMES`."""
-
-
-class Heartbeats:
-    """The newest heartbeat of each name. A server that starts has none, and says so: it answers 404, and no age."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._newest: dict[str, ReceivedBeat] = {}
-
-    def receive(self, name: str, progress: int | None) -> None:
-        """Record a heartbeat. FullError for a further name when there are too many."""
-        if name not in self._newest and len(self._newest) >= MOST_NAMES:
-            raise FullError(f"{MOST_NAMES} names beat already: restart the server, or send fewer names")
-        self._newest[name] = ReceivedBeat(self._monotonic(), progress)
-
-    def age(self, name: str) -> tuple[float, int | None] | None:
-        """Seconds since the newest heartbeat, and its progress; None if there was none since the start."""
-        found = self._newest.get(name)
-        return None if found is None else (max(0.0, self._monotonic() - found.at), found.progress)
-
-
-class ProblemBody(BaseModel):
-    """An error, as `application/problem+json`."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-
-
-class BeatBody(BaseModel):
-    """A heartbeat. `progress`: a counter of the sender's loops."""
-
-    model_config = ConfigDict(extra="forbid")
-    progress: Annotated[int | None, Field(ge=0, le=2**63 - 1)] = None
-
-
-class BeatAge(BaseModel):
-    """Seconds since the newest heartbeat arrived, and its progress."""
-
-    age: float
-    progress: int | None
-
-
-class CommandBody(BaseModel):
-    """An operator command. The author is the principal of the token."""
-
-    model_config = ConfigDict(extra="forbid")
-    kind: Literal["close", "lock", "unlock", "reset", "flag", "pause", "resume"]
-    scope: Annotated[str | None, Field(max_length=200)] = None
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
-    cause: Cause | None = None
-    force: bool = False
-    lock: LockMode | None = None
-    seconds: Annotated[float | None, Field(gt=0, le=30 * 86400)] = None
-    flag: Annotated[str | None, Field(max_length=100)] = None
-    set: bool | None = None
-
-
-class Accepted(BaseModel):
-    """A command that is on disk. `state`: `accepted` until a tick has taken it, `taken`, then `applied`.
-
-    `decisions` and `notices`: what the tick that applied it has decided and said.
-    """
-
-    id: str
-    kind: str
-    scope: str | None
-    effect: EffectClass
-    state: Literal["accepted", "taken", "applied"]
-    is_replay: bool
-    runner: str
-    decisions: list[str] = []
-    notices: list[str] = []
-
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": ProblemBody, "description": what, "content": {"application/problem+json": {}}}
-    for code, what in {
-        400: "The request cannot be read.",
-        401: "No valid token.",
-        403: "The token may not do that, or a page of another origin asks.",
-        404: "There is no such thing.",
-        409: "The policies or accounts have no such scope.",
-        413: "The body is too long.",
-        415: "The body is no JSON.",
-        421: "The Host is not one of this server.",
-        422: "A field is missing or wrong, or the idempotency key was used with another body.",
-        503: "The store, or its runner, takes no more at the moment.",
-    }.items()
-}
-
-
 def create_app(settings: ServerSettings, monotonic: Callable[[], float] = monotonic_seconds) -> Guard:
     """The application behind its guard. TokenFileError if the tokens cannot be read."""
-    server = ApiRoutes(settings, Tokens(settings.tokens), Heartbeats(monotonic))
+    server = ApiRoutes(
+        settings, Tokens(settings.tokens), Heartbeats(monotonic), Gate(gate_view_file(str(settings.store)), _wall)
+    )
     app = FastAPI(
         title="Killswitch", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", responses=ERRORS
     )
@@ -175,6 +76,16 @@ def create_app(settings: ServerSettings, monotonic: Callable[[], float] = monoto
     app.add_exception_handler(RequestValidationError, _on_invalid)
     server.add_routes(app)
     return Guard(app, settings.hosts)
+
+
+def _wall() -> datetime:
+    return datetime.now(UTC)
+
+
+def _json_body(what: str) -> dict[str, Any]:
+    """The description of a body that is decoded by the format's own decoder."""
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {"requestBody": {"required": True, "description": what, "content": content}}
 
 
 async def _on_http_error(_request: Request, error: Exception) -> Response:
@@ -195,10 +106,11 @@ Authorization = Annotated[str | None, Header(max_length=200)]
 class ApiRoutes:
     """The state of the server, and what its routes do."""
 
-    def __init__(self, settings: ServerSettings, tokens: Tokens, heartbeats: Heartbeats) -> None:
+    def __init__(self, settings: ServerSettings, tokens: Tokens, heartbeats: Heartbeats, gate: Gate) -> None:
         self._settings = settings
         self._tokens = tokens
         self._heartbeats = heartbeats
+        self._gate = gate
         self._spool = CommandSpool(spool_of(settings.store))
         self._readers = anyio.CapacityLimiter(READERS)
 
@@ -214,6 +126,14 @@ class ApiRoutes:
         app.add_api_route(
             "/v1/commands", self.command, methods=["POST"], status_code=202, summary="Give an operator command"
         )
+        app.add_api_route(
+            "/v1/pretrade", self.pretrade, methods=["POST"], summary="Ask whether an order may be sent",
+            openapi_extra=_json_body("A question, as `ksctl schema pretrade` describes it."),
+        )  # fmt: skip
+        app.add_api_route(
+            "/v1/pretrade/{account}/result", self.result, methods=["POST"], status_code=204,
+            summary="Report what became of an order", openapi_extra=_json_body("`question`, and its `outcome`."),
+        )  # fmt: skip
         app.add_api_route("/v1/commands/{id}", self.outcome, methods=["GET"], summary="What became of a command")
 
     # Routes
@@ -289,6 +209,30 @@ class ApiRoutes:
             raise HTTPException(404, f"no command {id} was given to this server")
         self._allow(token, "read", known[0].event.scope)
         return await self._outcome(known[0].event, is_taken=known[1], is_replay=False)
+
+    async def pretrade(self, request: Request, authorization: Authorization = None) -> Response:
+        """The verdict on a question (`killswitch.pretrade/v1` → `killswitch.verdict/v1`), with its reservation.
+
+        Any other answer than 200 is no verdict: a client then refuses entries, and lets pass what only reduces.
+        """
+        token, content = self._token(authorization), await request.body()
+        try:
+            found = self._gate.ask(content, lambda account: self._allow(token, "report", f"account/{account}"))
+        except NoViewError as error:
+            raise HTTPException(503, str(error)) from error
+        except MistakenQuestionError as error:
+            raise HTTPException(422, str(error)) from error
+        return Response(encode_verdict(found), media_type="application/json")
+
+    async def result(self, request: Request, account: AccountName, authorization: Authorization = None) -> Response:
+        """What became of an allowed question: `sent`, `not_sent`, or `refused` by a readable answer of the venue."""
+        self._require(authorization, "report", f"account/{account}")
+        content = await request.body()
+        try:
+            self._gate.report(account, content)
+        except MistakenQuestionError as error:
+            raise HTTPException(422, str(error)) from error
+        return Response(status_code=204)
 
     # Parts
 
