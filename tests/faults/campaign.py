@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -18,13 +18,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.model.decision import Cancel, Decision
+from killswitch.model.decision import Cancel, Decision, Intent
 from killswitch.model.venue import VenueDescription, is_catastrophe_stop
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market
 from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed, wrong_stops
 from tests.faults.mishaps import Chance, Mishap, Occasion
-from tests.faults.plans import Plan, disturbed_plan, neutral_plan, plain_plan
+from tests.faults.plans import IN_TURN, Plan, disturbed_plan, neutral_plan, plain_plan
 from tests.faults.scene import committed, decision_on, hedge_on
 from tests.faults.wire import BatchingWire, BookClosingWire, Travelled, Wire
 from tests.virtual_time import VirtualTime
@@ -60,6 +60,16 @@ class Outcome(Struct, frozen=True):
         return f"seed {self.seed} ({self.seconds} s, {self.statuses}):\n{violations}\n  {self.plan}\n  with\n{script}"
 
 
+def in_turn(intents: Sequence[Intent], slices: int) -> list[Intent]:
+    """Each intent in so many parts, whole contracts but for the last one, a part of all of them in turn."""
+    parts: list[tuple[int, int, Intent]] = []
+    for place, intent in enumerate(intents):
+        each = intent.contracts // slices
+        sizes = [*[each] * (slices - 1), intent.contracts - each * (slices - 1)]
+        parts += [(number, place, replace(intent, contracts=size)) for number, size in enumerate(sizes) if size]
+    return [intent for _, _, intent in sorted(parts, key=lambda part: part[:2])]
+
+
 def random_run(
     seed: int,
     *,
@@ -69,18 +79,21 @@ def random_run(
     positions: int | None = None,
     only: Collection[Occasion] | None = None,
     traits: VenueDescription | None = None,
+    slices: int = 1,
 ) -> Outcome:
     """One account's close. `failing`: the share of calls that fail in the first 20 s.
 
     `disturbed`: also restarts, trades of others, several decisions, partial fills and odd account modes; without,
     `positions` are closed whole by one decision and only calls fail. `neutral`: the decisions neutralise the book, and
-    open a hedge. `only`: of the mishaps of the seed, those at
-    these occasions.
+    open a hedge. `only`: of the mishaps of the seed, those at these occasions. `slices`: parts of each position that go
+    in turn, as an unwinding with `slices` sends them.
     """
     made = neutral_plan if neutral else disturbed_plan if disturbed else plain_plan
     plan = made(random.Random(seed), positions)
     if traits is not None:
         plan = replace(plan, traits=traits)
+    if slices > 1:
+        plan = replace(plan, slices=slices, unwinding=IN_TURN)
     return VirtualTimeRun(seed, plan, Chance(seed, failing, TROUBLE_ENDS, only)).outcome()
 
 
@@ -242,10 +255,10 @@ class VirtualTimeRun:
         name = f"d{len(self._decided) + 1}"
         order = self.exchange.rest(next(iter(held))[0], "buy", Decimal(1), type="limit", price=Decimal(1))
         plain = decision_on(self.exchange, name, self.time.now(), held, reduce_only=self._plan.reduce_only)
-        band = None if self._plan.unwinding is None else Decimal("0.005")
+        band = Decimal("0.005") if self._plan.unwinding is not None and self._plan.unwinding.ladder else None
         decision = replace(
             plain,
-            intents=tuple(replace(intent, band=band) for intent in plain.intents),
+            intents=tuple(replace(intent, band=band) for intent in in_turn(plain.intents, self._plan.slices)),
             unwinding=self._plan.unwinding,
             cancels=(Cancel("main", next(iter(held))[0], order, "entry"),),
         )

@@ -18,6 +18,7 @@ SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "ADA", "DOT", "LTC", "BNB")
 CAREFUL = Unwinding(
     "careful", (Rung("limit_ioc"), Rung("limit_ioc", Decimal(3), tries=2), Rung("market", tries=2), Rung("limit"))
 )
+IN_TURN = Unwinding("in-turn", max_orders_per_minute=240, is_sliced=True)
 LIMITS = (RateLimit("orders", 3, 0.5), RateLimit("weight", 30, 5.0, by="address"))
 COSTS = (
     Cost("submit", "orders", each=1),
@@ -52,6 +53,8 @@ class Plan(Struct, frozen=True):
     slips: Mapping[str, Decimal] = field(default_factory=dict)
     stops: tuple[Key, ...] = ()
     unwinding: Unwinding | None = None
+    slices: int = 1
+    """Parts of each position that go in turn, at the pace of `IN_TURN`."""
     hedge: tuple[float, Key, Decimal] | None = None
     """(second, position, contracts) of a hedge that a decision of its own opens."""
 
