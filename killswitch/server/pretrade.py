@@ -16,11 +16,10 @@ from typing import Final
 from msgspec import MsgspecError
 
 from killswitch.gate.lock_reader import lock_path, read_lock
-from killswitch.limits.book import GateBook
 from killswitch.limits.moment import GateMoment, LockState
 from killswitch.limits.question import GateVerdict, OutcomeReport, Question, decode_question, decode_report
 from killswitch.limits.reservations import Reservations
-from killswitch.limits.verdict import book_of, verdict
+from killswitch.limits.verdict import PreparedBook, book_of, verdict
 from killswitch.limits.view import GateView, decode_gate_view
 
 BOOK_KEPT: Final = timedelta(milliseconds=250)
@@ -47,7 +46,7 @@ class Gate:
         self._seen: tuple[int, int, int] | None = None
         self._view: GateView | None = None
         self._reservations = Reservations()
-        self._books: dict[str, tuple[datetime, GateBook]] = {}
+        self._books: dict[str, tuple[datetime, PreparedBook]] = {}
 
     def ask(self, content: bytes, permit: Callable[[str], None]) -> GateVerdict:
         """The verdict on a question. `permit` is called with its account, and raises where the asker may not ask.
@@ -107,7 +106,7 @@ class Gate:
         found = read_lock(lock_path(Path(folder), f"account/{account}"), now)
         return LockState(found.mode, found.reason, found.only)
 
-    def _book(self, view: GateView, account: str, moment: GateMoment) -> GateBook | None:
+    def _book(self, view: GateView, account: str, moment: GateMoment) -> PreparedBook | None:
         """The account prepared for questions; None if the run has no such account."""
         found = view.account(account)
         if found is None:

@@ -21,9 +21,11 @@ from msgspec.structs import replace
 
 from killswitch.limits import moment, verdict
 from killswitch.limits.book import GateBook
+from killswitch.limits.exposure import CountedOrders
 from killswitch.limits.moment import GateMoment, LockState
 from killswitch.limits.question import OrderAsked, OutcomeReport, Question
 from killswitch.limits.reservations import Reservations
+from killswitch.limits.verdict import PreparedBook
 from killswitch.limits.view import GateAccount, GateView, ReadTimes, SeenFill
 from killswitch.model.snapshot import Order, Position
 from tests.unit.limits.gates import BTC, limits, sizes, state, usdt
@@ -255,7 +257,7 @@ def test_no_history_turns_a_position_or_exceeds_a_limit(seed: int, enforces: boo
 
 
 def without_reservations() -> AbstractContextManager[Any]:
-    return patch.object(Reservations, "of", lambda *_: ())
+    return patch.object(PreparedBook, "counted", lambda self, _: CountedOrders(self, ()))
 
 
 def ending_at_the_first_read_that_lacks_it() -> AbstractContextManager[Any]:
@@ -273,17 +275,17 @@ def judging_right_after_a_start() -> AbstractContextManager[Any]:
 def netting_the_opposite_position() -> AbstractContextManager[Any]:
     full = GateBook.side_value
 
-    def netted(self: GateBook, name: Any, added: Any) -> Decimal | None:
+    def netted(self: GateBook, name: Any) -> Decimal | None:
         other = self.held((name[0], "short" if name[1] == "long" else "long")) or ZERO
-        value = full(self, name, added)
+        value = full(self, name)
         return None if value is None else value - other * 100
 
     return patch.object(GateBook, "side_value", netted)
 
 
 def without_resting_orders() -> AbstractContextManager[Any]:
-    def blind(account: GateAccount, at: GateMoment) -> GateBook:
-        return GateBook(replace(account, state=replace(account.state, orders=())), is_current=True)
+    def blind(account: GateAccount, at: GateMoment) -> PreparedBook:
+        return PreparedBook(replace(account, state=replace(account.state, orders=())), is_current=True)
 
     return patch.object(verdict, "book_of", blind)
 
