@@ -43,6 +43,7 @@ def traits_for(requests_per_minute: int) -> VenueDescription:
             Cost("fills", limit.name, units=2 * FIFTHS),
             Cost("cancel", limit.name, units=FIFTHS),
         ),
+        enforces_reduce_only=False,
     )
 
 

@@ -99,6 +99,9 @@ class SnapshotReader:
 
     async def _read(self, now: float) -> AccountSnapshot:
         self._forget_vanished(now)
+        if self._settings.spec.orders_first and self.orders.is_due(now, credit=self._credit):
+            self._spend_credit()
+            await self._part(self.orders, self.read_orders, now)
         marks = [self._part(self.marks, self._read_marks, now)] if self._vanished else []
         parts = [self._part(part, read, now) for part, read in self._due(now)]
         asked_at = self.sessions.venue_time()
@@ -242,6 +245,8 @@ class SnapshotReader:
             (self.sessions.clock, self.sessions.read_in_turn), (self.orders, self.read_orders),
             (self.ledger.trades, self._read_trades), (self.ledger.flows, self.ledger.read_flows),
         ):  # fmt: skip
+            if part is self.orders and self._settings.spec.orders_first:
+                continue  # read before the positions
             if part.is_due(now, credit=self._credit):
                 found.append((part, read))
                 self._spend_credit()
@@ -340,6 +345,7 @@ class SnapshotReader:
             unrealized=None if total is None else Decimal(0),
             wallet_as_of=base.read_at,
             positions_as_of=self._positions_as_of,
+            orders_as_of=self.orders.as_of if self.orders.is_usable(now) else None,
             fills_as_of=self.ledger.trades.complete_until,
             flows_as_of=self.ledger.flows_as_of,
             row_lag_s=self.ledger.lag(now),

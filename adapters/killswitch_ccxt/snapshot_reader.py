@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -163,6 +163,8 @@ class SnapshotReader:
         """
         observed_at, began = self._client.now(), asyncio.get_running_loop().time()
         with self._client.counting() as counters:
+            if self._spec.orders_first and self._orders.due <= began:
+                await self._orders_before_positions()
             read = await self._account_or_failure(counters, began)
             if isinstance(read, AccountSnapshot):
                 return read
@@ -178,6 +180,17 @@ class SnapshotReader:
         except (UnreadableError, *UNKNOWN_SHAPE) as error:
             counters.malformed += 1
             return self._failed("malformed", failure_text(error), counters, began)
+
+    async def _orders_before_positions(self) -> None:
+        """Read the resting orders before the positions, so that a fill between the two is in the positions.
+
+        A failure of the rules fails the snapshot when positions are read; without them, orders cannot be read either.
+        """
+        try:
+            await self._rules.ready()
+        except VenueError:
+            return
+        await self._read(self._orders, self._dialect.orders)
 
     async def _account_or_failure(self, counters: RequestCounters, began: float) -> _Read | AccountSnapshot:
         """Equity and positions, or equity alone; after a failure of both, the failed snapshot."""
@@ -236,6 +249,7 @@ class SnapshotReader:
             unrealized=account_equity.unrealized,
             wallet_as_of=account_equity.as_of or venue_time_of_request,
             positions_as_of=None if positions is None else account_equity.positions_as_of or venue_time_of_request,
+            orders_as_of=self._orders_as_of(requested, now, venue_time_of_request),
             fills_as_of=self._ledger.fills_as_of(now),
             flows_as_of=self._ledger.flows_as_of(now),
             row_lag_s=self._ledger.lag(now),
@@ -246,6 +260,12 @@ class SnapshotReader:
             watched=self._watched(now),
             withdrawals=self._withdrawals.recent_value(now),
         )
+
+    def _orders_as_of(self, requested: float, now: float, venue_time_of_request: datetime | None) -> datetime | None:
+        """The venue's time of the request that listed the orders; None while they are unknown."""
+        if venue_time_of_request is None or self._orders.recent_value(now) is None:
+            return None
+        return venue_time_of_request + timedelta(seconds=self._orders.at - requested)
 
     def _named_fills(self, now: float) -> tuple[Fill, ...] | None:
         """The new fills, with the client order ids and triggers of the orders that are known."""
@@ -300,8 +320,9 @@ class SnapshotReader:
     async def _read_due(self, read: _Read, requested: float) -> None:
         now, dialect, positions = asyncio.get_running_loop().time(), self._dialect, read.positions or ()
         fetches: list[Awaitable[object]] = [self._ledger.read(now)]
+        orders = () if self._spec.orders_first else ((self._orders, dialect.orders),)
         parts: tuple[tuple[SnapshotPart[Any], Callable[[], Awaitable[Any]]], ...] = (
-            (self._orders, dialect.orders),
+            *orders,
             (self._mode, dialect.position_mode),
             (self._skew, self._client.measure_skew),
             (self._states, dialect.states),

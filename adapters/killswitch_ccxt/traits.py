@@ -16,6 +16,7 @@ from killswitch.model.venue import (
     AccountSpec,
     Call,
     ClientIdRule,
+    ConditionalOrderRule,
     Cost,
     DeadManRule,
     OrderLife,
@@ -112,6 +113,8 @@ class Exchange:
     client_ids: ClassVar[ClientIdRule] = ClientIdRule()
     batch: ClassVar[int] = 1
     dead_man: ClassVar[DeadManRule | None] = None
+    conditional_orders: ClassVar[ConditionalOrderRule | None] = None
+    """What a catastrophe stop may be on its contracts; None where that was not tried."""
     fees_by_fills: ClassVar[bool] = False
     order_life: ClassVar[OrderLife] = OrderLife(names="none")
     """How late an order may arrive; unknown for an exchange that was not examined."""
@@ -160,8 +163,15 @@ class Exchange:
         return VenueDescription(
             limits=cls.limits, costs=cls.costs, batch=cls.batch,
             client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
-            order_life=cls.order_life_for(spec),
+            order_life=cls.order_life_for(spec), enforces_reduce_only=cls.enforces_reduce_only(spec.market),
+            conditional_orders=cls.conditional_orders,
         )  # fmt: skip
+
+    @classmethod
+    def enforces_reduce_only(cls, market: str) -> bool | None:
+        """Whether the venue limits reduce-only orders of this kind of account to the position; None if unknown."""
+        is_offered = any(each.name == "reduce only" and each.can == "yes" for each in cls.capabilities)
+        return is_offered and market in ("swap", "future")
 
     @classmethod
     def order_life_for(cls, spec: AccountSpec) -> OrderLife:

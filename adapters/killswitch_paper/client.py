@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from killswitch.market.terms import read_traits
+from killswitch.market.terms import ONE_PRICE, read_traits
 from killswitch.model.magnitude import LONGEST, readable
 from killswitch.model.snapshot import (
     AccountSnapshot,
@@ -88,7 +88,8 @@ class HttpVenue(VenueAdapter):
         self._session: aiohttp.ClientSession | None = None
         self._rules = ""
         self._venue = spec.adapter
-        self.traits = described = read_traits(spec.options)
+        described = read_traits(spec.options)
+        self.traits = replace(described, conditional_orders=ONE_PRICE)
         """From the account's options; the server does not publish them."""
         self.close_book = self._close_book if described.whole_book else None
         self.batches = Batching(described.batch, self._submit_batch) if described.batch > 1 else None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from killswitch.market.meter import NEVER
 from killswitch.market.paper import PaperMarket
+from killswitch.market.terms import ONE_PRICE
 from killswitch.model.clock import Clock
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
@@ -36,9 +39,10 @@ class LocalVenue(VenueAdapter):
         self._clock = clock
         self._watch = watch
         self._known_rules = 0
-        self.traits = market.terms.traits
-        self.close_book = self._close_book if self.traits.whole_book else None
-        self.batches = Batching(self.traits.batch, self._submit_batch) if self.traits.batch > 1 else None
+        terms = market.terms.traits
+        self.traits = replace(terms, conditional_orders=ONE_PRICE)
+        self.close_book = self._close_book if terms.whole_book else None
+        self.batches = Batching(terms.batch, self._submit_batch) if terms.batch > 1 else None
 
     def used(self) -> Mapping[str, int]:
         """The market's request count; empty before its first bar."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -124,14 +124,18 @@ def files_at(paths: Sequence[Path], written: Iterable[MaskedText]) -> tuple[Poli
     return tuple(PolicyFile(name, content) for name, content in sorted(found.items()))
 
 
-def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[str, ArmedAccount]:
+def open_accounts(
+    documents: Iterable[AccountDocument], *, live: bool, gated: Collection[str] = ()
+) -> dict[str, ArmedAccount]:
     """An adapter for each `Account` document, by name. No connection is made yet.
+
+    `gated`: the accounts with limits, whose orders are read before their positions.
 
     An account is armed only if its document sets `execution: live` and `live` is true. Raises NoAccountsError,
     CredentialError or AdapterError.
     """
     documents = tuple(documents)
-    accounts = {document.metadata.name: _open(document, live=live) for document in documents}
+    accounts = {document.metadata.name: _open(document, live=live, gated=gated) for document in documents}
     for first, second in armed_duplicates(documents) if live else ():
         raise AdapterError(duplicate_message(first, second))  # two executors would work on one book
     if not accounts:
@@ -181,7 +185,7 @@ async def read_once(accounts: Mapping[str, ArmedAccount], within: float) -> tupl
             await account.adapter.close()
 
 
-def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
+def _open(document: AccountDocument, *, live: bool, gated: Collection[str]) -> ArmedAccount:
     name, spec = document.metadata.name, document.spec
     if spec.endpoint_ws is not None and not spec.endpoint_ws.startswith(("ws://", "wss://")):
         scheme = spec.endpoint_ws.partition("://")[0]
@@ -195,6 +199,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
             account=name,
             credentials=resolve(spec.credentials, account=name),
             environment=environment_of(spec),
+            orders_first=name in gated,
         )
     )
     venue = venue_of(spec)

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast, runtime_checkable
 
 from killswitch.accounts.credentials import resolve
 from killswitch.graph.resolution.accounts import venue_account_of
+from killswitch.graph.resolution.references import covered_accounts, of_kind
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
-from killswitch.policy.schema.account import AccountDocument, AccountSpec
+from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
+from killswitch.policy.schema.catastrophe_stop import CatastropheStopDocument
+from killswitch.policy.schema.dead_man import DeadManDocument, DeadManSpec
 
 if TYPE_CHECKING:
     from killswitch.model.fitting import FittingFamily, Misfit
+    from killswitch.model.venue import VenueListing
 
 
 def account_misfits(loaded: LoadedDocuments) -> tuple[Diagnostic, ...]:
@@ -33,7 +37,7 @@ def account_misfits(loaded: LoadedDocuments) -> tuple[Diagnostic, ...]:
         if isinstance(document.model, AccountDocument) and _readable(document)
     ]
     plug_ins = plug_ins_of({spec.adapter for _, spec in written}) if written else {}
-    return (*_not_installed(written, plug_ins), *_misfitting(written, plug_ins))
+    return (*_not_installed(written, plug_ins), *_misfitting(written, plug_ins), *_unplaceable(everything, plug_ins))
 
 
 ADAPTERS: Final = "killswitch.adapters"
@@ -85,6 +89,52 @@ def _misfitting(written: Written, plug_ins: Mapping[str, FittingFamily]) -> Iter
         for document, spec in written
         for each in _misfits(spec, plug_ins.get(spec.adapter))
     )
+
+
+def _unplaceable(
+    everything: Sequence[Document | FaultyDocument], plug_ins: Mapping[str, FittingFamily]
+) -> Iterator[Diagnostic]:
+    """An error for each catastrophe stop that a venue cannot hold, or that the venue's own timer would cancel."""
+    timers = of_kind(everything, DeadManDocument)
+    stops = [each for each in everything if isinstance(each.model, CatastropheStopDocument) and _readable(each)]
+    timed = [
+        covered_accounts(timer.spec.accounts, everything) for timer, _ in timers if isinstance(timer.spec, DeadManSpec)
+    ]
+    for document in stops:
+        spec = cast("CatastropheStopDocument", document.model).spec
+        for account in covered_accounts(spec.accounts, everything):
+            name, listing = account.metadata.name, _listing(account.spec, plug_ins)
+            offered = None if listing is None else listing.traits.conditional_orders
+            if listing is None:
+                continue  # its adapter describes no venues: a start asks the adapter itself
+            if offered is None or spec.trigger not in offered.triggers:
+                what = "a catastrophe stop" if offered is None else f"a stop that the {spec.trigger} price triggers"
+                names = "" if offered is None else f", or write `trigger: {offered.triggers[0]}`"
+                message = f"{what} cannot be placed at {venue_of(account.spec)}, the venue of `{name}`"
+                fix = f"take the account out{names}"
+                yield document.source.diagnostic("KS3059", ("spec", "accounts"), message, fix, key=True)
+            timer = listing.traits.dead_man
+            if timer is not None and timer.takes_stops is not False and any(account in each for each in timed):
+                may = "cancels" if timer.takes_stops else "may cancel"
+                message = f"`{name}` has a dead-man timer at its venue, which {may} the stops when it goes off"
+                fix = "take the account out of one of the two documents"
+                yield document.source.diagnostic("KS3052", ("spec", "accounts"), message, fix, key=True)
+
+
+def _listing(spec: AccountSpec, plug_ins: Mapping[str, FittingFamily]) -> VenueListing | None:
+    """The description of the account's venue; None if its plug-in has none."""
+    plug_in = plug_ins.get(spec.adapter)
+    with suppress(Exception):  # third-party code: a start asks the adapter itself
+        found: Sequence[VenueListing] = plug_in.listings() if isinstance(plug_in, HasListings) else ()
+        return next((each for each in found if each.exchange == spec.exchange), None)
+    return None
+
+
+@runtime_checkable
+class HasListings(Protocol):
+    """A plug-in that describes its venues."""
+
+    def listings(self) -> Sequence[VenueListing]: ...
 
 
 def _readable(document: Document | FaultyDocument) -> bool:

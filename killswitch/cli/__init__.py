@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from keyword import iskeyword
 from typing import TYPE_CHECKING
 
 import click
@@ -22,9 +23,10 @@ EXIT_TROUBLE = 4
 EXIT_USAGE = 64
 EXIT_NOT_STARTED = 69
 
-# verb → (module under killswitch.cli that holds a click command of that name, one-line help)
+# verb → (module under killswitch.cli that holds a click command of that name, one-line help); `import_` for a keyword
 VERBS: dict[str, tuple[str, str]] = {
     "init": ("policy.init", "Write a first folder of policies for a book, with its accounts."),
+    "import": ("policy.importing", "Turn the configuration of another tool into a folder of policies."),
     "validate": ("policy.verbs", "Check policies: every mistake in one pass."),
     "fmt": ("policy.fmt", "Lay out policy files uniformly, without changing what they mean."),
     "lint": ("policy.lint", "Find what is valid in policies and probably not meant."),
@@ -48,10 +50,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "restate": ("operate.verbs", "Determine what an unexplained change of equity was."),
     "close": ("operate.verbs", "Close positions by an operator command."),
     "source": ("operate.source", "Show the source of the policies, suspend it, or go back to an earlier set."),
-    "pause": ("operate.verbs", "Pause a policy: it fires nothing new for a time."),
-    "resume": ("operate.verbs", "End the pause of a policy before its time."),
-    "flag": ("operate.flags_and_heartbeats", "Set or clear a flag that policies read."),
-    "deadman": ("operate.flags_and_heartbeats", "Send heartbeats of bots."),
+    "pause": ("operate.flags", "Pause a policy: it fires nothing new for a time."),
+    "resume": ("operate.flags", "End the pause of a policy before its time."),
+    "flag": ("operate.flags", "Set or clear a flag that policies read."),
+    "deadman": ("operate.deadman", "Send heartbeats, and watch dead man's switches."),
     "backtest": ("lab.backtest", "Show what the policies would have done in a crash, and the alternatives."),
     "impact": ("lab.impact", "Show what a change of policies loosens, and what it would have done."),
     "test": ("lab.scenarios", "Run the scenarios next to policies, and what they cover."),
@@ -59,6 +61,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "venues": ("venues.verbs", "List supported venues, and check accounts before you trust them."),
     "notify": ("live.notify", "Test the notification routes."),
     "shadow": ("live.shadow", "Show what policy sets in shadow would have done."),
+    "size": ("live.size", "Show how large a position may be. Sends nothing."),
     "snapshot": ("live.snapshot", "Read one account once, in the public format. Changes nothing."),
     "market": ("lab.market", "Fetch bars for backtests from a venue's public history."),
     "paper": ("lab.paper", "Serve a paper venue on loopback."),
@@ -76,7 +79,8 @@ class LazyGroup(click.Group):
         if cmd_name not in VERBS:
             return None
         module, _ = VERBS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"killswitch.cli.{module}"), cmd_name)
+        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(importlib.import_module(f"killswitch.cli.{module}"), name)
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -47,7 +47,8 @@ def schemas(_ctx: click.Context) -> Completions:
     from killswitch.policy.kinds import KINDS
 
     kinds = ((kind, document.__doc__ or "") for kind, document in KINDS.items())
-    return [*kinds, ("signals", ""), ("events", ""), ("plan", ""), ("all", "")]
+    others = ("signals", "events", "plan", "gate-view", "pretrade", "verdict", "all")
+    return [*kinds, *((name, "") for name in others)]
 
 
 @_completing

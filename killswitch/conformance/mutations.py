@@ -36,7 +36,9 @@ LATER: Final = timedelta(seconds=120)
 """Largest difference between the times of two snapshots of the same facts."""
 _YES_OR_NO: Final = frozenset({"true", "false", "yes", "no"})
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
-_TIMES: Final = frozenset({"wallet_as_of", "positions_as_of", "marked_at", "fills_as_of", "flows_as_of"})
+_TIMES: Final = frozenset(
+    {"wallet_as_of", "positions_as_of", "orders_as_of", "marked_at", "fills_as_of", "flows_as_of"}
+)
 _NOT_COMPARED: Final = frozenset({"account", "venue", "market", "currency", "quality", "reason", "observed_at",
                                     "health", "row_lag_s"})  # fmt: skip
 _ROWS: Final = frozenset({"positions", "orders", "fills", "flows", "balances", "instruments", "marks", "rates",

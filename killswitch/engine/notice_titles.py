@@ -57,9 +57,14 @@ TITLES: Final = {
     "breach-owner": "a locked strategy may have traded on account {1}",
     "breach-fight": "the lock of account {1} is fought",
     "breach-cost": "the answer to a lock breach is held back by its cost",
+    "gate-view": "the gate's view is not written",
     "locks": "lock files have a problem",
     "broker": "the broker's suspension of account {1} has a problem",
+    "stops": "a catastrophe stop on account {1} has a problem",
     "dead-man": "the dead-man timer of account {1} has a problem",
+    "silence": "the dead man's switch {1} has fired",
+    "heartbeat": "the dead man's switch {1} cannot be relied on",
+    "ping": "the outgoing heartbeat is not taken",
     "expect": "a policy touches more than it expects",
     # the program
     "store": "the store cannot be written",
@@ -77,11 +82,11 @@ TITLES: Final = {
 }
 """Beginning of a key → title; `*` is any one part, and `{1}` the second part of the key."""
 
-OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
+OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stops", "stream", "unwatched"})
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
-    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reload", "reports", "shadow",
-    "source", "store", "telemetry", "unrouted",
+    "console", "disk", "events", "expect", "gate-view", "heartbeat", "locks", "part", "ping", "policies", "recording",
+    "reload", "reports", "shadow", "silence", "source", "store", "telemetry", "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""
 

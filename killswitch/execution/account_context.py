@@ -167,10 +167,10 @@ class AccountContext:
         except VenueError as error:
             return venue_text(str(error) or "a failed request")
 
-    async def cancel(self, symbol: str, order: str) -> VenueError | None:
+    async def cancel(self, symbol: str, order: str, purpose: Purpose = "closing") -> VenueError | None:
         """Cancel one order; returns the error, or None on success. Journals nothing; repeating it does no harm."""
         try:
-            await self.request("cancel", self.venue.cancel(symbol, order), self.pace.cancel_timeout)
+            await self.request("cancel", self.venue.cancel(symbol, order), self.pace.cancel_timeout, purpose)
         except VenueError as error:
             return error
         return None

@@ -17,6 +17,7 @@ from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.decide.target_verdict import TargetAction, TargetVerdict, stall_reason
 from killswitch.execution.order_pass.due_orders import DueOrders
 from killswitch.execution.order_pass.market_halts import MarketHalts
+from killswitch.execution.order_pass.other_closer import OtherCloser
 from killswitch.execution.order_pass.pass_verdicts import PassVerdicts, TargetEvaluator, given_up, is_shown
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.order_pass.verified_positions import VerifiedPositions
@@ -29,7 +30,7 @@ from killswitch.execution.send.order_sender import OrderSender
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.codec import decode
-from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
+from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver, PositionKey
 from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.clock import Clock
@@ -58,11 +59,13 @@ class AccountExecutor:
         observer: ClosingObserver = NO_CLOSING_OBSERVER,
         budget: RequestBudget | None = None,
         breaker: Breaker | None = None,
+        yields: bool = False,
     ) -> None:
         """Create the executor; `observer` is notified of each adopted decision and of each durable entry.
 
         `budget` limits requests to the venue; None means unlimited. `breaker` is the venue's circuit breaker; None
-        creates a private one.
+        creates a private one. `yields`: whether another closer, with a store of its own, may act on the account and has
+        the right.
         """
         state = self._state = ExecutionState(account, store, clock, pace, observer)
         context = self._context = AccountContext(
@@ -77,8 +80,10 @@ class AccountExecutor:
         self._in_flight_orders = InFlightOrders(context, state, self._queries, self._halts, self._sender)
         self._canceller = OrderCanceller(context, state)
         self._evaluator = TargetEvaluator(context, state, self._trusted_positions)
+        self._other_closer = OtherCloser(context, state, self.apply_snapshot) if yields else None
         self._due_orders = DueOrders(
-            context, state, self._trusted_positions, self._evaluator, self._sender, self._protective_orders, self._halts
+            context, state, self._trusted_positions, self._evaluator, self._sender, self._protective_orders,
+            self._halts, self._other_closer,
         )  # fmt: skip
         self._verified_positions = VerifiedPositions(context, state)
         self._due = 0.0
@@ -120,7 +125,7 @@ class AccountExecutor:
         `at`: monotonic seconds at which the poll began. Without it, only the rules are applied.
         """
         self._trusted_positions.apply_rules(account)
-        self._evaluator.collect(account, is_newest=at is not None and at > self._state.order_changed_at)
+        self._collect(account, is_newest=at is not None and at > self._state.order_changed_at)
         if self._state.jobs and self._apply_market_states(account):
             self._due, self._has_new_snapshot = 0.0, True
         if at is None:
@@ -139,6 +144,11 @@ class AccountExecutor:
         jobs = self._state.jobs.values()
         working = (job.closing(self._verified_positions.shown) for job in jobs if not job.decision.is_suspicion)
         return (*self._state.ended.values(), *working)
+
+    @property
+    def closing(self) -> frozenset[PositionKey]:
+        """The positions that unfinished closes reduce."""
+        return frozenset(target.key for target in self._state.targets())
 
     @property
     def newest(self) -> AccountSnapshot | None:
@@ -160,7 +170,8 @@ class AccountExecutor:
             if not self._halts.has_notice(target)
             and (stall := stall_reason(target, now, self._context.pace)) is not None
         }
-        return found | self._halts.notices(targets, now, self._context.pace)
+        yielding = {} if self._other_closer is None or not targets else self._other_closer.problems()
+        return found | self._halts.notices(targets, now, self._context.pace) | yielding
 
     @property
     def wait(self) -> float:
@@ -278,6 +289,8 @@ class AccountExecutor:
         query_due = max(self._queries.next_at, now + self._context.wait("find_order", ("",)))
         restore_due = now + max(self._protective_orders.due_in(), self._context.wait("submit", ("",)))
         due_times = [query_due, restore_due, self._due_orders.budget_at]
+        if self._other_closer is not None:
+            due_times.append(self._other_closer.next_at)
         is_waiting, is_busy = self._due_orders.held_back, False
         for job, target in self._targets_with_jobs():
             if target.state is TargetState.READY and not target.detached:
@@ -335,8 +348,14 @@ class AccountExecutor:
         found = await self._trusted_positions.poll(self._state.expected(), self._state.order_changes, self._state.sent)
         if self._trusted_positions.newest is not None:
             self._apply_market_states(self._trusted_positions.newest)
-            self._evaluator.collect(self._trusted_positions.newest, is_newest=True)
+            self._collect(self._trusted_positions.newest, is_newest=True)
         return found
+
+    def _collect(self, account: AccountSnapshot, *, is_newest: bool) -> None:
+        """Collect the trades of others; `is_newest`: whether polled after the last change of an order of ours."""
+        self._evaluator.collect(account, is_newest=is_newest)
+        if self._other_closer is not None:
+            self._other_closer.collect(account)
 
     def _apply_market_states(self, account: AccountSnapshot) -> bool:
         """Apply a snapshot to everything that waits for a market to open; returns whether anything changed."""

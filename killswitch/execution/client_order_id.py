@@ -14,7 +14,15 @@ from uuid import UUID
 
 from killswitch.execution.closing_pace import ClosingPace
 from killswitch.model.backoff import Backoff
-from killswitch.model.venue import OWN_HEX_MARK, OWN_LENGTH, OWN_MARK, OWN_SHORTEST, ClientIdRule, OrderLife
+from killswitch.model.venue import (
+    OWN_HEX_MARK,
+    OWN_LENGTH,
+    OWN_MARK,
+    OWN_SHORTEST,
+    STOP_WORK,
+    ClientIdRule,
+    OrderLife,
+)
 
 PLAIN = ClientIdRule()
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -43,6 +51,20 @@ def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: Cli
             # Version 8 of RFC 9562: a custom form with valid version and variant bits.
             digits = _hex(origin)
             return str(UUID(f"{digits[:12]}8{digits[13:16]}a{digits[17:]}"))
+
+
+def catastrophe_stop_work(origin: str) -> str:
+    """What a catastrophe stop is journaled under in place of a decision: 20 characters that its id contains.
+
+    `origin` identifies one order for ever: account, position and number.
+    """
+    width = 20 - len(STOP_WORK)
+    return STOP_WORK + _base36(int.from_bytes(blake2b(origin.encode(), digest_size=16).digest()) % 36**width, width)
+
+
+def names_catastrophe_stops(rule: ClientIdRule) -> bool:
+    """Whether ids under the rule show which resting order is a catastrophe stop."""
+    return rule.form == "plain" and rule.longest >= OWN_LENGTH
 
 
 def _short(origin: str, width: int) -> str:

@@ -22,11 +22,12 @@ ABANDONED = 60.0
 """Seconds after which a temporary file is one that a killed writer left."""
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, is_private: bool = False) -> None:
     """Write `content` to a temporary file, sync it, rename it to `path`, and sync the folder; OSError if it fails.
 
     The temporary name cannot be guessed, so nothing that others put into the folder is opened or written through,
-    and two writers do not share it. Only its owner can read it until it is complete; then the umask applies.
+    and two writers do not share it. Only its owner can read it until it is complete; then the umask applies, unless it
+    `is_private`.
     """
     temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
     descriptor = os.open(temporary, _CREATE, 0o644)
@@ -36,7 +37,7 @@ def replace_file(path: Path, content: bytes) -> None:
             os.fchmod(descriptor, 0o600)
             file.write(content)
             file.flush()
-            os.fchmod(descriptor, mode)
+            os.fchmod(descriptor, 0o600 if is_private else mode)
             os.fsync(descriptor)
         temporary.replace(path)
     except BaseException:

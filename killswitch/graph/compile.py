@@ -16,6 +16,7 @@ from hashlib import sha256
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
+from killswitch.graph.analysis.cuts import check_cuts
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Action,
@@ -26,12 +27,13 @@ from killswitch.graph.nodes import (
     PolicySet,
     ScopeRule,
     Stage,
-    TimerRule,
 )
-from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, suggestion, unknown_name
+from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_priced, check_reference
+from killswitch.graph.resolution.catastrophe_stops import catastrophe_stops, check_catastrophe_stops
+from killswitch.graph.resolution.dead_man import check_switches, silences, timers
+from killswitch.graph.resolution.limits import check_limits, limits
 from killswitch.graph.resolution.references import (
-    Documents,
     accounts_exist,
     accounts_watched,
     check_former_parts,
@@ -39,10 +41,7 @@ from killswitch.graph.resolution.references import (
     correlation_groups,
     declarations,
     declared_rankings,
-    diagnostics_of,
     findings,
-    matches,
-    of_kind,
 )
 from killswitch.graph.resolution.routes import check_routes, routes
 from killswitch.graph.resolution.strategies import (
@@ -59,7 +58,6 @@ from killswitch.model.instant import LocalTime, rfc3339
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
-from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
 from killswitch.policy.schema.expectation import AtMost
 from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
@@ -67,67 +65,7 @@ from killswitch.policy.schema.policy import BreakerSpec, PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
-
-
-def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
-    """All dead-man switches, by name, with the names of their accounts."""
-    found = (
-        freeze(
-            document.spec,
-            TimerRule,
-            name=document.metadata.name,
-            accounts=tuple(sorted(account.metadata.name for account in _covered(document.spec, documents))),
-            place=found.place(("metadata", "name")),
-        )
-        for document, found in of_kind(documents, DeadManDocument)
-    )
-    return tuple(sorted(found, key=lambda rule: rule.name))
-
-
-def check_timers(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
-    """Report unknown accounts, accounts with two switches, and switches without effect."""
-    written = sorted(of_kind(everything, DeadManDocument), key=lambda each: each[0].metadata.name)
-    known = {each.name for each in everything if each.kind == "Account" and each.name is not None}
-    owners: dict[str, str] = {}
-    for document, found in written:
-        _accounts_exist(document.spec, known, others, found)
-        if found.gaps.has_flaw(("spec",)):
-            continue
-        covered = _covered(document.spec, everything)
-        for account in covered:
-            name = account.metadata.name
-            owner = owners.setdefault(name, document.metadata.name)
-            if owner != document.metadata.name:
-                message = f"`{name}` has a timer by the switch `{owner}` already"
-                found.error("KS3041", ("spec", "accounts"), message, "narrow one of the two")
-        observed = [account.metadata.name for account in covered if account.spec.execution == "observe"]
-        named = isinstance(document.spec.accounts, tuple)
-        if not (named or covered or others.has_unknown_kinds) and known:
-            message, fix = "no account of this policy set matches `accounts`", "loosen `accounts`, or remove the switch"
-            found.warning("KS5040", ("spec", "accounts"), message, fix, key=True)
-        elif observed and len(observed) == len(covered):
-            message = f"{', '.join(f'`{name}`' for name in observed)}: only observed, so no timer is started there"
-            fix = "write `execution: live` once it is to be acted on"
-            found.warning("KS5041", ("spec", "accounts"), message, fix, key=True)
-    return diagnostics_of(written)
-
-
-def _accounts_exist(spec: DeadManSpec, known: set[str], others: FaultyDocuments, found: Findings) -> None:
-    for number, name in enumerate(spec.accounts if isinstance(spec.accounts, tuple) else ()):
-        path = ("spec", "accounts", number)
-        if name not in known and not others.can_have("Account", name) and not found.gaps.is_hole(path):
-            fix = suggestion(name, sorted(known)) or "correct the name, or add the Account"
-            found.error("KS3040", path, f"there is no Account `{name}`", fix)
-
-
-def _covered(spec: DeadManSpec, everything: Documents) -> list[AccountDocument]:
-    """Accounts of the switch: the named ones, or those that match."""
-    wanted = spec.accounts
-    accounts = [account for account, _ in of_kind(everything, AccountDocument)]
-    if isinstance(wanted, tuple):
-        return [each for each in accounts if each.metadata.name in wanted]
-    return [each for each in accounts if matches(wanted, each)]
-
+from killswitch.signals.arguments import HedgeLegs
 
 OPERATOR = "operator"
 """Policy name of manual closes; no policy may have it."""
@@ -147,7 +85,8 @@ def compile_policies(
     graphs, diagnostics = _compiled(documents, (), NO_FAULTY_DOCUMENTS, content)
     if has_errors(diagnostics):
         return None, diagnostics
-    found = routes(documents), unwindings(documents), timers(documents), strategies(documents)
+    of_sets = silences(documents), limits(documents), catastrophe_stops(documents)
+    found = routes(documents), unwindings(documents), timers(documents), strategies(documents), *of_sets
     return PolicySet(content, commit, graphs, *found), diagnostics
 
 
@@ -177,9 +116,11 @@ def _compiled(
     rankings, diagnostics = declared_rankings((*documents, *faulty))
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
-    declared = declarations((*documents, *faulty), groups, hedge_groups((*documents, *faulty)), others)
+    hedges = hedge_groups((*documents, *faulty))
+    declared = declarations((*documents, *faulty), groups, hedges, others)
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
+    account_names = frozenset(each.name for each in documents if each.kind == "Account")
     everything: tuple[Document | FaultyDocument, ...] = (*documents, *faulty)
     for document in sorted(everything, key=lambda each: each.name or ""):
         if isinstance(document.model, PolicyDocument):
@@ -191,12 +132,15 @@ def _compiled(
             check_idle(document.model.spec, found)
             numbers = {each: number for number, each in enumerate(document.model.spec.triggers)}
             columns, of_positions = SignalIndex(declared), SignalIndex(declared)
-            around = Surroundings(numbers, rankings, unwinding_names, others, found, columns, of_positions)
-            graph = _graph(document.model, around, groups, content, scopes, documents)
+            around = Surroundings(
+                numbers, rankings, unwinding_names, others, found, columns, of_positions, accounts=account_names
+            )
+            graph = _graph(document.model, around, (groups, hedges), content, scopes, documents)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     checks = (
-        accounts_watched, check_former_policies, check_routes, check_unwindings, check_timers, check_strategies,
+        accounts_watched, check_former_policies, check_routes, check_unwindings, check_switches, check_strategies,
+        check_limits, check_catastrophe_stops,
     )  # fmt: skip
     for check_documents in checks:
         diagnostics += check_documents(everything, others)
@@ -207,14 +151,15 @@ def _compiled(
 def _graph(
     document: PolicyDocument,
     around: Surroundings,
-    groups: tuple[CorrelationGroupRule, ...],
+    together: tuple[tuple[CorrelationGroupRule, ...], Mapping[str, HedgeLegs]],
     content: str,
     scopes: ScopeRule,
     documents: Sequence[Document],
 ) -> Graph | None:
     """Compile one policy; None if a trigger, a stage or a name in it is wrong.
 
-    `content` is the digest of the policy set, empty without one. `documents`: the sound ones of the set.
+    `together`: the correlation groups, and the hedges by name. `content` is the digest of the policy set, empty without
+    one. `documents`: the sound ones of the set.
     """
     name, policy, found = document.metadata.name, document.spec, around.found
     if name == OPERATOR:
@@ -228,6 +173,7 @@ def _graph(
     check_equity(scopes, conditions, around.columns, found)
     check_priced(policy, conditions, around.columns, documents, around.others, found)
     varied = variants(policy, compiled, stages, around)
+    check_cuts(scopes, stages, [compiled, *varied.values()], around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
     triggers = [each for each in chosen.values() if each is not None]
     if not content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
@@ -245,7 +191,8 @@ def _graph(
         conditions=(*(each.condition for each in triggers), *(condition for _, condition in around.resets)),
         stages=tuple(sorted(stages, key=lambda each: -each.level)),
         rankings=tuple(around.rankings[each] for each in sorted(around.used_rankings)),
-        groups=groups,
+        groups=together[0],
+        hedges=tuple(hedge for _, hedge in sorted(together[1].items())),
         place=found.place(("metadata", "name")),
         labels=tuple(sorted(document.metadata.labels.items())),
         variant=policy.variant,

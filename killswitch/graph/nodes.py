@@ -13,21 +13,24 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
+from killswitch.graph.limits import LimitsRule
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.instant import LocalTime, from_micros, to_micros
+from killswitch.model.venue import TriggerPrice
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 from killswitch.model.words import StrategyRule as StrategyRule
 from killswitch.policy.schema import policy as schema
-from killswitch.policy.schema.account import DeadManSpec
+from killswitch.policy.schema.catastrophe_stop import CatastropheStopSpec
+from killswitch.policy.schema.dead_man import DeadManSpec, OnOneWay, OnSilence, PendingLimit, SilenceSpec, Watched
 from killswitch.policy.schema.expectation import AtMost, ExpectedReach
 from killswitch.policy.schema.policy import Fallback as Fallback
-from killswitch.policy.schema.ranking import CorrelationGroupSpec, RankingSpec
+from killswitch.policy.schema.ranking import CorrelationGroupSpec, GroupEstimate, RankingSpec
 from killswitch.policy.schema.strategy import StrategySpec
 from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
-from killswitch.signals.arguments import Value
+from killswitch.signals.arguments import EstimatedCorrelations, HedgeLegs, SymbolGroup, Value
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -263,13 +266,26 @@ class RankingRule(Struct, frozen=True):
     """Formula that ranks while the component risk is unknown; None for other formulas."""
 
 
-@frozen_from(CorrelationGroupSpec)
+frozen_from(GroupEstimate)(EstimatedCorrelations)
+
+
+@frozen_from(CorrelationGroupSpec, by_hand=["correlations"], join=("join", float), leave=("leave", float))
 class CorrelationGroupRule(Struct, frozen=True):
     """A correlation group; its positions are closed in the order of the groups."""
 
     name: str
     symbols: tuple[str, ...]
     order: int
+    correlations: tuple[tuple[str, str, float], ...] = ()
+    """Two symbols, the smaller first, and their declared correlation."""
+    estimate: EstimatedCorrelations | None = None
+    join: float = 0.7
+    leave: float = 0.6
+
+    @property
+    def group(self) -> SymbolGroup:
+        """The group as signals read it."""
+        return SymbolGroup(self.name, self.symbols, self.correlations, self.estimate, self.join, self.leave)
 
 
 frozen_from(
@@ -374,6 +390,13 @@ class Graph(Struct, frozen=True):
     """Whether it is a circuit breaker: a policy with a single stage."""
     formerly: str | None = None
     """Its name in the set before; None: the same, or it is new."""
+    hedges: tuple[HedgeLegs, ...] = ()
+    """Declared hedges, by name: their legs are closed as one position."""
+
+    @property
+    def has_correlations(self) -> bool:
+        """Whether a group has declared or estimated correlations."""
+        return any(not rule.group.is_whole for rule in self.groups)
 
 
 class PolicySet(Struct, frozen=True):
@@ -390,6 +413,12 @@ class PolicySet(Struct, frozen=True):
     """Dead-man switches, by name; an account has at most one."""
     strategies: tuple[StrategyRule, ...] = ()
     """Strategies, by name: what belongs to each."""
+    silences: tuple[SilenceRule, ...] = ()
+    """Dead-man switches that a watcher listens for, by name."""
+    limits: tuple[LimitsRule, ...] = ()
+    """Limits, by name: what an order must pass at the gate. An account has at most one."""
+    stops: tuple[CatastropheStopRule, ...] = ()
+    """Catastrophe stops, by name; at most one covers a symbol of an account."""
 
 
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
@@ -438,3 +467,77 @@ class TimerRule(Struct, frozen=True):
     accept_unprotected: bool
     """Whether it may run although it would cancel protective stops of open positions."""
     place: Place
+
+
+class HeartbeatWay(Struct, frozen=True):
+    """How heartbeats arrive: a folder with a file for each (`file`), or an address that has each by name (`url`)."""
+
+    form: Literal["file", "url"]
+    at: str
+
+
+@frozen_from(PendingLimit)
+class PendingRule(Struct, frozen=True):
+    """What happens `limit` microseconds after the start of the watcher, where no heartbeat was ever heard."""
+
+    limit: int
+    then: Literal["page", "fire"]
+
+
+@frozen_from(SilenceSpec, by_hand=["accounts", "at_venue", "ways"])
+class SilenceRule(Struct, frozen=True):
+    """A switch that a watcher listens for. Times are whole microseconds."""
+
+    name: str
+    accounts: tuple[str, ...]
+    watches: Watched
+    beats: str
+    ways: tuple[HeartbeatWay, ...]
+    every: int
+    timeout: int
+    check: int
+    checks: int
+    pending: PendingRule
+    on_one_way: OnOneWay
+    progress_timeout: int | None
+    on_silence: OnSilence
+    force: bool
+    place: Place
+
+
+class StopTwin(Struct, frozen=True):
+    """One leg of a hedge, and another one."""
+
+    account: str
+    symbol: str
+    other_account: str
+    other_symbol: str
+
+
+@frozen_from(CatastropheStopSpec, by_hand=["accounts", "from", "pairs"])
+class CatastropheStopRule(Struct, frozen=True):
+    """Stops at the venue for the positions of `accounts` in `symbols`; None: in all."""
+
+    name: str
+    accounts: tuple[str, ...]
+    symbols: tuple[str, ...] | None
+    distance: Decimal
+    """Fraction of the anchor price."""
+    trigger: TriggerPrice
+    inside_liquidation: Decimal | None
+    """Fraction of the liquidation price; None: no stop beyond it."""
+    band: Decimal
+    if_refused: Literal["exit", "none"]
+    place: Place
+    twins: tuple[StopTwin, ...] = ()
+    """Legs of hedges whose orders are placed at the same two prices."""
+    apart: tuple[StopTwin, ...] = ()
+    """Legs of hedges that have stops of their own, each with a leg that its stop leaves naked."""
+
+    def covers(self, account: str, symbol: str) -> bool:
+        """Whether a position of the account in the symbol has a stop by this rule."""
+        return account in self.accounts and (self.symbols is None or symbol in self.symbols)
+
+    def twin_of(self, account: str, symbol: str) -> StopTwin | None:
+        """The pair of which this position is the first leg; None if it is of none."""
+        return next((it for it in self.twins if (it.account, it.symbol) == (account, symbol)), None)

@@ -15,6 +15,7 @@ from killswitch.graph.freezing import frozen_from
 from killswitch.model.words import Cause, Rung
 from killswitch.policy.schema import unwinding as schema
 from killswitch.policy.schema.unwinding import DEFAULT_HEDGE_AFTER, DEFAULT_HEDGE_WINDOW, DEFAULT_STABLES, DEFAULT_VIA
+from killswitch.signals.arguments import is_among
 
 frozen_from(schema.Rung)(Rung)
 
@@ -36,14 +37,14 @@ class SlippageRule(Struct, frozen=True):
     """Slippage bound of a class of symbols, as a fraction of the mark when the order is sent."""
 
     symbols: tuple[str, ...] | None
-    """Symbols or base assets, or those of the group. None: every symbol."""
+    """Symbols or base assets, or the symbols and patterns of the group. None: every symbol."""
     at_most: Decimal
     group: str | None = None
     """CorrelationGroup of the symbols."""
 
     def covers(self, symbol: str, base: str) -> bool:
         """Whether the symbol, with base asset `base`, is in this class."""
-        return self.symbols is None or symbol in self.symbols or base in self.symbols
+        return self.symbols is None or base in self.symbols or is_among(symbol, self.symbols)
 
 
 @frozen_from(schema.StandIn)
@@ -106,6 +107,8 @@ class UnwindingRule(Struct, frozen=True):
     """Not empty with `slippage`, and ends with an exit; empty: every order is a market order."""
     hedge: HedgeRule = SUGGESTED_ONLY
     spot: SpotRule = DEFAULT_SPOT
+    slices: int | None = None
+    """Parts of each position that go in turn; None: one position after the other."""
 
     def bound(self, symbol: str, base: str) -> Decimal | None:
         """Maximum slippage of an order of the symbol, as a fraction of the mark; None: unbounded."""
@@ -142,6 +145,7 @@ OF_CAUSE: Final[Mapping[Cause, UnwindingRule]] = {
             "counterparty", ("counterparty",), slippage=_bounded("0.02"), ladder=_LONG,
             spot=SpotRule(DEFAULT_SPOT.via, ()),
         ),
+        UnwindingRule("dead-man", ("dead-man",), slippage=_bounded("0.05"), ladder=_SHORT),
         UnwindingRule("drill", ("drill",), 60, slippage=_bounded("0.005"), ladder=_LONG),
         UnwindingRule("operator", ("operator",), slippage=_bounded("0.02"), ladder=_SHORT),
     )

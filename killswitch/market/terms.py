@@ -8,18 +8,20 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
-from killswitch.model.venue import ClientIdRule, Cost, RateLimit, VenueDescription
+from killswitch.model.venue import ClientIdRule, ConditionalOrderRule, Cost, RateLimit, VenueDescription
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 LONGEST_LAG = 10 * 365 * 86_400.0
 """Largest lag in seconds: ten years."""
+ONE_PRICE = ConditionalOrderRule(("mark", "index", "last"))
+"""What triggers a conditional order of a paper venue, whose market has one price."""
 _TRAITS = ("limits", "costs", "batch", "whole_book", "client_ids")
 
 
 class VenueTerms(Struct, frozen=True):
     """The terms of a paper venue. By default it has no request limits, no additional restrictions, and no liquidity."""
 
-    traits: VenueDescription = VenueDescription()
+    traits: VenueDescription = VenueDescription(enforces_reduce_only=True)
     """The limits are enforced; a batch of more orders than `batch`, or a whole-book close without it, is refused."""
     checks_client_ids: bool = False
     """A client order id that `traits.client_ids` does not allow is refused."""
@@ -87,7 +89,7 @@ def read_terms(written: object) -> VenueTerms:
         raise ValueError(str(error)) from None
     stated = {name: getattr(found, name) for name in _TRAITS if getattr(found, name) is not None}
     return VenueTerms(
-        msgspec.convert(msgspec.to_builtins(stated), VenueDescription),
+        msgspec.convert(msgspec.to_builtins(stated) | {"enforces_reduce_only": True}, VenueDescription),
         checks_client_ids=found.client_ids is not None,
         resting_exits_block=found.resting_exits_block,
         shows_liquidity=found.liquidity,

@@ -104,6 +104,21 @@ class Unwinding(Struct, frozen=True, omit_defaults=True):
     is_sliced: bool | None = None
 
 
+class Schedule(Struct, frozen=True, omit_defaults=True):
+    """When the orders of a decision go, and what they do to the variance of the scope on the way.
+
+    `at`: the earliest time of each intent, in seconds after the first one; empty without a pace, when all go as fast as
+    the venue allows. `takes`: the last of them. `peak_variance`: the largest variance after an order ÷ that at the
+    start, if every order fills at the mark; absent where no returns are recorded. `groups`: the symbols that close
+    together, because they are or may be correlated.
+    """
+
+    at: tuple[float, ...] = ()
+    takes: float | None = None
+    peak_variance: Decimal | None = None
+    groups: tuple[tuple[str, ...], ...] = ()
+
+
 def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
     """The urgency of an unwinding: of two for the same target, the smaller one is the more urgent.
 
@@ -159,6 +174,8 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     further: tuple[Effect, ...] = ()
     no_reset_before: Instant | None = None
     """Before it nothing and nobody resets the scope; absent where a reset is possible at any time."""
+    schedule: Schedule | None = None
+    """When its orders go; absent where they go by rank, as fast as the venue allows."""
 
     def __post_init__(self) -> None:
         if any(isinstance(effect, WITH_OWN_KEYS) for effect in self.further):

@@ -265,6 +265,8 @@ class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     """Unrealised profit, from the same answer as `equity`."""
     wallet_as_of: Instant | None = None
     positions_as_of: Instant | None = None
+    orders_as_of: Instant | None = None
+    """The time of the request that listed `orders`, by the clock of `positions_as_of`; absent if it is not known."""
     marked_at: Instant | None = None
     """Venue time of each position's `mark_price` without a `mark_at`, and of each balance's `price` without a
     `price_at`: written once where all prices are of one moment."""
@@ -327,9 +329,9 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     until: Instant | None = None
     """The end of that lock, of the `flag` or of the `pause`; absent: none."""
     side: Side | None = None
-    """The side of its scope that a `lock` locks; absent: both."""
+    """The side of its scope that a `lock` locks, or of its `symbols` that a `close` closes; absent: both."""
     symbols: tuple[str, ...] | None = None
-    """The symbols of its scope that a `lock` locks; absent: all."""
+    """The symbols of its scope that a `lock` locks or a `close` closes; absent: all."""
     flag: str | None = None
     """The name of the flag that a `flag` sets or clears."""
     is_set: bool | None = field(default=None, name="set")

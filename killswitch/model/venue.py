@@ -19,14 +19,17 @@ RejectReason = Literal[
     "market_closed", "insufficient_margin", "duplicate_client_order_id", "permission", "other",
 ]  # fmt: skip
 OrderState = Literal["open", "filled", "canceled", "rejected", "expired"]
+TriggerPrice = Literal["mark", "index", "last"]
+"""The price that triggers a conditional order."""
 
 
 class OrderRequest(Struct, frozen=True):
     """An order to send. `amount` is in contracts, `price` in quote per base; both conform to the instrument's rules.
 
-    `ioc`: the unfilled part expires at once. An order with a `trigger_price` is inactive until the mark falls or rises
-    to it, by `trigger_when`. `valid_for`: seconds from the call after which the venue must reject the request; only if
-    `VenueTraits.order_life` supports it.
+    `ioc`: the unfilled part expires at once. An order with a `trigger_price` is inactive until the price `trigger_by`
+    falls or rises to it, by `trigger_when`; another one than the mark only if `VenueTraits.conditional_orders` has it.
+    `valid_for`: seconds from the call after which the venue must reject the request; only if `VenueTraits.order_life`
+    supports it.
     """
 
     client_order_id: str
@@ -41,6 +44,7 @@ class OrderRequest(Struct, frozen=True):
     trigger_price: Decimal | None = None
     trigger_when: Literal["falls", "rises"] | None = None
     valid_for: float | None = None
+    trigger_by: TriggerPrice = "mark"
 
 
 class OrderReport(Struct, frozen=True):
@@ -146,6 +150,15 @@ OWN_SHORTEST: Final = 14
 _OWN_ID: Final = re.compile(rf"{OWN_MARK}[0-9a-z]{{{OWN_SHORTEST - 2},{OWN_LENGTH - 2}}}")
 
 
+STOP_WORK: Final = "cstop"
+"""How the place of the decision begins in the id of a catastrophe stop, which no decision has sent."""
+
+
+def is_catastrophe_stop(name: str | None) -> bool:
+    """Whether `name` is the client order id of a catastrophe stop of this program; only plain ids show it."""
+    return name is not None and len(name) == OWN_LENGTH and name.startswith(OWN_MARK + STOP_WORK) and is_ours(name)
+
+
 def decision_in(name: str) -> str | None:
     """The decision that an id of this program contains; None for a form that contains only a digest."""
     return name[len(OWN_MARK) :][:20] if len(name) == OWN_LENGTH and name.startswith(OWN_MARK) else None
@@ -192,11 +205,22 @@ class DeadManRule(Struct, frozen=True):
     quiet_for_maintenance: bool = False
 
 
+class ConditionalOrderRule(Struct, frozen=True):
+    """Conditional orders that `submit` places and that rest at the venue while this program is dead.
+
+    `triggers`: the prices that can trigger one. The venue itself keeps a reduce-only one from opening a position.
+    """
+
+    triggers: tuple[TriggerPrice, ...]
+
+
 class VenueTraits(Struct, frozen=True):
     """The properties of a venue that execution needs. Without limits, no requests are metered.
 
     A call without a cost is free. `fees_by_fills`: whether order reports may lack the fee, which `fills` provides.
-    `order_life`: how long after sending an order can take effect.
+    `order_life`: how long after sending an order can take effect. `enforces_reduce_only`: whether the venue itself
+    limits a reduce-only order of the account, at market or with a price, to the position; None: unknown.
+    `conditional_orders`: what a catastrophe stop may be; None where none can be placed.
     """
 
     limits: tuple[RateLimit, ...] = ()
@@ -204,6 +228,8 @@ class VenueTraits(Struct, frozen=True):
     client_ids: ClientIdRule = ClientIdRule()
     fees_by_fills: bool = False
     order_life: OrderLife = OrderLife()
+    enforces_reduce_only: bool | None = None
+    conditional_orders: ConditionalOrderRule | None = None
 
 
 PLAIN_VENUE: Final = VenueTraits()
@@ -367,6 +393,9 @@ class AccountSpec(Struct, frozen=True):
     outside_hours: Literal["queue", "extended"] | None = None
     watch: tuple[str, ...] = ()
     """The symbols whose prices a snapshot has in `watched`, whether or not they are held."""
+    orders_first: bool = False
+    """Whether resting orders are read before positions, and never after them in the same snapshot: a gate proves by
+    them what reduces."""
 
 
 class AdapterFactory(Protocol):

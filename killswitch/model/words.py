@@ -17,10 +17,13 @@ PolicyMode = Literal["enforce", "observe"]
 CancelWhy = Literal["entry", "all"]
 Market = Literal["swap", "future", "spot", "margin", "equity"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-Cause = Literal["market", "system-failure", "exchange-breach", "regulatory", "counterparty", "drill", "operator"]
+Cause = Literal[
+    "market", "system-failure", "exchange-breach", "regulatory", "counterparty", "dead-man", "drill", "operator"
+]
 """The reason of a manual close. market: prices move away. system-failure: our own systems fail. exchange-breach: the
 venue is hacked or insolvent. regulatory: an authority or compliance requires it. counterparty: a bank, a broker or a
-stablecoin fails. drill: an exercise. operator: a person's own judgement."""
+stablecoin fails. dead-man: whoever a dead-man's switch listens to is silent. drill: an exercise. operator: a person's
+own judgement."""
 ChangeCause = Literal["loss", "flow"]
 """What an unexplained change of equity is by an operator's knowledge. loss: profit or loss. flow: money that came or
 went."""
@@ -30,6 +33,11 @@ SHADOW: Final = "shadow"
 NotificationEvent = Literal["fired", "closed", "residual", "reset", "notice"]
 """fired: a stage fired, or a manual close. closed: every target is reached. residual: the close ended with a residual.
 reset: the scope is back to normal."""
+
+
+def close_text(cause: Cause | None) -> str:
+    """A close by command, for people. No person gives that of a dead-man's switch."""
+    return "dead-man close" if cause == "dead-man" else "close by hand"
 
 
 def place_text(side: str | None, symbols: Iterable[str] | None) -> str:

@@ -26,6 +26,7 @@ from killswitch.planning.firing import LevelPreview
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of
+from killswitch.planning.orders.hedge_nets import HedgeNet
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.status_blob import AccountView, account_view
@@ -52,6 +53,8 @@ class Preview(Struct, frozen=True):
     """How much equity each trigger is away from its threshold."""
     levels: tuple[LevelPreview, ...] = ()
     """What each stage would decide if it fired now."""
+    hedges: tuple[HedgeNet, ...] = ()
+    """The net of every declared hedge, and what would take it out."""
 
     @property
     def pending(self) -> bool:
@@ -105,6 +108,7 @@ def preview(
         positions=interpreter.positions() if with_levels else (),
         headrooms=headrooms,
         levels=levels,
+        hedges=interpreter.hedges() if with_levels else (),
     )
 
 
@@ -201,6 +205,7 @@ def encode_preview(shown: Preview, against: Mapping[str, object] | None = None) 
     `against`: the comparison with another set, if there is one.
     """
     further: dict[str, object] = {"expectations": shown.expectations} if shown.expectations else {}
+    further |= {"hedges": shown.hedges} if shown.hedges else {}
     further |= {} if against is None else {"against": against}
     return msgjson.Encoder(decimal_format="string").encode(
         {

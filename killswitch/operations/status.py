@@ -27,11 +27,14 @@ from killswitch.model.store import ALERTS, FLAGS, Lease, RouteCount, Store, deco
 from killswitch.model.words import Severity
 from killswitch.operations.liveness_probe import ProbeResult, live_by_sign
 from killswitch.operations.policy_sources import SourceStatus, source_status
+from killswitch.runner.dead_man.catastrophe_stops import LIVE_NAME as STOPS
+from killswitch.runner.dead_man.catastrophe_stops import StopView, stop_views
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.shadow.record import ShadowRecord, shadow_records
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_last_tick, decode_view
 from killswitch.runner.tick_inputs import dated_heartbeats, last_heartbeats
+from killswitch.watcher.watch import SwitchView, switch_views
 
 STATUS_FORMAT = "killswitch.status/v1"
 
@@ -169,6 +172,10 @@ class StoreStatus(Struct, frozen=True):
     """The policy sets that are in shadow."""
     heartbeats: tuple[HeartbeatView, ...] = ()
     """The last heartbeat of each name that was ever sent."""
+    switches: tuple[SwitchView, ...] = ()
+    """The dead man's switches of a watcher's store."""
+    stops: tuple[StopView, ...] = ()
+    """The catastrophe stop of each position, as of the last tick of a run that keeps them."""
     source: SourceStatus | None = None
     """The source of the policies; null where no runner has followed one."""
     format: str = STATUS_FORMAT
@@ -217,6 +224,8 @@ def store_status(
         source=source_status(store, tick_now or now),
         shadows=tuple(each for each in shadow_records(store) if each.is_active),
         heartbeats=_heartbeats(store, tick_now or now),
+        switches=switch_views(store),
+        stops=stop_views(store.live(STOPS)),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
         problems=(
             *_not_recorded(runner),

@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from killswitch.engine.state import level_in_force
 from killswitch.engine.step import fire_partly, is_confirmed, latch, triggers_of
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import PolicySet, Stage, Stages
 from killswitch.model.alert import Alert
 from killswitch.model.decision import Decision, Notice, with_effects
-from killswitch.model.effects import Cancels, ProcessExit, of_kind
+from killswitch.model.effects import Cancels, Orders, ProcessExit, of_kind, tag_of
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.orders.expected_cost import ExpectedOrder, expected_orders
@@ -20,7 +21,7 @@ from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import Blocked, Proposal, joined, propose
-from killswitch.planning.targets.merge import Targets, merge, ordered_on, with_intents
+from killswitch.planning.targets.merge import Targets, contracts_left, merge, ordered_on, with_intents
 from killswitch.planning.unreachable import (
     LastKnown,
     is_readable_again,
@@ -88,7 +89,7 @@ def fire(
         decision = last.remarked(
             with_wait_remark(decision, evaluator.pending_close_of(stage), fired_earlier=fired_earlier)
         )
-        evaluator.count_today(proposal.counted, view.as_of)
+        _count(evaluator, proposal, view.as_of)
         evaluator.state = latch(
             evaluator.state, stage, view.as_of, evaluator.value_at_firing(), is_acting=evaluator.is_acting
         )
@@ -128,6 +129,7 @@ def preview_levels(
     view = evaluator.history.view
     if view is None:
         return
+    evaluator.under_way = contracts_left(active)
     for stage in reversed(evaluator.compiled.graph.stages):
         last = with_last_positions(view, last_known)
         with evaluator.assuming(triggers_of(stage)):
@@ -164,6 +166,13 @@ def is_still_held_back(
     return proposal.is_held_back and not proposal.is_partial
 
 
+def _count(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> None:
+    """Count what the bounds of a day count of a proposal that is carried out."""
+    evaluator.count_today(proposal.counted, now)
+    if proposal.reduces:
+        evaluator.count_reduction(now)
+
+
 _HELD_BACK = "where"
 """Why a stage could not latch: its `where` is true for no position."""
 
@@ -196,7 +205,7 @@ def _fire_partly(
     if not is_new:
         return [], []
     issued = [notices.blocked(evaluator, now, found) for found in proposal.blocked]
-    evaluator.count_today(proposal.counted, now)
+    _count(evaluator, proposal, now)
     evaluator.state = fire_partly(
         evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back, is_acting=evaluator.is_acting
     )
@@ -222,6 +231,9 @@ def _held_back(decision: Decision) -> Decision:
 
 def _without_resting(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> Decision:
     """The decision without orders for accounts on which its stage has already acted."""
+    kinds = [action_kind(action) for action in proposal.stage.actions]
+    if all(kind.is_absolute for kind in kinds if tag_of(Orders) in kind.effects):
+        return proposal.decision  # what was sold is no longer in the book, so that nothing is sold twice
     resting = evaluator.cooling_down(proposal.stage.name, now)
     return with_intents(proposal.decision, lambda intent: intent.account not in resting)
 

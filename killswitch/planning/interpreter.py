@@ -44,6 +44,7 @@ from killswitch.planning.operator.commands import OperatorCommands, UnfinishedCl
 from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.pauses import begun, held_back
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
+from killswitch.planning.orders.hedge_nets import HedgeNet, hedge_nets
 from killswitch.planning.owners import Owners
 from killswitch.planning.realised_gains import RealisedGains
 from killswitch.planning.reload.continuation import SetContinuation, no_rest
@@ -56,7 +57,15 @@ from killswitch.planning.scopes.money_headroom import MoneyHeadroom, money_headr
 from killswitch.planning.scopes.prepared_reload import PreparedReload, prepared
 from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
-from killswitch.planning.targets.merge import Targets, have_common_position, least, merge, ordered_on, targets_of
+from killswitch.planning.targets.merge import (
+    Targets,
+    contracts_left,
+    have_common_position,
+    least,
+    merge,
+    ordered_on,
+    targets_of,
+)
 from killswitch.planning.unreachable import stages_due
 from killswitch.signals.signal_values import SignalColumns
 from killswitch.valuation.position_measures import ZERO
@@ -462,6 +471,8 @@ class Interpreter:
         for evaluator, view, stages in pending.eligible:
             second = RereadData(prices or {}, None if reread is None else self._second_view(evaluator, reread))
             evaluator.is_acting = self._is_acting(evaluator, view)
+            planned = (targets_of([each]) for each in fired if each.mode == "enforce")
+            evaluator.under_way = contracts_left(least([*self._active.values(), *planned]))
             made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known, self._owners)
             fired += made
             for each in made:
@@ -636,6 +647,14 @@ class Interpreter:
             for evaluator in self._evaluators
             for level in preview_levels(evaluator, self._policies, known, self._owners, active)
         )
+
+    def hedges(self) -> tuple[HedgeNet, ...]:
+        """The net of every declared hedge in the last snapshot, and the order that would take it out."""
+        facts = self._facts
+        declared = {hedge.name: hedge for graph in self._policies.graphs for hedge in graph.hedges}
+        reference = next((it.equity.reference for it in self._policies.graphs if it.equity.reference is not None), None)
+        view = ScopeView(facts.as_of, True, facts.accounts, facts.rules, None, None, reference, around=facts)
+        return hedge_nets(declared.values(), view)
 
     def positions(self) -> tuple[PositionExposure, ...]:
         """Every open position of the last snapshot, the largest loss first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Side, WrittenLock
+from killswitch.planning.reducing import enlarged_by
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
 
@@ -89,7 +90,7 @@ def followed(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -
         filled = before.filled + added.get(key, ZERO)
         is_least = is_known and size < before.least
         positions.append(LockedPosition(*key, size) if is_least else replace(before, filled=filled))
-    opening = [fill for fill in fills if any(sizes.get(key, ZERO) > ZERO for key in _sides(fill))]
+    opening = [fill for fill in fills if _has_opened(fill, sizes)]
     by_resting = book.by_resting and all(fill.order in book.resting for fill in opening)
     is_blind = book.is_blind or account.fills is None
     return replace(
@@ -112,15 +113,15 @@ def sizes_of(account: AccountSnapshot) -> dict[tuple[str, Side], Decimal]:
     return sizes
 
 
-def _sides(fill: Fill) -> tuple[tuple[str, Side], ...]:
-    """The position that the fill enlarges, if it is not a reduction of the other side."""
-    side: Side = "long" if fill.side == "buy" else "short"
-    return ((fill.symbol, side),) if fill.position_side in (None, side) else ()
+def _has_opened(fill: Fill, sizes: Mapping[tuple[str, Side], Decimal]) -> bool:
+    """Whether the account holds a position that the fill can have opened or enlarged."""
+    key = enlarged_by(fill.symbol, fill.side, fill.position_side)
+    return key is not None and sizes.get(key, ZERO) > ZERO
 
 
 def _added(fills: Iterable[Fill]) -> dict[tuple[str, Side], Decimal]:
     added: dict[tuple[str, Side], Decimal] = {}
     for fill in fills:
-        for key in _sides(fill):
+        if (key := enlarged_by(fill.symbol, fill.side, fill.position_side)) is not None:
             added[key] = added.get(key, ZERO) + fill.amount
     return added

@@ -13,6 +13,7 @@ from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.legible import STORE_OPTION
 from killswitch.model.snapshot import Event
+from killswitch.model.words import close_text
 from killswitch.planning.owners import NotClosed
 from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import why_unknown
@@ -365,7 +366,7 @@ GIVE_UP_HINT = f" (`ksctl close --give-up {{id}} --reason … {STORE_OPTION}` en
 def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
     """Notice of a manual close that waits for an account that cannot be read."""
     text = (
-        f"the close by hand waits: {why}; it goes on with the first snapshot that shows it, until "
+        f"the {close_text(event.cause)} waits: {why}; it goes on with the first snapshot that shows it, until "
         f"{instant(from_micros(until))}"
         f"{GIVE_UP_HINT.format(id=event.id)}"
     )
@@ -375,7 +376,7 @@ def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
 def manual_close_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
     """Notice that an operator ended the wait of a manual close."""
     text = (
-        f"the close by hand {event.decision} no longer waits for {' and '.join(sorted(accounts))}: "
+        f"the {close_text(event.cause)} {event.decision} no longer waits for {' and '.join(sorted(accounts))}: "
         f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
     return _operator_notice(event, now, "warning", "warning", text, "a close by hand is given up")

@@ -13,9 +13,10 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.model.alert import Alert, NoticeGroup
-from killswitch.model.snapshot import AccountSnapshot, Side, WrittenLock
+from killswitch.model.snapshot import AccountSnapshot, WrittenLock
 from killswitch.model.venue import is_ours
 from killswitch.planning.locked_books import LockedAccount, followed, opened
+from killswitch.planning.reducing import enlarged_by
 from killswitch.render.formats import instant
 from killswitch.valuation.ownership import UNKNOWN_OWNER, AccountOwnership, merged_rows, strategy_part
 from killswitch.valuation.position_measures import ZERO
@@ -51,9 +52,9 @@ def unowned_fills(
     found: dict[str, Decimal] = {}
     for fill, owner in zip(account.fills or (), owned.fills or (), strict=True):
         may_be_own = owner in (UNKNOWN_OWNER, strategy) and not is_ours(fill.client_order_id)
-        side: Side = "long" if fill.side == "buy" else "short"
-        is_locked = fill.at >= lock.since and fill.cause == "trade" and lock.reaches(side, fill.symbol)
-        if may_be_own and is_locked and fill.symbol in symbols:
+        enlarged = enlarged_by(fill.symbol, fill.side, fill.position_side)
+        is_locked = enlarged is not None and fill.at >= lock.since and lock.reaches(enlarged[1], fill.symbol)
+        if fill.cause == "trade" and may_be_own and is_locked and fill.symbol in symbols:
             found[fill.symbol] = found.get(fill.symbol, ZERO) + fill.amount
     return found
 

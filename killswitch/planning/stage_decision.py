@@ -13,24 +13,36 @@ from msgspec.structs import replace
 from killswitch.graph.actions.close import sides_closed
 from killswitch.graph.actions.registry import action_kind, needs_the_book
 from killswitch.graph.nodes import Fallback, Graph, PolicySet, Stage
-from killswitch.graph.unwinding import PLAIN
+from killswitch.graph.unwinding import PLAIN, UnwindingRule
 from killswitch.graph.wording import signals_of
-from killswitch.model.decision import Attribution, Book, BookChange, Decision, Source, decision_id, with_effects
+from killswitch.model.decision import (
+    Attribution,
+    Book,
+    BookChange,
+    Decision,
+    Schedule,
+    Source,
+    decision_id,
+    with_effects,
+)
 from killswitch.model.effects import Effect, Lock, LockOrder, Orders, merge_effects, tag_of
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
 from killswitch.model.snapshot import Side
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.lock_trading import selected_parts
 from killswitch.planning.actions.registry import plan
+from killswitch.planning.orders.closing_order import ClosingOrder, schedule_of
+from killswitch.planning.orders.hedge_netting import NettedBook, accounts_outside, changes_by_side
 from killswitch.planning.orders.unwind import Blocked as Blocked
-from killswitch.planning.orders.unwind import declared_unwinding, most_urgent, unwind
+from killswitch.planning.orders.unwind import Unwound, declared_unwinding, most_urgent, unwind
 from killswitch.planning.owners import Owners, with_owners
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, trigger_reading
-from killswitch.planning.targets.ranking import candidates
+from killswitch.planning.targets.ranking import candidates, group_places
 from killswitch.planning.targets.selection import SelectedTarget, fallback
-from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
+from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares, shares_of
 from killswitch.signals.history.bleed_rates import bleed_rates
+from killswitch.signals.history.group_estimates import parts_of
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import pnl_change
 from killswitch.valuation.position_measures import ZERO
@@ -53,6 +65,8 @@ class Proposal(Struct, frozen=True):
     blocked: tuple[Blocked, ...]
     counted: int = 0
     """The number of positions that count for a daily cap."""
+    reduces: bool = False
+    """Whether it sells for a `reduce`, which counts for the bound of a day."""
 
 
 def _no_reset_before(stage: Stage, now: int) -> datetime | None:
@@ -76,15 +90,19 @@ def propose(
     `unseen`: accounts whose positions in `view` are the last known ones. `owners`: of positions that several strategies
     share, of which a close for one of them takes only its own part.
     """
-    attribution = attribution_of(evaluator, stage)
-    book = replace(known_book(evaluator, stage, view, policies, attribution.source), unseen=unseen)
+    book = replace(known_book(evaluator, stage, view, policies, "UNKNOWN"), unseen=unseen)
+    attribution = attribution_of(evaluator, stage, book.netted)
+    book = replace(book, source=attribution.source)
     view, now = book.view, view.as_of
     plans = action_plans(stage, now, book)
     combined = _combined_plan(plans)
     limited = owners.limited(view, combined.targets)
     if any(each.locks_selected for each in plans):
         combined = replace(combined, effects=_with_locks(plans, evaluator.scope, limited.targets))
-    unwound = unwind(view, limited.targets, combined.rule or PLAIN, keeps=False)
+    rule = combined.rule or PLAIN
+    order = _with_groups(combined.order, evaluator, limited.targets)
+    traded = view.with_accounts([*view.accounts, *accounts_outside(limited.targets, view)])
+    unwound = unwind(traded, limited.targets, rule, keeps=False, order=order)
     record = replace(
         record_of(evaluator, policies, now, stage.name, stage.name),
         level=stage.level,
@@ -94,7 +112,8 @@ def propose(
         cooldown_until=from_micros(now + stage.cooldown),
         no_reset_before=_no_reset_before(stage, now),
         reason=joined(*combined.remarks, *limited.remarks, *unwound.remarks),
-        unwinding=declared_unwinding(combined.rule or PLAIN),
+        unwinding=declared_unwinding(rule),
+        schedule=_schedule(evaluator, unwound, rule, order),
     )
     orders = Orders(with_owners(unwound.intents, limited.closable))
     decision = with_effects(record, (orders, *combined.effects))
@@ -105,15 +124,19 @@ def propose(
         selects_none,
         selects_none and combined.is_held_back,
         book.is_partial,
-        unwound.blocked,
+        (*unwound.blocked, *combined.naked),
         len(combined.counted),
+        combined.reduces,
     )
 
 
-def attribution_of(evaluator: ScopeEvaluator, stage: Stage) -> Attribution:
-    """Attribution of the loss over the window of the trigger that fired the stage; unknown if none has a window."""
+def attribution_of(evaluator: ScopeEvaluator, stage: Stage, book: NettedBook | None = None) -> Attribution:
+    """Attribution of the loss over the window of the trigger that fired the stage; unknown if none has a window.
+
+    `book`: in which the legs of each known hedge count together; None: none is netted.
+    """
     window, named = attribution_window(evaluator, stage)
-    found = _NO_WINDOW if window is None else shares(evaluator.history, window)
+    found = _NO_WINDOW if window is None else _shares(evaluator.history, window, book)
     source = found.source(stage.attribution.source_at_least if stage.attribution else TWO_THIRDS)
     return Attribution(
         source=source,
@@ -122,6 +145,14 @@ def attribution_of(evaluator: ScopeEvaluator, stage: Stage) -> Attribution:
         window=named,
         reason=joined(found.reason, _without_a_losing_side(stage, source)),
     )
+
+
+def _shares(history: History, window: int, book: NettedBook | None) -> Shares:
+    """Each side's share of the loss in the window."""
+    change = pnl_change(history, window)
+    if book is None or not book.hedges or isinstance(change, str):
+        return shares(history, window)
+    return shares_of(changes_by_side(change, book))
 
 
 _FALLBACKS: dict[Fallback, str] = {
@@ -265,7 +296,30 @@ def _combined_plan(planned: Sequence[Planned]) -> Planned:
         any(each.should_select for each in planned),
         any(each.is_held_back for each in planned),
         frozenset[PnlKey]().union(*(each.counted for each in planned)),
+        reduces=any(each.reduces for each in planned),
+        order=ClosingOrder(
+            any(each.order.is_risk_first for each in planned),
+            next((each.order.risk for each in planned if each.order.risk is not None), None),
+        ),
+        naked=tuple(dict.fromkeys(each for one in planned for each in one.naked)),
     )
+
+
+def _with_groups(order: ClosingOrder, evaluator: ScopeEvaluator, targets: Sequence[SelectedTarget]) -> ClosingOrder:
+    """The order with the places of the correlation groups, by which the targets are sorted."""
+    symbols = [each.ranked.candidate.position.symbol for each in targets]
+    return replace(order, places=group_places(symbols, evaluator.compiled.graph.groups, evaluator.history))
+
+
+def _schedule(evaluator: ScopeEvaluator, unwound: Unwound, rule: UnwindingRule, order: ClosingOrder) -> Schedule | None:
+    """When the orders go; None where they go by rank, as fast as the venue allows."""
+    graph, history = evaluator.compiled.graph, evaluator.history
+    if not unwound.intents or not (rule.slices or order.is_risk_first or graph.has_correlations):
+        return None
+    correlated = [each.group for each in graph.groups if not each.group.is_whole]
+    symbols = [intent.symbol for intent in unwound.intents]
+    parts = (part for group in correlated for part in parts_of(group, symbols, history.groups, together=True))
+    return schedule_of(unwound.intents, declared_unwinding(rule), parts, unwound.peak)
 
 
 def _with_locks(planned: Sequence[Planned], scope: str, targets: Iterable[SelectedTarget]) -> tuple[Effect, ...]:

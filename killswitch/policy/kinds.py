@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
-from killswitch.policy.schema.account import AccountDocument, DeadManDocument
+from killswitch.policy.schema.account import AccountDocument
+from killswitch.policy.schema.catastrophe_stop import CatastropheStopDocument
+from killswitch.policy.schema.dead_man import DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.limits import LimitsDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
 from killswitch.policy.schema.route import RouteDocument
@@ -36,9 +39,11 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         RouteDocument,
         UnwindingDocument,
         DeadManDocument,
+        CatastropheStopDocument,
         StrategyDocument,
         HedgeGroupDocument,
         SessionDocument,
+        LimitsDocument,
         ScenarioDocument,
         InvariantDocument,
     )

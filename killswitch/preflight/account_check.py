@@ -26,6 +26,7 @@ from killswitch.preflight.inspection import InspectedAccount
 from killswitch.preflight.worst_cases import WorstCase, identities, worst_cases
 from killswitch.ratelimit.poll_cost import PollCost, PolledAccount, TimerRefresh, poll_costs
 from killswitch.render.formats import count_of
+from killswitch.runner.dead_man.catastrophe_stops import StopsError, require_stops
 from killswitch.runner.dead_man.timer_rules import (
     TimerError,
     cancellable,
@@ -186,7 +187,11 @@ def check_all(
     checked = [
         check_account(
             each, costs.get(each.name, ()), closing.get(each.name), requirements, facts[each.name],
-            (*refused.get(each.name, ()), *unarmed_timer_findings(each, policies)),
+            (
+                *refused.get(each.name, ()),
+                *unarmed_timer_findings(each, policies),
+                *catastrophe_stop_findings(each, policies),
+            ),
         )
         for each in inspected
     ]  # fmt: skip
@@ -257,6 +262,16 @@ def unarmed_timer_findings(one: InspectedAccount, policies: PolicySet) -> Iterat
     venue = timer.rule
     if one.document.spec.execution == "live" and (symbols := unprotected_symbols(seen, venue)):
         yield Finding("warning", "dead man", does_not_run(one.name, unprotected_reason(symbols, venue)))
+
+
+def catastrophe_stop_findings(one: InspectedAccount, policies: PolicySet) -> Iterator[Finding]:
+    """Findings that `run --live` would refuse the catastrophe stops of the account."""
+    if one.account is None or one.document.spec.execution != "live":
+        return
+    try:
+        require_stops(policies, {one.name: replace(one.account, armed=True)})
+    except StopsError as error:
+        yield Finding("failed", "catastrophe stop", f"`run --live` would not start: {error}")
 
 
 def _has_secrets(document: AccountDocument) -> bool:

@@ -14,7 +14,7 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.actions.cancel_orders import most_cancels
 from killswitch.planning.actions.kind import Most, MostContext
 from killswitch.planning.actions.registry import most
-from killswitch.planning.resting_orders import PositionName
+from killswitch.planning.reducing import PositionName
 from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.preflight.inspection import InspectedAccount
 from killswitch.ratelimit.poll_cost import PolledAccount

@@ -15,16 +15,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.actions.close import closes_among
-from killswitch.graph.nodes import Graph, Place, PolicySet
+from killswitch.graph.actions.registry import action_kind
+from killswitch.graph.nodes import CatastropheStopRule, Graph, PolicySet, SilenceRule, TimerRule
 from killswitch.graph.unwinding import UnwindingRule, unwinding_named
 from killswitch.proof.alignment import aligned, same_level
 from killswitch.proof.demand import demand_gap
 from killswitch.proof.memory import compare_memory, held_up_resets
-from killswitch.proof.responses import Difference, compare_scopes, compare_stages, declines_alike
+from killswitch.proof.responses import NOWHERE, Difference, compare_scopes, compare_stages, declines_alike
 from killswitch.proof.solver import Prover
 from killswitch.proof.witness import Witness
 
-NOWHERE = Place("", 0, 0, "")
 Word = Literal["TIGHTENING", "LOOSENING", "EQUIVALENT", "NEITHER", "UNDECIDED"]
 
 
@@ -84,8 +84,18 @@ def compare_sets(prover: Prover, base: PolicySet, head: PolicySet) -> SetCompari
     return SetComparison(tuple(changes), tuple(messages))
 
 
+def _of_stops(name: str, before: CatastropheStopRule | None, after: CatastropheStopRule | None) -> Iterator[Change]:
+    """What one catastrophe stop covers more or less than before; where it differs otherwise, neither is known."""
+    if before == after:
+        return
+    what = "is new" if before is None else "is removed" if after is None else "differs"
+    is_other = before is not None and after is not None
+    added, removed = (None, None) if is_other else (before is None, after is None)
+    yield Change("response", name, f"the catastrophe stop {name} {what}", added, removed)
+
+
 def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
-    """What the documents beside the policies change: how closes are carried out, timers, what a strategy owns."""
+    """What the other documents change: how closes are carried out, timers, limits, what a strategy owns."""
     heads = {graph.policy: graph for graph in head.graphs}
     for graph in base.graphs:
         if graph.policy not in heads:
@@ -99,12 +109,27 @@ def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
         if one != other and max(len(one), len(other)) > 1:
             text = f"other closes count for the daily cap that {', '.join(sorted({*one, *other}))} share as {group}"
             yield Change("response", "", text, False, False)
-    timers = [{each.name: replace(each, place=NOWHERE) for each in policies.timers} for policies in (base, head)]
-    for name in sorted({*timers[0], *timers[1]}):
-        before, after = timers[0].get(name), timers[1].get(name)
+    switches: list[dict[str, TimerRule | SilenceRule]] = [
+        {
+            **{each.name: replace(each, place=NOWHERE) for each in policies.timers},
+            **{each.name: replace(each, place=NOWHERE) for each in policies.silences},
+        }
+        for policies in (base, head)
+    ]
+    for name in sorted({*switches[0], *switches[1]}):
+        before, after = switches[0].get(name), switches[1].get(name)
         if before != after:
             what = "is new" if before is None else "is removed" if after is None else "differs"
             yield Change("response", name, f"the dead-man switch {name} {what}", before is None, after is None)
+    limited = [{each.name: each for each in policies.limits} for policies in (base, head)]
+    for name in sorted({*limited[0], *limited[1]}):
+        old, new = limited[0].get(name), limited[1].get(name)
+        if old != new:
+            what = "are new" if old is None else "are removed" if new is None else "differ"
+            yield Change("response", name, f"the limits {name} of orders {what}", old is None, new is None)
+    stops = [{each.name: replace(each, place=NOWHERE) for each in policies.stops} for policies in (base, head)]
+    for name in sorted({*stops[0], *stops[1]}):
+        yield from _of_stops(name, stops[0].get(name), stops[1].get(name))
     owned = [{each.name: each for each in policies.strategies} for policies in (base, head)]
     if owned[0] != owned[1]:
         yield Change("scope", "", "what belongs to a strategy differs, which changes the signals", None, None)
@@ -121,8 +146,9 @@ def _cap_groups(policies: PolicySet) -> dict[str, tuple[str, ...]]:
 
 
 def _unwindings(policies: PolicySet, graph: Graph) -> dict[str | None, UnwindingRule]:
-    closes = [close for stage in graph.stages for close in closes_among(stage.actions)]
-    return {each.unwinding: unwinding_named(each.unwinding, policies.unwindings) for each in closes}
+    actions = [action for stage in graph.stages for action in stage.actions]
+    names = {name for action in actions for name in action_kind(action).unwindings(action)}
+    return {name: unwinding_named(name, policies.unwindings) for name in names}
 
 
 def compare(prover: Prover, base: Graph, head: Graph) -> list[Change]:

@@ -15,14 +15,17 @@ from msgspec.structs import replace
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.close import Close
 from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.actions.registry import action_kind
-from killswitch.graph.nodes import Action, ConditionNode, Graph, RankingRule, ScopeRule, Stage, Trigger
+from killswitch.graph.nodes import Action, ConditionNode, Graph, Place, RankingRule, ScopeRule, Stage, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.proof.alignment import firing_key, resolved, triggers_of
 
 Difference = tuple[str, bool | None, bool | None]
 """Text, whether head is at least as hard, whether base is."""
 
+NOWHERE = Place("", 0, 0, "")
+"""The place of what is compared wherever it is written."""
 BREACHES = ("page", "cancel", "close")
 SEPARATE = {
     "account": ("accounts", "venues", "markets", "currencies"),
@@ -39,7 +42,7 @@ def acts(stage: Stage) -> bool:
 
 def picks(stage: Stage) -> bool:
     """Whether a close of the stage takes the worst ranked positions only, or first."""
-    return any(_picks(each) for each in _of(stage, Close))
+    return any(_picks(each) for each in _of(stage, Close)) or any(it.order == "rank" for it in _of(stage, Reduce))
 
 
 def selects_losing(stage: Stage) -> bool:
@@ -62,6 +65,7 @@ def declines_no_more(base: Graph, one: Stage, head: Graph, other: Stage) -> bool
     ours, theirs = _of(one, Close), _of(other, Close)
     return (
         selects_part(one)
+        and _anywhere(_of(one, Reduce)) == _anywhere(_of(other, Reduce))
         and len(ours) == len(theirs)
         and all(_selects(base, a) == _selects(head, b) for a, b in zip(ours, theirs, strict=True))
         and (not selects_losing(one) or (one.attribution == other.attribution and _windows(base, one, head, other)))
@@ -126,7 +130,8 @@ def compare_stages(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterat
         yield f"{name} cancels other orders", covered[0] <= covered[1], covered[1] <= covered[0]
     yield from _closes(base, one, head, other)
     yield from _choices(base, one, head, other)
-    known = (LockTrading, CancelOrders, Close)
+    yield from _reductions(name, _of(one, Reduce), _of(other, Reduce))
+    known = (LockTrading, CancelOrders, Close, Reduce)
     rest = [[each for each in stage.actions if not isinstance(each, known)] for stage in (one, other)]
     if rest[0] != rest[1]:
         yield f"other actions of {name} differ", False, False
@@ -180,6 +185,34 @@ def _closes(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Diff
         yield from _close(other.name, base, mine, head, its)
 
 
+def _anywhere(actions: Sequence[Reduce]) -> list[Reduce]:
+    """The actions without the places that they are written at."""
+    return [replace(each, place=NOWHERE) for each in actions]
+
+
+def _reductions(name: str, ours: list[Reduce], theirs: list[Reduce]) -> Iterator[Difference]:
+    """Cuts to a leverage: a lower target sells at least as much, and another number of times is bounded by itself."""
+    if not ours or not theirs:
+        if ours or theirs:
+            yield f"{name} {'no longer reduces' if ours else 'reduces'} leverage", not ours, not theirs
+        return
+    if len(ours) != len(theirs):
+        yield f"{name} has another number of reductions", False, False
+        return
+    for one, other in zip(ours, theirs, strict=True):
+        plain = [replace(each, to=one.to, at_most_per_day=None, adverse_move=None) for each in _anywhere((one, other))]
+        if plain[0] != plain[1]:
+            yield f"the reduction of {name} is of another account, or measures or sells otherwise", False, False
+            continue
+        if one.to != other.to:
+            text = f"{name} reduces leverage to {other.to.normalize():f} instead of {one.to.normalize():f}"
+            yield text, other.to < one.to, one.to < other.to
+        counts = [inf if each.at_most_per_day is None else each.at_most_per_day for each in (one, other)]
+        if counts[0] != counts[1]:
+            text = f"{name} reduces leverage {'more' if counts[1] > counts[0] else 'less'} often in a day"
+            yield text, counts[1] > counts[0], counts[0] > counts[1]
+
+
 def _closes_all_of(closes: Sequence[Close], others: Sequence[Close]) -> bool:
     """Whether one of these closes leaves nothing of whatever the others may select."""
     return any(
@@ -198,6 +231,8 @@ def _choices(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Dif
         return
     ours, theirs = _of(one, Close), _of(other, Close)
     keeps, mirror = not ours or _closes_all_of(theirs, ours), not theirs or _closes_all_of(ours, theirs)
+    if any(it.order == "rank" for stage in (one, other) for it in _of(stage, Reduce)):
+        keeps = mirror = False  # which positions are left of a book is chosen by the ranking
     if losing and one.attribution != other.attribution and not (keeps and mirror):
         yield f"{other.name} closes the losing side, by another share of the loss", keeps, mirror
     same = _windows(base, one, head, other)
@@ -207,6 +242,8 @@ def _choices(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Dif
         yield f"{other.name} {what} over the window of other triggers, and may select other positions", keeps, mirror
     if (picks(one) or picks(other)) and (rules[0] != rules[1] or base.groups != head.groups):
         yield f"the ranking of {other.name} differs, which chooses its positions", keeps, mirror
+    if (ours or theirs) and base.hedges != head.hedges:
+        yield f"{other.name} closes other hedges as one position", keeps, mirror
 
 
 def _windows(base: Graph, one: Stage, head: Graph, other: Stage) -> bool:
@@ -238,7 +275,7 @@ def _compared(graph: Graph, stage: Stage) -> list[object]:
 
 
 def _rankings(graph: Graph, stage: Stage) -> list[RankingRule]:
-    names = {each.ranking for each in _of(stage, Close)}
+    names = {name for each in stage.actions for name in action_kind(each).rankings(each)}
     return [rule for rule in graph.rankings if rule.name in names]
 
 

@@ -44,6 +44,7 @@ from killswitch.runner.account_memory import AccountMemory, restore_adapters
 from killswitch.runner.clock import Timeline, leap_message
 from killswitch.runner.closing_worker import ClosingWorker
 from killswitch.runner.closing_workers import ClosingWorkers
+from killswitch.runner.dead_man.catastrophe_stops import CatastropheStops, StopsError, require_stops
 from killswitch.runner.dead_man.timer_rules import require_timers
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
@@ -111,6 +112,7 @@ def assemble(
     closing_observer: ClosingObserver = NO_CLOSING_OBSERVER,
     timers: bool = False,
     is_run: bool = False,
+    is_watcher: bool = False,
     startup_notices: tuple[tuple[Severity, str], ...] = (),
     on_wait: Callable[[str], None] = lambda _: None,
     on_acquired: Callable[[], None] = lambda: None,
@@ -120,45 +122,45 @@ def assemble(
 
     Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
     `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: whether an effect may end
-    the run; false in a command that ticks once itself. `startup_notices`: of the first tick. `on_wait`: called with the
-    reason for a wait. `on_acquired`: called once the lease is held. `of_start`: the set with its files.
+    the run. `is_watcher`: whether closing yields to a runner with another store. `startup_notices`: of the first tick.
+    `on_wait`: called with why it waits, `on_acquired` once the lease is held. `of_start`: the set with its files.
     """
     _require_possible(policies, accounts, pace if timers else None)
     venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     lease = _held_lease(store, clock, pace, on_wait, on_acquired)
-    timeline = Timeline(clock, last_clock_state(last_view(store)))
+    timeline, arming = Timeline(clock, last_clock_state(last_view(store))), Arming(accounts, policies)
     restore_adapters(store, accounts)
-    arming = Arming(accounts, policies)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
-    reloads = _reloads(interpreter, store, accounts if live else {}, of_start, timeline)
-    reloads.of_start = _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming)
+    watched = accounts if live and not is_watcher else {}
+    reloads = _reloads(interpreter, store, watched, of_start, timeline, _left_undone(store, unfinished, arming))
     view = _first_view(lease, timeline, pace, policies, paths, live, arming, _lock_places(store, locks, arming))
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget, dead_man = _dead_man(policies, accounts, meters, store, timeline, pace, within) if timers else (None, None)
     isolation, reconciliation, own_orders = FaultIsolation(), OrderReconciliation(store), OwnOrders(last_tick(store))
     observed = CombinedClosingObserver(closing_observer, reconciliation, own_orders)
-    closings = _closings(venues, meters, arming, store, timeline, unfinished, observed)
+    closings = _closings(venues, meters, arming, store, timeline, unfinished, observed, yields=is_watcher)
     lock_writer = _lock_writer(arming, store, lease, timeline, pace, locks, isolation)
     suspension = BrokerSuspension(accounts, meters, store, timeline, within)
     closing = ClosingPerformer(closings, suspension, lock_writer, isolation, arming.names, pace.read_timeout)
-    poller = AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget)
     publisher = StatusPublisher(store, interpreter, arming.names, timeline, view)
     runner = Runner(
-        reloads, store, lease, timeline, poller, closings,
-        _effects(closing, interpreter, arming, store, timeline, is_run=is_run),
+        reloads, store, lease, timeline,
+        AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget),
+        closings, _effects(closing, interpreter, arming, store, timeline, is_run=is_run),
         Observers((publisher, AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
-        pace, judges=JUDGED_LIVE if live else (), startup_notices=startup_notices + _leap_notices(timeline),
+        pace, judges=JUDGED_LIVE if watched else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip
-    reloads.follow.append(partial(_follow, runner, arming, publisher, accounts if live else {}))
-    return runner
+    reloads.follow.append(partial(_follow, runner, arming, publisher, watched))
+    return _keeping_stops(runner, policies, accounts if timers and arming.names else {}, meters, store, observed)
 
 
 def _require_possible(policies: PolicySet, accounts: Mapping[str, ArmedAccount], pace: RunnerPace | None) -> None:
     """CapabilityError, or TimerError where timers are refreshed at a `pace`, if the accounts cannot do it."""
     require_capabilities(policies, accounts)
+    require_stops(policies, accounts)
     if pace is not None:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
 
@@ -185,17 +187,19 @@ def _reloads(
     accounts: Mapping[str, ArmedAccount],
     of_start: SetOfStart,
     timeline: Timeline,
+    left: Alerts,
 ) -> HotReload:
     """The set of the start, to be recorded with the first tick unless the store has it; and what a set must offer.
 
-    `accounts`: those of a live run, else none.
+    `accounts`: those of a live run, else none. `left`: what earlier runs have left undone.
     """
     store_places(store, interpreter.policies)
 
     def capable(loaded: LoadedPolicies) -> tuple[str, ...]:
         try:
             require_capabilities(loaded.policies, accounts)
-        except CapabilityError as error:
+            require_stops(loaded.policies, accounts)
+        except (CapabilityError, StopsError) as error:
             return (str(error),)
         return ()
 
@@ -209,7 +213,9 @@ def _reloads(
         in_force = AppliedSet(digest=digest, at=timeline.now(), program=program_version(), origin=origin)
     elif before is not None and not is_new:
         in_force = before
-    return HotReload(interpreter, store, in_force, (capable, *of_start.checks), is_new=is_new, of_set=of_set)
+    reloads = HotReload(interpreter, store, in_force, (capable, *of_start.checks), is_new=is_new, of_set=of_set)
+    reloads.of_start = left
+    return reloads
 
 
 def _dead_man(
@@ -224,6 +230,22 @@ def _dead_man(
     """The venues' timers, and the requests that refreshing them takes. `within`: for one request (seconds)."""
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout)
     return budget, DeadManTimers(policies, accounts, meters, store, timeline, within, budget)
+
+
+def _keeping_stops(
+    runner: Runner,
+    policies: PolicySet,
+    accounts: Mapping[str, ArmedAccount],
+    meters: Mapping[str, RequestMeter],
+    store: Store,
+    observed: ClosingObserver,
+) -> Runner:
+    """The runner, which keeps the catastrophe stops of `accounts`: a reload may add their documents."""
+    if accounts:
+        dated, closings = runner.poller.dated, runner.workers
+        stops = CatastropheStops(policies, accounts, meters, store, runner.clock, closings, dated, observed.wrote)
+        runner.observers.add(stops)
+    return runner
 
 
 def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:
@@ -317,6 +339,8 @@ def _closings(
     clock: Clock,
     unfinished: Mapping[str, tuple[Decision, ...]],
     closing_observer: ClosingObserver,
+    *,
+    yields: bool,
 ) -> ClosingWorkers:
     workers = {}
     for name in sorted(arming.names):
@@ -324,8 +348,9 @@ def _closings(
         leftover = tuple(Closing(decision.id, "closing", scope=decision.scope) for decision in closes)
         meter = meters[name]
         executor = AccountExecutor(
-            name, venues[name][1], store, clock, observer=closing_observer, budget=meter.budget, breaker=meter.breaker
-        )
+            name, venues[name][1], store, clock,
+            observer=closing_observer, budget=meter.budget, breaker=meter.breaker, yields=yields,
+        )  # fmt: skip
         workers[name] = ClosingWorker(name, executor, leftover, clock.monotonic)
     return ClosingWorkers(workers)
 
@@ -335,6 +360,11 @@ def _is_there(folder: Path) -> bool:
         return call_within(FOLDER_TIMEOUT, str(folder), folder.is_dir)
     except DeadlineError:
         return False  # on a dead mount; nothing is armed, so nothing is written there
+
+
+def _left_undone(store: Store, unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> Alerts:
+    """What earlier runs have decided, and nobody carries out."""
+    return _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming)
 
 
 def _unarmed_unfinished(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> Alerts:

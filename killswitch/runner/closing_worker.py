@@ -77,6 +77,11 @@ class ClosingWorker:
         return closes or not self._recovered or self._more or bool(self._waiting)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the executor has every decision, so that it knows which positions are closed."""
+        return self._recovered and not self._waiting
+
+    @property
     def is_owing_fees(self) -> bool:
         """Whether nothing is left to close, and fees of its orders are still being queried."""
         return not self.is_working and self.executor.has_pending_fees

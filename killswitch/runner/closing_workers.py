@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from killswitch.journal.entries import PositionKey
 from killswitch.model.alert import Alerts, together
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
@@ -157,6 +158,11 @@ class ClosingWorkers:
                 other = closings.get(closing.decision)
                 closings[closing.decision] = closing if other is None else _together(other, closing)
         return tuple(closings.values())
+
+    def closing(self, account: str) -> frozenset[PositionKey] | None:
+        """The positions of an armed account that closes reduce; None while that is not known."""
+        worker = self._workers[account]
+        return worker.executor.closing if worker.is_settled else None
 
     def newest(self) -> tuple[AccountSnapshot, ...]:
         """The newest snapshot of each account: that of a pass, where the close took longer than the tick."""

@@ -38,7 +38,7 @@ from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
 from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
-from killswitch.runner.scheduler import Scheduler
+from killswitch.runner.scheduler import Scheduler, Wake
 from killswitch.runner.tick_inputs import HeartbeatDates, last_heartbeats
 
 if TYPE_CHECKING:
@@ -144,8 +144,10 @@ class Runner:
             await self.tick()
             self._scheduler.next_due = due
             self.ticks += 1
-            while self._end(stop, ticks) is None and await self._scheduler.until(due, stop, self.poller):
-                await self.woken()
+            while self._end(stop, ticks) is None:
+                if (wake := await self._scheduler.until(due, stop, self.poller)) is None:
+                    break
+                await self.woken(wake)
         return end
 
     def _end(self, stop: asyncio.Event, ticks: int | None) -> RunEnd | None:
@@ -176,27 +178,35 @@ class Runner:
     async def tick(self) -> TickReport:
         """One pass: poll every account, decide, commit in one transaction, act."""
         with self.reloads.ticking():
-            return await self._pass(scheduled=True)
+            return await self._pass(None)
 
-    async def woken(self) -> TickReport:
-        """One pass between two ticks: the accounts that pushed are polled, the others have their last snapshot."""
+    def call_tick(self) -> None:
+        """Begin a tick at once instead of at the next interval, from any thread; it does not count as a scheduled one.
+
+        For what must not wait: an operator command, and the firing of a dead-man's switch.
+        """
+        self._scheduler.call()
+
+    async def woken(self, wake: Wake = "push") -> TickReport:
+        """One pass between two ticks.
+
+        After a push, the accounts that pushed are polled, and the others have their last snapshot; after a call, all
+        are polled, as far as the venues' limits have room.
+        """
         with self.reloads.ticking():
-            return await self._pass(scheduled=False)
+            return await self._pass(wake)
 
-    async def _pass(self, *, scheduled: bool) -> TickReport:
+    async def _pass(self, wake: Wake | None) -> TickReport:
+        """`wake`: what began it before its time; None for a scheduled tick."""
         with self.observers.tracer.span("tick") as span:
             began = self.clock.monotonic()
             self.lease.renew()
-            if scheduled:
-                self._take_proposed()
-                accounts = await self._scheduler.await_while_closing(self.poller.poll(span))
-                polled: Collection[str] = {account.account for account in accounts}
-            else:
-                accounts, polled = self.poller.woken()
+            accounts, polled = await self._poll(wake, span)
             fresh = [account for account in accounts if account.account in polled]
             self._pass_to_executors(fresh)
+            self._scheduler.called.clear()
             commands = self.store.commands()
-            snapshot = self._snapshot(accounts, commands, scheduled=scheduled)
+            snapshot = self._snapshot(accounts, commands, scheduled=wake is None)
             self.poller.observe(fresh, snapshot.as_of)
             outcome = await self._decide(snapshot, span)
             acting = self.effects.acted_on(outcome.decisions)
@@ -219,6 +229,18 @@ class Runner:
             self.observers.notify(report, span)
             self.poller.ticked()
             return report
+
+    async def _poll(self, wake: Wake | None, span: Span) -> tuple[tuple[AccountSnapshot, ...], Collection[str]]:
+        """All accounts, and the names of those that were polled for this pass."""
+        match wake:
+            case None:
+                self._take_proposed()
+                accounts = await self._scheduler.await_while_closing(self.poller.poll(span))
+                return accounts, {account.account for account in accounts}
+            case "call":
+                return await self._scheduler.await_while_closing(self.poller.poll_called())
+            case "push":
+                return self.poller.woken()
 
     def _take_proposed(self) -> None:
         """Take the proposed policy set, if there is one that can be taken now."""

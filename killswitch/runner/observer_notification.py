@@ -29,6 +29,7 @@ from killswitch.runner.observers import (
     NotifiedOfLastPositions,
     NotifiedOfStop,
     Observer,
+    SendsRequests,
     TickReport,
     shortfalls,
 )
@@ -72,6 +73,10 @@ class Observers:
         self.recorder = recorder
         self.observers = (*self.observers, self.notifier)
         self._unrecorded = NO_ALERTS
+
+    def add(self, observer: Observer) -> None:
+        """Notify one more observer, the last of all."""
+        self.observers = (*self.observers, observer)
 
     def start(self) -> None:
         """Continue from what an earlier run left in the outbox and at the venues' timers."""
@@ -180,6 +185,9 @@ class Observers:
         """Cancel requests under way at the end of any run; a message if the recording is incomplete."""
         if self.dead_man is not None:
             await self.dead_man.abandon()
+        for observer in self.observers:
+            if isinstance(observer, SendsRequests):
+                await observer.abandon()
         await self.notifier.drain(0.0)
         recorder = self.recorder
         if recorder is not None and self.isolation.call("the recording", recorder.close, False) is False:

@@ -102,6 +102,13 @@ class NotifiedOfStop(Protocol):
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None: ...
 
 
+@runtime_checkable
+class SendsRequests(Protocol):
+    """An observer with requests under way, which the end of a run cancels."""
+
+    async def abandon(self) -> None: ...
+
+
 def shortfalls(closings: Iterable[Closing]) -> Alerts:
     """A page for each closing that ended with positions left, and for each that leaves more positions or contracts."""
     return Alerts(

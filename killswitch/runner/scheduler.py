@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from killswitch.accounts.poll.account_poller import AccountPoller
+from killswitch.accounts.poll.account_poller import LEAST_DISTANCE, AccountPoller
 from killswitch.model.clock import Clock
 from killswitch.runner.closing_workers import ClosingWorkers
 
 T = TypeVar("T")
+Wake = Literal["push", "call"]
+"""What begins a tick before its time: a push of a venue, or a call, as of an operator command."""
 
 
 class Scheduler:
@@ -26,6 +29,18 @@ class Scheduler:
         self._clock = clock
         self.next_due: float | None = None
         """When the next scheduled tick is due, in seconds of the clock; None for the first one of a run."""
+        self.called = asyncio.Event()
+        """Set from a call until the commands of the tick that it begins are read."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def call(self) -> None:
+        """Begin a tick at once, or right after the one under way; from any thread. Calls meanwhile are one."""
+        loop = self._loop
+        if loop is None:
+            self.called.set()
+            return
+        with suppress(RuntimeError):  # the run has ended
+            loop.call_soon_threadsafe(self.called.set)
 
     def due_at(self, as_of: datetime) -> datetime:
         """When the tick of the snapshot that is complete now was due; the first one of a run is due when it comes."""
@@ -43,27 +58,28 @@ class Scheduler:
         finally:
             task.cancel()
 
-    async def until(self, due: float, stop: asyncio.Event, poller: AccountPoller | None = None) -> bool:
+    async def until(self, due: float, stop: asyncio.Event, poller: AccountPoller) -> Wake | None:
         """Wait until the next tick is due, or `stop`; closings continue, each pass as soon as it is due.
 
-        True if a push calls for a tick before that.
+        Returns what begins a tick before that; None if nothing does.
         """
-        stopped = asyncio.ensure_future(stop.wait())
+        self._loop = asyncio.get_running_loop()
+        stopped, called = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.called.wait())
         bell: asyncio.Future[Any] | None = None
         try:
             while (left := due - self._clock.monotonic()) > 0 and not stopped.done():
-                if poller is None:
-                    await self.step(left, {stopped})
-                    continue
+                if self.called.is_set() and poller.may_be_called:
+                    return "call"
                 poller.begin_woken(due)
                 if poller.is_ready:
-                    return True
+                    return "push"
                 if bell is None or bell.done():
                     bell = asyncio.ensure_future(poller.streams.bell.wait())
-                await self.step(min(left, poller.wait(due)), {stopped, bell, *poller.futures()})
-            return False
+                wait = min(left, poller.wait(due), LEAST_DISTANCE if called.done() else left)
+                await self.step(wait, {stopped, bell, *poller.futures(), *(() if called.done() else (called,))})
+            return None
         finally:
-            waits = [each for each in (stopped, bell) if each is not None]
+            waits = [each for each in (stopped, called, bell) if each is not None]
             for each in waits:
                 each.cancel()
             await asyncio.gather(*waits, return_exceptions=True)

@@ -1,35 +1,47 @@
-"""What the runner adds to a snapshot beyond its accounts: the fates of our own orders, and heartbeats of bots.
+"""What the runner adds to a snapshot beyond its accounts: fates of our own orders, heartbeats, operator commands.
 
 The fate of an order (`Snapshot.own_orders`) comes from the journal. It is reported from when it becomes known until a
 scheduled tick has contained it: a pass woken by a push skips the scopes whose accounts it did not poll.
 
 Heartbeats are sent often, so that they take a light path: no event that waits for a tick, and no row for each beat, but
 a small row in the store for each name. They are stored, and outlive a restart of the runner.
+
+An operator command is a row in the store, too. It must not wait for an interval: a thread looks for new ones, and calls
+a tick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
+from killswitch.deadline import NoThreadError
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Entry, Finished, Rejected
 from killswitch.journal.orders import JournaledOrder, JournaledOrders, Status
+from killswitch.limits.view import InFlight
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import Instant, OrderFate, OwnOrder
+from killswitch.model.snapshot import Instant, OrderFate, OrderSide, OwnOrder, Side
 from killswitch.model.store import HEARTBEAT, HEARTBEAT_DATES, DamagedStateError, Store, decoded
 from killswitch.model.venue import RejectReason
 from killswitch.runner.clock import ClockState, now_after
 from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick, last_tick
+from killswitch.worker import Worker
+
+if TYPE_CHECKING:
+    from killswitch.store.sqlite import CommandCounter
 
 ALREADY_FLAT: Final[RejectReason] = "already_flat"
 """The refusal that is a success: nothing is left to close."""
+COMMANDS_EVERY: Final = 0.05
+"""Seconds between two looks for a new operator command; one takes about ten microseconds."""
 ENDED_LATELY: Final = 20
 """Number of the newest decisions whose orders may have ended since the last tick."""
 
@@ -96,6 +108,16 @@ class OwnOrders:
         else:
             self._open[account, row.client_order_id] = row
 
+    def in_flight(self, account: str) -> tuple[InFlight, ...]:
+        """Our orders in the account that may still fill, each at worst."""
+        return tuple(
+            order_in_flight(order)
+            for (_, name), orders in self._orders.items()
+            if name == account
+            for order in orders.newest.values()
+            if not order.is_final and order.first.symbol is not None
+        )
+
     def rows(self, as_of: datetime, *, scheduled: bool) -> tuple[OwnOrder, ...]:
         """The rows of the snapshot of `as_of`: fates that became known, then unfinished orders."""
         ended = self._ended
@@ -103,6 +125,15 @@ class OwnOrders:
             self._ended = []
         waiting = (replace(row, at=as_of) if row.fate != "accepted" else row for row in self._open.values())
         return (*ended, *waiting)
+
+
+def order_in_flight(order: JournaledOrder) -> InFlight:
+    """An unfinished order of ours. One that reduces its position carries what bounds it, where the venue has that."""
+    side: OrderSide = "buy" if order.side == "buy" else "sell"
+    position: Side = "short" if order.first.position_side == "short" else "long"
+    reduces = (side == "sell") == (position == "long")
+    contracts = order.largest_sent if order.is_measured and order.side is not None else None
+    return InFlight(order.name, order.first.symbol or "", side, contracts, reduces, position)
 
 
 def own_orders_in(store: Store, as_of: datetime, *, is_alive: bool) -> tuple[OwnOrder, ...]:
@@ -227,3 +258,40 @@ def last_heartbeats(store: Store) -> dict[str, Heartbeat]:
     """Name → its last heartbeat; one that another version wrote and this one cannot read is left out."""
     found = ((name, decoded(_DECODER.decode, blob)) for name, blob in store.live_under(HEARTBEAT).items())
     return {name: heartbeat for name, heartbeat in sorted(found) if heartbeat is not None}
+
+
+class CommandWatch:
+    """Calls a tick as soon as an operator command arrives, on a thread of its own.
+
+    Without it, or while the store cannot be read, a command waits for the next scheduled tick.
+    """
+
+    def __init__(self, counter: CommandCounter, call_tick: Callable[[], None]) -> None:
+        """`call_tick` is called on the thread."""
+        self._counter = counter
+        self._call_tick = call_tick
+        self._last: int | None = None
+        self._worker = Worker("operator commands", self.look)
+
+    def start(self) -> None:
+        """Begin to look; a system that refuses the thread leaves commands to the scheduled ticks."""
+        with suppress(NoThreadError):
+            self._worker.wake()
+
+    def stop(self) -> None:
+        """End the thread, without waiting for it."""
+        self._worker.begin_stop()
+
+    def look(self) -> float | None:
+        """Call a tick if a command has arrived since the last look; returns the seconds until the next one.
+
+        What the store had at the first look is left to the first tick.
+        """
+        if self._worker.is_stopping:
+            self._counter.close()
+            return None
+        found = self._counter.newest()
+        if found is not None and self._last is not None and found != self._last:
+            self._call_tick()
+        self._last = self._last if found is None else found
+        return COMMANDS_EVERY

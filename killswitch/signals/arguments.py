@@ -7,7 +7,10 @@ None has a default.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Collection
 from decimal import Decimal
+from functools import lru_cache
 from math import isinf
 from typing import Literal
 
@@ -25,10 +28,51 @@ class Declared(Struct, frozen=True):
     name: str
 
 
+class EstimatedCorrelations(Struct, frozen=True):
+    """How the correlations of a group are estimated: grid and window in microseconds, and the least returns.
+
+    `residual_to`: the symbol whose returns are taken out of all others; None: of none.
+    """
+
+    every: int
+    window: int
+    least: int
+    method: Literal["winsorised", "spearman"]
+    residual_to: str | None = None
+
+
 class SymbolGroup(Declared, frozen=True):
-    """A correlation group: symbols as the venues write them."""
+    """A correlation group: symbols as the venues write them, or patterns, and what is known of their correlations.
+
+    Without `correlations` (two symbols and their number) and `estimate` all of them are one group. Symbols are in one
+    group from `join`, and leave it below `leave`.
+    """
 
     symbols: tuple[str, ...]
+    correlations: tuple[tuple[str, str, float], ...] = ()
+    estimate: EstimatedCorrelations | None = None
+    join: float = 0.7
+    leave: float = 0.6
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its symbols are one group whatever their correlations are."""
+        return not self.correlations and self.estimate is None
+
+    def has(self, symbol: str) -> bool:
+        """Whether the symbol is one of the group's."""
+        return is_among(symbol, self.symbols)
+
+
+def is_among(symbol: str, symbols: Collection[str]) -> bool:
+    """Whether the symbol is one of these symbols and patterns, in which `*` is any text."""
+    return symbol in symbols or any("*" in each and _pattern(each).fullmatch(symbol) for each in symbols)
+
+
+@lru_cache(maxsize=1_024)
+def _pattern(written: str) -> re.Pattern[str]:
+    """The expression of a pattern in which `*` is any text."""
+    return re.compile(".*".join(map(re.escape, written.split("*"))))
 
 
 class LegOfHedge(Struct, frozen=True):

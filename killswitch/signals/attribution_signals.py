@@ -50,6 +50,11 @@ def shares(history: History, window: int) -> Shares:
     change = pnl_change_by_side(history, window)
     if isinstance(change, str):
         return Shares(None, None, change)
+    return shares_of(change)
+
+
+def shares_of(change: tuple[Decimal, Decimal]) -> Shares:
+    """The shares of what the long and the short side made."""
     zero = Decimal(0)
     long, short = (max(zero, -made) for made in change)
     total: Decimal = long + short

@@ -22,6 +22,7 @@ from killswitch.signals.declaration import (
     unsure,
 )
 from killswitch.signals.equity_levels import buffer_level, margin_change_level, of_equity
+from killswitch.signals.history.group_estimates import parts_of
 from killswitch.signals.history.margin_ratios import (
     MarginRatios,
     change,
@@ -84,19 +85,28 @@ def _herfindahl(view: ScopeView) -> Interval:
     return known(float((columns.notional**2).sum()) / gross**2 if gross else 0.0)
 
 
-def _group_share(view: ScopeView, group: SymbolGroup) -> Interval:
+def _group_share(history: History, view: ScopeView, group: SymbolGroup) -> Interval:
+    """The largest share of a group; what may be correlated is one group."""
     columns = view.columns
     if columns is None:
         return UNKNOWN
     gross = columns.gross
-    return known(float(columns.notional[columns.members(group.symbols)].sum()) / gross if gross else 0.0)
+    parts = parts_of(group, columns.symbols, history.groups, together=True)
+    return known(max((float(columns.notional[columns.members(part)].sum()) for part in parts), default=0.0) / gross
+                 if gross else 0.0)  # fmt: skip
 
 
-def _group_net(view: ScopeView, group: SymbolGroup) -> Interval:
+def _group_net(history: History, view: ScopeView, group: SymbolGroup) -> Interval:
+    """The net of the group with the largest; in doubt, symbols are netted or not, as makes it larger."""
     columns = view.columns
     if columns is None:
         return UNKNOWN
-    return known(float((columns.sign * columns.notional)[columns.members(group.symbols)].sum()))
+    signed = columns.sign * columns.notional
+    parts = {part for use in (True, False) for part in parts_of(group, columns.symbols, history.groups, together=use)}
+    nets = [float(signed[columns.members(part)].sum()) for part in sorted(parts)]
+    if any(math.isnan(net) for net in nets):
+        return UNKNOWN
+    return known(max(nets, key=abs, default=0.0))
 
 
 def _liquidation_distance(view: ScopeView, pick: str) -> Interval:
@@ -165,10 +175,28 @@ def _herfindahl_ahead(book: BookPath, _: Floats) -> Floats:
     return _of_gross(_of_gross((book.notional**2).sum(axis=0), book), book)
 
 
-def _members(book: BookPath, group: SymbolGroup) -> Floats:
+def _members(book: BookPath, part: tuple[str, ...]) -> Floats:
     import numpy as np
 
-    return np.array([float(symbol in group.symbols) for symbol in book.symbols])
+    return np.array([float(symbol in part) for symbol in book.symbols])
+
+
+def _group_ahead(of: Callable[[BookPath, tuple[str, ...]], Floats], *uses: bool) -> Callable[..., Bounds]:
+    """The look-ahead of the group of which `of` is largest; nothing is known ahead of groups that are estimated."""
+
+    def look_ahead(path: EquityPath, group: SymbolGroup) -> Bounds:
+        import numpy as np
+
+        if path.book is None or group.estimate is not None:
+            return unsure(path)
+        book = path.book
+        found = {part for use in uses for part in parts_of(group, book.symbols, None, together=use)}
+        if not found:
+            return certain(path.equity * 0.0)
+        rows = np.array([of(book, part) for part in sorted(found)])
+        return certain(np.take_along_axis(rows, np.abs(rows).argmax(axis=0)[np.newaxis], axis=0)[0])
+
+    return look_ahead
 
 
 _UNKNOWN = "positions are unknown, or a price is missing"
@@ -249,21 +277,28 @@ SIGNALS: tuple[SignalSpec, ...] = (
         name="exposure.group_share",
         arguments=(GROUP,),
         unit="fraction",
-        meaning="Share of the gross notional that is in symbols of the group; 0 for an empty book.",
+        meaning=(
+            "Share of the gross notional that is in symbols of the group; 0 for an empty book. Of a CorrelationGroup "
+            "with correlations the largest share of the groups that its symbols form: those that may be correlated, "
+            "because the interval of their correlation reaches the threshold or nothing is known of it, count together."
+        ),
         unknown=_UNKNOWN,
         range=FRACTION,
-        reader=lambda _, view, group: _group_share(view, group),
-        look_ahead=_ahead(lambda book, _, group: _of_gross(_members(book, group) @ book.notional, book)),
+        reader=_group_share,
+        look_ahead=_group_ahead(lambda book, part: _of_gross(_members(book, part) @ book.notional, book), True),
     ),
     _condition(
         name="exposure.group_net",
         arguments=(GROUP,),
         unit="money",
-        meaning="Long minus short notional in symbols of the group.",
+        meaning=(
+            "Long minus short notional in symbols of the group. Of a CorrelationGroup with correlations that of the "
+            "group with the largest net: symbols that may be correlated add up, and only those that surely are net."
+        ),
         unknown=_UNKNOWN,
         range=UNBOUNDED,
-        reader=lambda _, view, group: _group_net(view, group),
-        look_ahead=_ahead(lambda book, _, group: (book.sign * _members(book, group)) @ book.notional),
+        reader=_group_net,
+        look_ahead=_group_ahead(lambda book, part: (book.sign * _members(book, part)) @ book.notional, True, False),
     ),
     _condition(
         name="exposure.liquidation_distance",

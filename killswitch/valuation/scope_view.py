@@ -175,6 +175,13 @@ class ScopeView:
             around=self._around, part=self.part, cut=None if self.part is None else self._cut,
         )  # fmt: skip
 
+    def alone(self, account: str) -> ScopeView | None:
+        """A scope of this account of the snapshot alone, in its own currency; None if the snapshot lacks it."""
+        found = self.at_venue(account)
+        if found is None:
+            return None
+        return ScopeView(self.as_of, self.scheduled, (found,), self.instruments, self.stale_after, around=self._around)
+
     # Currencies
 
     def conversion(self, currency: str) -> Conversion:

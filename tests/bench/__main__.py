@@ -57,6 +57,7 @@ PARTS: Final = (
     Part("polling", "polling", "long"),
     Part("backtest-signals", "backtest_signals", "long"),
     Part("signals-10000", "signals", "long", "ten_thousand"),
+    Part("dead-man", "latency", "long", "dead_man"),
     Part("memory", "memory", "long", timed=False),
     Part("closing-faults", "closing_parts", "long", "faults", timed=False),
     Part("latency", "latency", "long", timed=False),

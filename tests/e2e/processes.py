@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +20,7 @@ from killswitch.model.store import JournalEntry
 from killswitch.model.venue import AccountSpec
 from killswitch.operations.status import StoreStatus, store_status
 from killswitch.store.sqlite import open_store
+from killswitch.watcher.watch import SwitchView, switch_views
 from killswitch_paper import adapter
 from tests.e2e.fork_client import Process, begin, finish
 
@@ -185,3 +188,95 @@ def terminate(runner: Process) -> tuple[int, str, str]:
     runner.send_signal(signal.SIGTERM)
     out, err = runner.communicate(timeout=WAIT_LIMIT)
     return runner.returncode, out, err
+
+
+FILLING = ("--crash", "7", "--speed", "600")
+"""A market in which orders fill."""
+UNTRIGGERED = POLICY.replace("at_least: 2%", "at_least: 99%")
+BEATING_BOT = """
+import sys, time
+from killswitch.client import heartbeat
+loops = 0
+while True:
+    loops += 1
+    heartbeat("maker", progress=loops, to=[sys.argv[1]])
+    time.sleep(0.1)
+"""
+
+
+class WatchedSite(Site):
+    """A site whose account a watcher closes after a second of silence."""
+
+    def __init__(self, folder: Path, address: str, **changed: object) -> None:
+        super().__init__(folder, address, policy=UNTRIGGERED)
+        self.beats = folder / "beats"
+        self.beats.mkdir()
+        self.watcher_store = folder / "watcher.sqlite"
+        spec = {
+            "accounts": ["main"], "at_venue": False, "watches": "strategy", "beats": "maker",
+            "ways": [{"file": str(self.beats)}], "every": "300ms", "timeout": "1s", "check": "200ms", "checks": 2,
+            "pending": {"limit": "1h", "then": "page"}, "on_one_way": "page", "on_silence": "close", **changed,
+        }  # fmt: skip
+        head = {"apiVersion": "killswitch.dev/v1", "kind": "DeadMansSwitch", "metadata": {"name": "maker"}}
+        switch = {**head, "spec": spec}
+        (self.policies / "switch.yaml").write_text(json.dumps(switch))
+
+    @contextmanager
+    def watching(self) -> Iterator[Process]:
+        """A live watcher, from its first check on."""
+        locks = str(self.folder / "watcher.locks")
+        place = ("--policies", str(self.policies), "--store", str(self.watcher_store), "--lock-dir", locks)
+        before = self.switch()
+        with process("deadman", "watch", *place, "--live", "--unnotified", "--interval", "500ms") as watcher:
+            until(lambda: watcher.poll() is not None or self.switch() != before, "the watcher checks")
+            assert watcher.poll() is None, watcher.communicate()
+            yield watcher
+
+    def switch(self) -> SwitchView | None:
+        """The switch as of the watcher's last check."""
+        if not self.watcher_store.exists():
+            return None
+        store = open_store(str(self.watcher_store), read_only=True)
+        try:
+            return next(iter(switch_views(store)), None)
+        finally:
+            store.close()
+
+    def phase(self) -> str:
+        found = self.switch()
+        return "none" if found is None else found.phase
+
+    def contracts(self) -> dict[str, Decimal]:
+        """Symbol → contracts at the venue."""
+        return {each.symbol: each.contracts for each in self.venue().positions or ()}
+
+    def last_beat(self) -> float:
+        """When the bot has sent its last heartbeat, in seconds since the machine was started."""
+        return float(json.loads((self.beats / "maker").read_text())["monotonic"])
+
+    def command(self, *arguments: str) -> str:
+        """The answer of a `ksctl deadman` command on the watcher's store."""
+        done = ksctl("deadman", *arguments, "--store", str(self.watcher_store))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@contextmanager
+def beating_bot(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A bot whose loop beats ten times a second."""
+    with subprocess.Popen([sys.executable, "-c", BEATING_BOT, str(folder)]) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@contextmanager
+def armed_switch(folder: Path, **changed: object) -> Iterator[tuple[WatchedSite, Process, subprocess.Popen[bytes]]]:
+    """A site with a position, a watcher that has heard its bot, and the bot."""
+    with paper(*FILLING) as address:
+        site = WatchedSite(folder, address, **changed)
+        with site.watching() as watcher, beating_bot(site.beats) as running:
+            until(lambda: site.phase() == "armed", "the switch is armed")
+            assert site.venue().positions
+            yield site, watcher, running

@@ -53,6 +53,22 @@ def test_a_close_by_hand_locks_the_bots_out_until_an_operator_unlocks(tmp_path: 
         assert ksctl("report", *store).returncode == 0, "the close is the newest incident; a lock is none"
 
 
+def test_commands_wake_a_runner_whose_interval_is_ten_minutes(tmp_path: Path) -> None:
+    """A lock, an unlock and a close are carried out by ticks of their own: only the first tick was a scheduled one."""
+    with paper(*MOVING) as address:
+        site = Site(tmp_path, address, policy=CALM)
+        store = ("--store", str(site.store))
+        with site.running("--live", "--interval", "10m") as runner:
+            for words in (("lock", "account/main"), ("unlock", "account/main"), ("close", "--scope", "account/main")):
+                done = ksctl(*words, "--reason", "operator: audit", *store)
+                assert done.returncode == 0, done.stderr
+            view = site.status().view
+            assert view is not None
+            assert view.ticks == 1
+            assert _mode(site) == "reduce_only"
+            assert terminate(runner)[0] == 0
+
+
 def test_a_lock_by_hand_without_a_runner_is_kept_by_the_next_one(tmp_path: Path) -> None:
     """It ticks once with --live; without an armed account nothing would be written, and it is refused."""
     with paper(*UNMOVING) as address:

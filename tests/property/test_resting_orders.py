@@ -48,12 +48,14 @@ def books(draw: st.DrawFn) -> AccountSnapshot:
 
 def is_bounded(order: Order, mode: str | None) -> bool:
     """Whether the venue fills the order at most up to the size of its position."""
-    return order.reduce_only is True or not order.amount or (mode == "hedge" and order.position_side is not None)
+    if mode == "hedge" and order.position_side is not None:
+        return not is_opening(order)
+    return order.reduce_only is True or not order.amount
 
 
 def is_opening(order: Order) -> bool:
-    """Whether an order of hedge mode opens the position of its position side."""
-    if order.reduce_only is True or order.position_side is None:
+    """Whether an order of hedge mode opens the position of its position side, whatever its flag."""
+    if order.position_side is None:
         return False
     return (order.side == "buy") == (order.position_side == "long")
 

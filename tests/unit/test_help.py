@@ -44,7 +44,18 @@ def test_the_help_of_a_verb_ends_with_a_valid_example(
 ) -> None:
     """The example is of this verb, and each of its arguments and options exists."""
     monkeypatch.chdir(tmp_path)
-    for file in ("trim.plan.json", "run.jsonl.gz", "book.yaml", "source.yaml", "id_ed25519"):
+    for file in (
+        "trim.plan.json",
+        "run.jsonl.gz",
+        "book.yaml",
+        "source.yaml",
+        "id_ed25519",
+        "request.json",
+        "config.json",
+        "strategy.py",
+        "config.yaml",
+        ".env",
+    ):
         (tmp_path / file).touch()
     (tmp_path / "bars").mkdir()
     examples = re.sub(r" \\\n +", " ", COMMANDS[path].epilog or "").splitlines()[2:]

@@ -22,6 +22,7 @@ def test_every_declared_cause_is_offered() -> None:
         ("market: prices run away", "market", "prices run away"),
         ("Exchange breach: keys are gone", "exchange-breach", "keys are gone"),
         ("exchange_breach", "exchange-breach", "exchange-breach"),
+        ("dead man: bots are silent", "dead-man", "bots are silent"),
         ("drill:", "drill", "drill"),
         ("regulatory: by order: no. 7", "regulatory", "by order: no. 7"),
     ],

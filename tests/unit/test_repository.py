@@ -66,13 +66,13 @@ def test_no_folder_has_more_modules_than_the_limit(repository: Path) -> None:
 
 
 def test_few_modules_are_below_the_minimum_size(repository: Path) -> None:
-    """At most 40 of the program and its adapters have fewer than 80 lines, except kinds and empty `__init__` files."""
+    """At most 40 of the program and its adapters have fewer than 80 lines, except kinds and short `__init__` files."""
     program = (repository / "killswitch", repository / "adapters")
     python = [path for path in committed_files(repository) if path.suffix == ".py"]
     modules = [path for path in python if any(path.is_relative_to(folder) for folder in program)]
     lines = {path.relative_to(repository).as_posix(): len(path.read_text().splitlines()) for path in modules}
     counted = {name: many for name, many in lines.items() if Path(name).parent.as_posix() not in KINDS}
-    small = [name for name, n in counted.items() if n < SUBJECT and not (name.endswith("__init__.py") and n < 3)]
+    small = [name for name, n in counted.items() if n < SUBJECT and not (name.endswith("__init__.py") and n < 5)]
     assert len(small) <= MOST_SMALL, small
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from msgspec import Struct
 
-from killswitch.policy.schema import expectation, scalars, session, unwinding
+from killswitch.policy.schema import expectation, limits, scalars, session, unwinding
 from killswitch.policy.schema.part import AtLeastOne, Part, Scalar, is_part, shapes, unwrap
 
 
@@ -39,8 +39,12 @@ VALUES: Mapping[Callable[[object], object], Words] = {
         "threshold", "A number with the unit of [its signal](signals.md): a percentage, money, a time, or a plain "
         "number for a count or a ratio.", ("4.5%", "10000 USDT", "30s", "3"),
     ),
-    unwinding.money: Words(
+    scalars.money: Words(
         "money", "An amount above zero, followed by its currency.", ("50000 USDT",),
+    ),
+    limits.limit_size: Words(
+        "size", "A percentage of equity, money, or an amount of a base asset; above zero.",
+        ("10%", "10000 USDT", "2 BTC"),
     ),
     unwinding.widening: Words(
         "multiple", "A plain number above 0 and at most 100.", ("1", "2.5"),

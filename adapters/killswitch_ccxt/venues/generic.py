@@ -74,6 +74,11 @@ class Generic(Dialect):
 
     complete_lists = frozenset()
 
+    @classmethod
+    def enforces_reduce_only(cls, market: str) -> bool | None:
+        """Unknown: ccxt states that such orders can be sent, and not what the exchange does with them."""
+        return None if super().enforces_reduce_only(market) else False
+
     async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """The balances as positions.
 

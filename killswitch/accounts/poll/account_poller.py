@@ -27,6 +27,8 @@ from killswitch.model.venue import Prices
 
 LEAST_DISTANCE = 0.2
 """Seconds of the clock between two polls of an account, and between two ticks."""
+LONGEST_AGE = 2.0
+"""Seconds of the clock: an older snapshot is polled again for a called tick."""
 
 
 class AccountPoller:
@@ -43,7 +45,7 @@ class AccountPoller:
     ) -> None:
         """`interval` and `read_timeout` in seconds. `timer_budget`: that of the run's dead-man timers, if any."""
         self.accounts = accounts
-        self._freshness = interval + read_timeout
+        self._freshness, self._read_timeout = interval + read_timeout, read_timeout
         self._polls = Polls(accounts, read_timeout, meters, FIRST_ANSWER_TIMEOUT)
         armed = (name for name, account in accounts.items() if account.armed)
         self.outages = Outages(armed, self._polls, clock, unreported_seconds(interval, read_timeout))
@@ -67,6 +69,33 @@ class AccountPoller:
         self._not_before = dict.fromkeys(self._push_budgets, self._clock.monotonic() + LEAST_DISTANCE)
         return await self._polls.gather(span)
 
+    @property
+    def may_be_called(self) -> bool:
+        """Whether a called tick may begin: no account would be shown as it was longer than `LONGEST_AGE` ago.
+
+        An operator's close must not be decided on positions that are as old as the interval. A venue that owes an
+        answer holds nothing up: its account is shown as down.
+        """
+        now = self._clock.monotonic()
+        return all(
+            poll.is_polling or self._has_room(name, now) or now - poll.dated <= LONGEST_AGE
+            for name, poll in ((name, self._polls[name]) for name in self.accounts)
+        )
+
+    async def poll_called(self) -> tuple[tuple[AccountSnapshot, ...], Collection[str]]:
+        """All accounts, polled now where the venue's limits have room and it is not late; and the names polled.
+
+        The others are shown as polled last, and so are those whose venue does not answer within the read timeout.
+        """
+        now = self._clock.monotonic()
+        for name in self.accounts:
+            if not self._polls[name].is_polling and self._has_room(name, now):
+                self._begin(name, now)
+        waited = [read for name, read in self._woken.items() if not self._polls[name].is_late]
+        if waited:
+            await asyncio.wait(waited, timeout=self._read_timeout)
+        return self.woken()
+
     def ticked(self) -> None:
         """Record the end of a tick, scheduled or woken."""
         self._next_tick = self._clock.monotonic() + LEAST_DISTANCE
@@ -83,13 +112,21 @@ class AccountPoller:
             if self._polls[name].is_polling:
                 del self.streams.pushed[name]  # the next poll answers it
                 continue
-            if not self._meters[name].has_room or not self._push_budgets[name].admits(now):
+            if not self._has_room(name, now):
                 self._not_before[name] = now + LEAST_DISTANCE  # most limits have room again long before the next poll
                 continue
-            del self.streams.pushed[name]
-            self._push_budgets[name].record(now)
-            self._not_before[name] = now + LEAST_DISTANCE
-            self._woken[name] = self._polls[name].begin()
+            self._begin(name, now)
+
+    def _has_room(self, name: str, now: float) -> bool:
+        """Whether the limits leave room for a poll now and for the scheduled ones after it."""
+        return self._meters[name].has_room and self._push_budgets[name].admits(now)
+
+    def _begin(self, name: str, now: float) -> None:
+        """Begin a poll between two ticks, which answers the pushes received before it."""
+        self.streams.pushed.pop(name, None)
+        self._push_budgets[name].record(now)
+        self._not_before[name] = now + LEAST_DISTANCE
+        self._woken[name] = self._polls[name].begin()
 
     @property
     def awaited(self) -> frozenset[str]:

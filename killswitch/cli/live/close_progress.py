@@ -15,6 +15,7 @@ from killswitch.cli.terminal import encode_record, print_note
 from killswitch.journal.codec import decode_all
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
+from killswitch.model.words import close_text
 from killswitch.operations.progress import CloseProgress, OpenPosition, progress_of
 from killswitch.operations.status import runner_state
 from killswitch.render.document import Facts, Section, section_text
@@ -175,7 +176,7 @@ def _what(shown: CloseProgress) -> str:
         return f"{shown.stage} on {shown.scope}"
     cause = f"{shown.cause}: " if shown.cause and shown.cause != shown.reason else ""
     why = f"{cause}{shown.reason or 'no reason'}"
-    return f"close by hand by {shown.author or 'unknown'} of {shown.scope} ({why})"
+    return f"{close_text(shown.cause)} by {shown.author or 'unknown'} of {shown.scope} ({why})"
 
 
 def _orders(shown: CloseProgress) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.sources.policy_source import PolicySource
+    from killswitch.watcher.own_beats import RunnerHeartbeat
 
 
 @options.verb(
@@ -61,14 +63,20 @@ if TYPE_CHECKING:
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
 @options.option("--min-free", type=options.SIZE, default="256MiB",
                 help="Page when the disk of the store has less space than this.")  # fmt: skip
+@click.option("--heartbeat", "heartbeat_to", metavar="DIR|URL", multiple=True,
+              help="Send the heartbeat `runner` there after each tick: a way that a watcher listens on. May be given "
+                   "more than once.")  # fmt: skip
+@click.option("--ping", type=options.RECORD_TEXT, metavar="REFERENCE",
+              help="Request this address after a tick, every 10 s: env:NAME or file:PATH with the address of a service "
+                   "that notices when requests end.")  # fmt: skip
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
 @options.output
 def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
-    shadow: str | None, record: Path | None, events_at: str | None, min_free: int, ticks: int | None,
-    journal: str | None, output: str,
+    shadow: str | None, record: Path | None, events_at: str | None, min_free: int, heartbeat_to: tuple[str, ...],
+    ping: str | None, ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -109,7 +117,7 @@ def run(
         found_before += claimed(claims, start.loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
-            journal, output == "json", found_before, shadow,
+            journal, output == "json", found_before, shadow, _own_heartbeat(heartbeat_to, ping),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -131,11 +139,35 @@ class _RunSettings(Struct, frozen=True):
     found_before: tuple[KeyWarning, ...]
     shadow: str | None
     """The set of --shadow."""
+    heartbeat: tuple[RunnerHeartbeat, ...]
+    """The observer that sends the runner's own heartbeats, if it sends any."""
+
+
+def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> tuple[RunnerHeartbeat, ...]:
+    """The observer of --heartbeat and --ping; none without either."""
+    if not destinations and ping is None:
+        return ()
+    from killswitch.accounts.credentials import CredentialError, resolve_one
+    from killswitch.client.heartbeat import require_destination
+    from killswitch.watcher.own_beats import RunnerHeartbeat
+
+    try:
+        for each in destinations:
+            require_destination(each)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--heartbeat") from error
+    try:
+        address = None if ping is None else resolve_one(ping)
+    except CredentialError as error:
+        raise click.BadParameter(str(error), param_hint="--ping") from error
+    if address is not None and not address.startswith(("http://", "https://")):
+        raise click.BadParameter("what it refers to is no http(s) address", param_hint="--ping")
+    return (RunnerHeartbeat(destinations, address),)
 
 
 def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAccount], failures: StartFailures) -> int:
     """Run until the end; return the exit code."""
-    from killswitch.cli.live.run_outputs import open_outputs, open_reports
+    from killswitch.cli.live.run_outputs import connect_gate_view, open_gate_view, open_outputs, open_reports
     from killswitch.cli.live.shadow import begin_shadow, open_shadows, shadow_observers
     from killswitch.cli.live.start_checks import require_expected
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
@@ -154,6 +186,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
         acting_store(it.store_at, it.journal, it.locks) as store,
         open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
+        open_gate_view(it.store_at, loaded, it.locks.folder) as gate_view,
         open_shadows(start, store, it.store_at, accounts, it.pace.interval, is_emergency=is_emergency) as shadows,
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
@@ -169,7 +202,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *outputs.observers,
+                *shadow_observers(shadows, files), *it.heartbeat, gate_view, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -179,25 +212,34 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
+        connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks, files))
+        end = process.run(_until_stopped(runner, it.ticks, files, store_path))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
     print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
-    for problem in filter(None, (*runner.stop_problems, store.trouble)):
-        print_note(problem)
-    if any(account.armed for account in accounts.values()):
-        print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
+    _print_end((*runner.stop_problems, store.trouble), is_armed=any(account.armed for account in accounts.values()))
     return end.exit_code
 
 
-async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files."""
+def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
+    """What the run leaves behind."""
+    for problem in filter(None, problems):
+        print_note(problem)
+    if is_armed:
+        print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
+
+
+async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path) -> RunEnd:
+    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files; a command in `store` ticks."""
     from msgspec.structs import replace
+
+    from killswitch.runner.tick_inputs import CommandWatch
+    from killswitch.store.sqlite import CommandCounter
 
     stop = asyncio.Event()
     received: list[str] = []
@@ -208,9 +250,12 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles |
 
     handle_stop_signals(on_signal)
     ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
+    commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
+    commands.start()
     try:
         end = await runner.run(stop, ticks)
     finally:
+        commands.stop()
         files.stop()
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 

@@ -65,7 +65,8 @@ def checked_accounts(
     from killswitch.runner.process import make_room
     from killswitch.store.sqlite import exposure
 
-    accounts = open_accounts(loaded.accounts, live=live)
+    gated = {name for rule in loaded.policies.limits for name in rule.accounts}
+    accounts = open_accounts(loaded.accounts, live=live, gated=gated)
     machine_warnings = [*require_locks(accounts, locks, store_at, emergency=emergency)]
     key_warnings: tuple[KeyWarning, ...] = ()
     if live:

@@ -20,6 +20,7 @@ MEANINGS: Final[Mapping[Cause, str]] = {
     "exchange-breach": "the venue is broken into, or insolvent",
     "regulatory": "an authority or compliance demands it",
     "counterparty": "a bank, a broker or a stable coin fails",
+    "dead-man": "whoever a dead-man's switch listens to is silent",
     "drill": "an exercise",
     "operator": "a person's own judgement",
 }

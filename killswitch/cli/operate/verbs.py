@@ -15,7 +15,6 @@ import click
 from killswitch.cli import completion, options
 from killswitch.cli.options import IN_FILE, OUT_FILE, RECORD_TEXT, option
 from killswitch.cli.terminal import print_note, stdin_is_terminal
-from killswitch.model.flags import OF_POLICY
 
 if TYPE_CHECKING:
     from killswitch.cli.operate.command_delivery import CommandSite
@@ -72,8 +71,8 @@ def _require_combination(
 
 @options.verb("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
 @click.option("--reason", type=RECORD_TEXT, required=True,
-              help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
-                   "optionally with a text after a colon. It decides how the close is executed.")  # fmt: skip
+              help="Why: market, system-failure, exchange-breach, regulatory, counterparty, dead-man, drill or "
+                   "operator, optionally with a text after a colon. It decides how the close is executed.")  # fmt: skip
 @click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
               help="account/NAME, venue/NAME, label/KEY=VALUE, strategy/NAME, symbol/NAME or portfolio. "
                    "Default: portfolio.")  # fmt: skip
@@ -227,61 +226,3 @@ def restate(
 
     command = given("restate", scope, author, reason, change=change, restated_as=restated_as)
     deliver(CommandRequest(command, wait, output == "json"), site, live=live)
-
-
-def _policy(_context: click.Context, _param: click.Parameter, scope: str) -> str:
-    """The scope of a policy; a usage error for anything else."""
-    if scope.startswith(OF_POLICY) and scope != OF_POLICY:
-        return scope
-    if "/" in scope or scope == "portfolio":
-        raise click.BadParameter(
-            f"only a policy can be paused, as in policy/futures-drawdown; {scope} is a scope. A pause stops no close: "
-            "`ksctl close --give-up DECISION` ends one"
-        )
-    raise click.BadParameter(f"write {OF_POLICY}{scope}, if it is the policy of that name")
-
-
-_paused = click.argument("policy", metavar="policy/NAME", type=RECORD_TEXT, callback=_policy,
-                         shell_complete=completion.policies)  # fmt: skip
-_reason = click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
-
-
-@options.verb("ksctl pause policy/futures-drawdown --for 2h --reason 'fires on a bad index' --store ks.sqlite")
-@_paused
-@_reason
-@click.option("--for", "length", type=options.DURATION, required=True, help="How long; 30 days at the most.")
-@operator_options
-def pause(
-    policy: str, reason: str, length: float, site: CommandSite, live: bool, author: str, wait: float, output: str
-) -> None:
-    """Pause a policy: it fires nothing new until its time is over.
-
-    It is evaluated as before, on every scope. What it has begun goes on: latches, locks, resets, and every close that
-    is open or waits for an account. A stage that would fire meanwhile sends a page. Pausing it again replaces the end.
-    A pause outlives restarts, reloads and edits of the policy; `ksctl resume` ends it early. At its end the policy
-    fires what holds then. It is shown by `status`, `plan`, metrics and alerts, and is notified again every day.
-
-    A running runner processes the command at its next tick; without one, this command takes the lease and ticks once,
-    which needs --live if a document says execution: live.
-    """
-    from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest, given
-
-    command = given("pause", policy, author, reason)
-    deliver(CommandRequest(command, wait, output == "json", lasts=length), site, live=live)
-
-
-@options.verb("ksctl resume policy/futures-drawdown --reason 'the index is right again' --store ks.sqlite")
-@_paused
-@_reason
-@operator_options
-def resume(policy: str, reason: str, site: CommandSite, live: bool, author: str, wait: float, output: str) -> None:
-    """End the pause of a policy before its time.
-
-    The tick that processes the command fires what holds then. A policy that is not paused is refused, with a list of
-    those that are. Where no runner is alive, see `ksctl pause`.
-    """
-    from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest, given
-
-    deliver(CommandRequest(given("resume", policy, author, reason), wait, output == "json"), site, live=live)

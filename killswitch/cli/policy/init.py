@@ -73,7 +73,7 @@ def init(
     if set_at.name == BOOKS["several"][0] and len(chosen.accounts) == 1:
         raise click.UsageError(f"{set_at.name} needs two accounts or more: give --venue for each of them.")
     files = files_of(chosen, folder)
-    problems = _problems(files)
+    problems = problems_of(files)
     if problems:  # a warning too: the printed commands must work
         from killswitch.policy.diagnostics.diagnostic import as_json, diagnostics_page
 
@@ -82,7 +82,7 @@ def init(
         else:
             print_page(diagnostics_page(problems, f"nothing was written to {folder}"))
         context.exit(EXIT_FAILED)
-    _write(files, folder)
+    write_folder(files, folder)
     _print(chosen, folder, files, output)
 
 
@@ -194,7 +194,7 @@ def _distinct(venues: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _problems(files: Mapping[str, str]) -> Sequence[Diagnostic]:
+def problems_of(files: Mapping[str, str]) -> Sequence[Diagnostic]:
     """What `ksctl validate` would report of the files."""
     from killswitch.accounts.validation import account_misfits
     from killswitch.incident.report.runbooks import compile_all
@@ -206,7 +206,7 @@ def _problems(files: Mapping[str, str]) -> Sequence[Diagnostic]:
     return in_order((*compile_all(loaded)[1], *account_misfits(loaded)))
 
 
-def _write(files: Mapping[str, str], folder: Path) -> None:
+def write_folder(files: Mapping[str, str], folder: Path) -> None:
     """Write all files, or none: they appear together. ClickException if the folder holds anything."""
     with options.file_errors(f"{folder} cannot be written"):
         if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):

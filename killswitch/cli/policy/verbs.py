@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -178,23 +178,43 @@ def _answer(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Seq
     }
 
 
-@options.verb("ksctl schema > policies/killswitch.schema.json", "ksctl schema signals")
-@click.argument("what", metavar="[KIND|signals|events|plan|all]", default="all", shell_complete=completion.schemas)
-@options.output
-def schema(what: str, output: str) -> None:
-    """Print the JSON Schema of one kind, all kinds, events or saved plans, or the signal catalogue."""
-    if what == "signals":
-        _show_signals(output)
-        return
+FORMATS = ("events", "plan", "gate-view", "pretrade", "verdict")
+"""Formats of other programs with a JSON Schema."""
+
+
+def _format_schema(what: str) -> dict[str, Any]:
     if what == "events":
         from killswitch.telemetry.events import event_schema
 
-        print_json(event_schema())
-        return
+        return event_schema()
     if what == "plan":
         from killswitch.planning.operator.plan_file import plan_schema
 
-        print_json(plan_schema())
+        return plan_schema()
+    if what == "gate-view":
+        from killswitch.limits.view import gate_view_schema
+
+        return gate_view_schema()
+    from killswitch.limits.question import question_schema, verdict_schema
+
+    return question_schema() if what == "pretrade" else verdict_schema()
+
+
+@options.verb("ksctl schema > policies/killswitch.schema.json", "ksctl schema signals")
+@click.argument(
+    "what",
+    metavar="[KIND|signals|events|plan|gate-view|pretrade|verdict|all]",
+    default="all",
+    shell_complete=completion.schemas,
+)
+@options.output
+def schema(what: str, output: str) -> None:
+    """Print the JSON Schema of one kind, all kinds, or a format of other programs; or the signal catalogue."""
+    if what == "signals":
+        _show_signals(output)
+        return
+    if what in FORMATS:
+        print_json(_format_schema(what))
         return
     from killswitch.policy.kinds import KINDS
     from killswitch.policy.schema.json_schema import schema_of, schema_of_all
@@ -205,7 +225,7 @@ def schema(what: str, output: str) -> None:
     if what == KIND:
         print_json(schema_of(KIND, PolicySourceDocument, TRIGGER_SIGNALS))
         return
-    others = [*KINDS, KIND, "signals", "events", "plan", "all"]
+    others = [*KINDS, KIND, "signals", *FORMATS, "all"]
     if what != "all" and what not in KINDS:
         near = closest(what, others)
         hint = f" Did you mean {near}?" if near else ""

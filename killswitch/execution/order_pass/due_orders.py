@@ -14,6 +14,7 @@ from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.decide.target_verdict import TargetAction, select_active, size_order
 from killswitch.execution.order_pass.market_halts import MarketHalts
 from killswitch.execution.order_pass.order_builder import build_order, is_untouched, next_slice
+from killswitch.execution.order_pass.other_closer import OtherCloser
 from killswitch.execution.order_pass.pass_verdicts import PassVerdicts, TargetEvaluator
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.protective_orders import ProtectiveOrders
@@ -42,7 +43,9 @@ class DueOrders:
         sender: OrderSender,
         protective_orders: ProtectiveOrders,
         halts: MarketHalts,
+        other_closer: OtherCloser | None = None,
     ) -> None:
+        """`other_closer`: the closer to which this account yields; None: to none."""
         self._context = context
         self._state = state
         self._positions = positions
@@ -50,6 +53,7 @@ class DueOrders:
         self._sender = sender
         self._protective_orders = protective_orders
         self._halts = halts
+        self._other_closer = other_closer
         self._not_before: dict[TargetName, float] = {}
         self._sent_at: dict[TargetName, float] = {}
         self._unblocked: set[TargetName] = set()
@@ -68,9 +72,18 @@ class DueOrders:
         """
         targets = select_active(self._state.targets(), lambda target: verdicts.of(target).is_final)
         self.held_back, self.budget_at = False, math.inf
+        if self._other_closer is not None:
+            due = [it for it in targets if verdicts.of(it).do is TargetAction.SEND and self._may_send(it, verdicts)]
+            await self._other_closer.begin_round(due)
         if fresh and await self._close_book(targets, verdicts):
             return
         await self._cancel_blocking(targets, verdicts)
+        await self._send_round(targets, verdicts)
+        if self._other_closer is not None:
+            self._other_closer.end_round()
+
+    async def _send_round(self, targets: Sequence[PositionTarget], verdicts: PassVerdicts) -> None:
+        """Send what is due, and for a moment what may follow it at once: slices, and orders that were blocked."""
         began = self._context.monotonic()
         self._more_slices = False
         sent = await self._send(self._due_orders(targets, verdicts))
@@ -85,11 +98,21 @@ class DueOrders:
         for target in targets:
             verdict = verdicts.of(target)
             if verdict.do is TargetAction.SEND:
-                if self._is_due(target) and self._has_its_turn(target, verdicts):
+                amount = self._permitted(target, verdict.amount) if self._may_send(target, verdicts) else ZERO
+                if amount > ZERO:
                     held = self._evaluator.assumed_position(target, verdicts.book)
-                    yield self._order(target, verdict.amount, held, verdicts.book)
+                    yield self._order(target, amount, held, verdicts.book)
                 else:
                     self.held_back = True
+
+    def _may_send(self, target: PositionTarget, verdicts: PassVerdicts) -> bool:
+        return self._is_due(target) and self._has_its_turn(target, verdicts)
+
+    def _permitted(self, target: PositionTarget, amount: Decimal) -> Decimal:
+        """How much of `amount` another closer leaves; all of it where the account yields to none."""
+        if self._other_closer is None:
+            return amount
+        return self._other_closer.permitted(target, amount, self._positions.instruments.get(target.symbol))
 
     async def _send(self, due: Iterator[QueuedOrder]) -> Sequence[QueuedOrder]:
         """Send as the budget allows; returns what was sent, or nothing where an order was held back."""
@@ -101,6 +124,8 @@ class DueOrders:
             self._evaluator.forget(each.target)
             self._not_before[each.target.name] = now + self._pause_after(each.target)
             self._sent_at[each.target.name] = now
+            if self._other_closer is not None:
+                self._other_closer.record_sent(each.target)
         if sent.room_in is None:
             return sent.orders
         self.held_back = True
@@ -128,6 +153,8 @@ class DueOrders:
         if len(wanted) < 2 or {target.key for target in wanted} != set(book.positions) or book.unconfirmed:
             return False
         for target in wanted:
+            if self._other_closer is not None and self._other_closer.must_yield(target):
+                return False
             job = self._state.jobs[target.decision]
             plain = job.ladder is MARKET and not job.timetable.is_declared
             fresh = target.state is TargetState.READY and not (
@@ -148,7 +175,9 @@ class DueOrders:
         for target in targets:
             ledger = self._state.ledger(target.key)
             amount = next_slice(target, ledger, self._positions.instruments.get(target.symbol))
-            if amount is not None and self._is_due(target) and self._has_its_turn(target, verdicts):
+            if amount is None or not self._may_send(target, verdicts):
+                continue
+            if (amount := self._permitted(target, amount)) > ZERO:
                 held = target.remaining if target.is_counted_by_fills else ledger.anchor or ZERO
                 found.append(self._order(target, amount, held, verdicts.book, slice_after=True))
         return found
@@ -184,6 +213,8 @@ class DueOrders:
     def _orders_without_snapshot(self, *, unreadable: bool) -> Iterator[QueuedOrder]:
         for target in select_active(self._state.targets(), lambda _: False):
             if not target.reduce_only or target.is_counted_by_fills or not self._is_due(target):
+                continue
+            if self._other_closer is not None and self._other_closer.must_yield(target):
                 continue
             ledger = self._state.ledger(target.key)
             before = target.decided + target.target_size

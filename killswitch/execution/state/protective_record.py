@@ -21,7 +21,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.execution.client_order_id import client_order_id
+from killswitch.execution.client_order_id import catastrophe_stop_work, client_order_id
 from killswitch.execution.report_validation import finite
 from killswitch.journal.entries import (
     AGAIN,
@@ -37,7 +37,7 @@ from killswitch.journal.entries import (
 from killswitch.journal.lifecycle import ZERO
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
-from killswitch.model.venue import ClientIdRule, OrderRequest
+from killswitch.model.venue import ClientIdRule, OrderRequest, is_catastrophe_stop
 from killswitch.planning.resting_orders import trigger_when
 
 _NAMED_FOR = "/protection"
@@ -75,8 +75,10 @@ class CancelledProtection(Struct):
         return known(self.entry.amount) or ZERO
 
     def name(self, rule: ClientIdRule) -> str:
-        """The client order id of its replacement."""
+        """The client order id of its replacement, which of a catastrophe stop is one again."""
         origin = f"{self.entry.decision}{_NAMED_FOR}/{self.entry.account or ''}"
+        if is_catastrophe_stop(self.entry.order_client_id):
+            origin = catastrophe_stop_work(origin)
         return client_order_id(origin, self.number, self.refused, rule)
 
 

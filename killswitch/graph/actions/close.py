@@ -56,6 +56,8 @@ class Close(Action, frozen=True):
     """The policies that name it count their closes on a scope together."""
     unwinding: str | None = None
     """Name in `PolicySet.unwindings`; None: market orders as fast as the venue allows."""
+    order: Literal["worst_first", "risk_first"] = "worst_first"
+    """Whether orders go by rank, or by the component risk of what is left."""
 
 
 def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
@@ -80,6 +82,8 @@ def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
         bounds.append(f"all if {condition_text(close.all_if, position_signals)}")
     if close.unwinding is not None:
         bounds.append(f"unwinding {close.unwinding}")
+    if close.order == "risk_first":
+        bounds.append("risk first")
     what = f"close {percent(close.fraction)} of {close.side} by {close.ranking}"
     if close.spread == "by_rank":
         what = f"close {percent(close.fraction)} of the gross of {close.side}, worst first by {close.ranking}"
@@ -89,6 +93,7 @@ def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
 def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surroundings) -> Close:
     check_ranking(written.rank, path, around)
     check_unwinding(written.unwinding, path, around)
+    _risk_is_ranked(written, path, around)
     _worst_applies(written, stage, path, around.found)
     _part_applies(written, path, around.found)
     return freeze(
@@ -98,6 +103,15 @@ def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surr
         unwinding=unwinding_name(written.unwinding, around.unwindings),
         place=around.found.place(path, key=True),
     )  # fmt: skip
+
+
+def _risk_is_ranked(written: actions.Close, path: Path, around: Surroundings) -> None:
+    """Report an order by risk with a ranking that computes none."""
+    rule = around.rankings.get(written.rank)
+    if written.order == "risk_first" and rule is not None and rule.formula != "component-risk":
+        message = f"the ranking `{written.rank}` has no component risk to order by"
+        fix = "write `rank: component-risk`, or take `order` out"
+        around.found.error("KS3064", (*path, "order"), message, fix)
 
 
 def _condition(written: str | None, path: Path, around: Surroundings) -> ConditionNode | None:
@@ -161,6 +175,7 @@ KIND: ActionKind[actions.Close, Close] = ActionKind(
     text=close_text,
     selection=_selection,
     rankings=lambda close: (close.ranking,),
+    unwindings=lambda close: (close.unwinding,),
     position_conditions=lambda close: {"all_if": close.all_if, "where": close.where},
 )
 

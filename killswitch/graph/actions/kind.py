@@ -29,6 +29,8 @@ class Surroundings(Struct, frozen=True):
     resets: list[tuple[Path, ConditionNode]] = field(default_factory=list)
     position_conditions: list[tuple[Path, ConditionNode]] = field(default_factory=list)
     used_rankings: set[str] = field(default_factory=set)
+    accounts: Collection[str] = ()
+    """Names of the Account documents of the set."""
 
 
 W = TypeVar("W")
@@ -46,7 +48,9 @@ class ActionKind(Struct, Generic[W, A], frozen=True):
     of the effects that it may have. `is_reversible`: whether all of them are reversible, so that they are allowed on
     suspicion. `needs_the_book`: whether it depends on positions and orders; otherwise it is planned from the stage and
     the instant alone. `selection`: whether it selects positions. `rankings`: names of the rankings that it uses.
-    `position_conditions`: key → the condition that it evaluates for each position, None without one.
+    `position_conditions`: key → the condition that it evaluates for each position, None without one. `is_absolute`:
+    whether its targets depend only on the book, so that carrying it out again sells nothing more.
+    `unwindings`: the names of those that carry it out, None for the plain one.
     """
 
     key: str
@@ -59,6 +63,8 @@ class ActionKind(Struct, Generic[W, A], frozen=True):
     selection: Callable[[A], Selection] = lambda _: "none"
     rankings: Callable[[A], tuple[str, ...]] = lambda _: ()
     position_conditions: Callable[[A], Mapping[str, ConditionNode | None]] = lambda _: {}
+    is_absolute: bool = False
+    unwindings: Callable[[A], tuple[str | None, ...]] = lambda _: ()
 
 
 AnyActionKind = ActionKind[Any, Any]
@@ -81,3 +87,12 @@ def check_unwinding(name: str | None, path: Path, around: Surroundings) -> None:
     if not around.others.can_have("Unwinding", name):
         message, fix = unknown_name("unwinding", name, around.unwindings)
         around.found.error("KS3030", where, message, fix)
+
+
+def check_account(name: str, path: Path, around: Surroundings) -> None:
+    """Report an unknown account in `found`; without Account documents the names are those of a recording."""
+    if name in around.accounts or around.found.gaps.is_hole(path):
+        return
+    if around.accounts and not around.others.can_have("Account", name):
+        message, fix = unknown_name("Account", name, around.accounts)
+        around.found.error("KS3044", path, message, fix)

@@ -15,10 +15,17 @@ from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document, FaultyDocument
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.policy.schema.policy import AnyPolicy, Match, PolicyDocument
-from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument, RankingSpec
+from killswitch.policy.schema.ranking import (
+    CorrelationGroupDocument,
+    CorrelationGroupSpec,
+    GroupEstimate,
+    RankingDocument,
+    RankingSpec,
+)
 from killswitch.policy.schema.session import SessionDocument, SessionSpec
 from killswitch.policy.schema.validation import NO_GAPS
 from killswitch.policy.yaml.source_map import Path
+from killswitch.risk.correlation import cliques, is_correlation_matrix, pair
 from killswitch.signals.arguments import HedgeLegs, SymbolGroup
 from killswitch.signals.sessions import TradingSession
 
@@ -47,7 +54,6 @@ def correlation_groups(documents: Documents) -> tuple[tuple[CorrelationGroupRule
     """All correlation groups by order, then name. A symbol belongs to at most one group."""
     groups: list[CorrelationGroupRule] = []
     diagnostics: list[Diagnostic] = []
-    owners: dict[str, str] = {}
     for document in sorted(documents, key=lambda each: each.name or ""):
         name, found = document.name, findings(document)
         if not isinstance(document.model, CorrelationGroupDocument) or found.gaps.has_flaw(("spec", "symbols")):
@@ -55,14 +61,70 @@ def correlation_groups(documents: Documents) -> tuple[tuple[CorrelationGroupRule
         if name is None:
             continue
         spec = document.model.spec
-        for number, symbol in enumerate(spec.symbols):
-            owner = owners.setdefault(symbol, name)
-            if owner != name:
-                message = f"`{symbol}` is already in the group `{owner}`"
-                found.error("KS3013", ("spec", "symbols", number), message, "keep it in one of the two")
-        groups.append(freeze(spec, CorrelationGroupRule, name=name))
+        _check_owners(spec, groups, found)
+        if not found.gaps.has_flaw(("spec", "correlations")):
+            _check_correlations(spec, found)
+        if not found.gaps.has_flaw(("spec", "estimate")):
+            _check_estimate(spec.estimate, found)
+        groups.append(freeze(spec, CorrelationGroupRule, name=name, correlations=_correlations(spec)))
         diagnostics += found.diagnostics
     return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
+
+
+def _check_owners(spec: CorrelationGroupSpec, before: Iterable[CorrelationGroupRule], found: Findings) -> None:
+    """Report symbols that an earlier group has, by name or by a pattern, and patterns that match one of its symbols."""
+    for number, symbol in enumerate(spec.symbols):
+        own = SymbolGroup("", (symbol,))
+        owner = next((it for it in before if it.group.has(symbol) or any(map(own.has, it.symbols))), None)
+        if owner is not None:
+            message = f"`{symbol}` is already in the group `{owner.name}`"
+            found.error("KS3013", ("spec", "symbols", number), message, "keep it in one of the two")
+
+
+def _correlations(spec: CorrelationGroupSpec) -> tuple[tuple[str, str, float], ...]:
+    return tuple(sorted((*pair(*each.between), float(each.value)) for each in spec.correlations or ()))
+
+
+def _check_correlations(spec: CorrelationGroupSpec, found: Findings) -> None:
+    """Report declared pairs of other symbols, and numbers that no returns can have together.
+
+    A pair without a number may have any: only where all pairs of some symbols have one can the numbers contradict each
+    other, so that each such set of symbols is checked that cannot be extended.
+    """
+    group = SymbolGroup("", spec.symbols)
+    for number, each in enumerate(spec.correlations or ()):
+        for place, symbol in enumerate(each.between):
+            if not group.has(symbol):
+                message = f"`{symbol}` is no symbol of the group"
+                path: Path = ("spec", "correlations", number, "between", place)
+                found.error("KS3062", path, message, "add it to `symbols`, or take the pair out")
+    declared = {(one, other): value for one, other, value in _correlations(spec)}
+    for names in cliques(declared):
+        matrix = [[1.0 if a == b else declared[pair(a, b)] for b in names] for a in names]
+        if not is_correlation_matrix(matrix):
+            message = f"no returns have these correlations together: {', '.join(names)}"
+            fix = "correct a number: what moves with both of two others cannot see these move apart"
+            found.error("KS3061", ("spec", "correlations"), message, fix, key=True)
+            return
+
+
+def _check_estimate(estimate: GroupEstimate | None, found: Findings) -> None:
+    """Report an estimate whose groups would change by chance, or can never be known."""
+    if estimate is None:
+        return
+    if estimate.window < 24 * HOUR or estimate.least < LEAST_RETURNS:
+        key = "window" if estimate.window < 24 * HOUR else "least"
+        message = "of so short a sample 10 to 36% of the pairs change their group each hour by chance"
+        fix = f"write `window: 24h` or more, and `least: {LEAST_RETURNS}` or more"
+        found.error("KS3063", ("spec", "estimate", key), message, fix)
+    elif estimate.window // estimate.every < estimate.least:
+        message = f"{estimate.least} returns of {span(estimate.every)} do not fit into {span(estimate.window)}"
+        fix = "lengthen the window, sample more often, or ask for fewer"
+        found.error("KS3017", ("spec", "estimate", "least"), message, fix)
+
+
+LEAST_RETURNS = 250
+"""The least number of returns from which the groups of an estimate are more than chance."""
 
 
 frozen_from(SessionSpec)(TradingSession)
@@ -75,7 +137,7 @@ def declarations(
     others: FaultyDocuments,
 ) -> Declarations:
     """The declarations of sound documents. `groups`: the correlation groups; `others`: the faulty documents."""
-    by_name = {each.name: SymbolGroup(each.name, each.symbols) for each in groups}
+    by_name = {each.name: each.group for each in groups}
     found = {"CorrelationGroup": by_name, "HedgeGroup": hedges, "Session": sessions(documents)}
     return Declarations(found, others)
 
@@ -153,6 +215,25 @@ def accounts_exist(policy: AnyPolicy, documents: Sequence[Document], others: Fau
         if account not in known and not others.can_have("Account", account) and not found.gaps.is_hole(path):
             fix = suggestion(account, known) or "add the Account, or correct the name"
             found.warning("KS5006", path, f"there is no Account `{account}`", fix)
+
+
+def named_accounts_exist(
+    wanted: tuple[str, ...] | Match, known: set[str], others: FaultyDocuments, found: Findings
+) -> None:
+    """Report accounts that are named under `accounts` and do not exist."""
+    for number, name in enumerate(wanted if isinstance(wanted, tuple) else ()):
+        path = ("spec", "accounts", number)
+        if name not in known and not others.can_have("Account", name) and not found.gaps.is_hole(path):
+            fix = suggestion(name, sorted(known)) or "correct the name, or add the Account"
+            found.error("KS3040", path, f"there is no Account `{name}`", fix)
+
+
+def covered_accounts(wanted: tuple[str, ...] | Match, everything: Documents) -> list[AccountDocument]:
+    """The accounts under `accounts`: the named ones, or those that match."""
+    accounts = [account for account, _ in of_kind(everything, AccountDocument)]
+    if isinstance(wanted, tuple):
+        return [each for each in accounts if each.metadata.name in wanted]
+    return [each for each in accounts if matches(wanted, each)]
 
 
 SEED_TERMS: tuple[RankingTerm, ...] = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")

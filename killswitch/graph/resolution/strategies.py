@@ -114,7 +114,7 @@ def check_equity(
     rule: ScopeRule, conditions: Iterable[tuple[Path, ConditionNode]], columns: SignalIndex, found: Findings
 ) -> None:
     """Report conditions that need an equity where a scope has none."""
-    without = _without_equity(rule)
+    without = without_equity(rule)
     if without is None:
         return
     for path, condition in conditions:
@@ -129,7 +129,7 @@ def check_equity(
             found.error("KS3081", path, message, fix)
 
 
-def _without_equity(rule: ScopeRule) -> str | None:
+def without_equity(rule: ScopeRule) -> str | None:
     """Which scopes of the rule have no equity of their own, or None."""
     if rule.each == "symbol":
         return "a symbol has none of its own"

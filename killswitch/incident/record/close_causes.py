@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from killswitch.model.words import Cause
+from killswitch.model.words import Cause, close_text
 
 if TYPE_CHECKING:
     from killswitch.model.decision import Decision, Intent
@@ -81,6 +81,15 @@ CAUSES: Mapping[Cause, CauseText] = {
             ("transfers", "Transfers stopped", "nothing more is sent to it or through it"),
         ),
     ),
+    "dead-man": CauseText(
+        "Close by a dead-man's switch",
+        "Whoever the switch listens to was silent for longer than its timeout. The program closed without a person.",
+        (
+            ("silent", "Silence explained", "process, host and network of what was silent; whether it still trades"),
+            ("timeout", "Timeout reviewed", "whether the silence was a death, or a pause that the timeout must allow"),
+            ("armed", "Switch armed again", "what beats again, and `ksctl deadman status` shows it"),
+        ),
+    ),
     "drill": CauseText(
         "DRILL: close by hand",
         "This is a DRILL. Nothing was wrong. Orders that are listed were really sent.",
@@ -107,9 +116,9 @@ def command_text(decision: Decision) -> str:
 
 
 def manual_close_text(cause: Cause | None) -> str:
-    """Return a manual close in a few words for one line; a drill is named first."""
-    if cause_text(cause) is None:
-        return "close by hand"
+    """Return a manual close in a few words for one line; a drill is named first. No hand gave a dead man's."""
+    if cause_text(cause) is None or cause == "dead-man":
+        return close_text(cause)
     return "DRILL: close by hand" if cause == "drill" else f"close by hand ({(cause or '').replace('-', ' ')})"
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from killswitch.journal.entries import Place
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.snapshot import Position, Snapshot
-from killswitch.model.words import Rung
+from killswitch.model.words import Rung, close_text
 
 Purpose = Literal["reduce", "hop", "hedge"]
 
@@ -24,7 +24,7 @@ def stage_text(decision: Decision) -> str:
     """Return the stage that fired, or the text that replaces it where none did."""
     if decision.kind == "hedge":
         return "temporary hedge"
-    return decision.stage or "close by hand"
+    return decision.stage or close_text(decision.cause)
 
 
 class DecisionBasis:

@@ -82,6 +82,9 @@ class Firing(Struct, frozen=True):
     """The fall of the scope's equity from its peak, by the triggers."""
     no_reset_before: datetime | None = None
     """Before it nothing and nobody resets the scope; None where a reset is possible."""
+    schedule: str | None = None
+    """When its orders were to go, the variance on the way and the groups that close together, as sentences; None where
+    they go by rank, as fast as the venue allows."""
 
 
 class PositionLeft(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Literal
 
@@ -16,6 +16,7 @@ from killswitch.journal.entries import is_plan
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.planning.orders.closing_order import schedule_of
 
 _KINDS: dict[str, Literal["hand", "hedge", "breach"]] = {"manual": "hand", "hedge": "hedge", "breach": "breach"}
 _OUTCOMES = {
@@ -72,6 +73,7 @@ def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
         kind=_KINDS.get(decision.kind or "", "stage"),
         cause=decision.cause,
         unwinding=None if decision.unwinding is None else decision.unwinding.name,
+        schedule=" ".join(f"{line}." for line in schedule_lines(decision)) or None,
         took=result.totals.took,
         loss=loss_of(decision, texts, equity, None if equity is not None else _why_no_equity(recorded)),
     )
@@ -91,6 +93,30 @@ def _outcome(decision: Decision, result: Result) -> str:
     if result.standing == "partly recorded only":
         return f"done on armed accounts; nothing was sent on {', '.join(result.unsent)}"
     return _OUTCOMES[result.standing]
+
+
+_TIMES_SHOWN = 6
+"""Orders whose times are listed."""
+
+
+def schedule_lines(decision: Decision) -> Iterator[str]:
+    """When the orders go, the variance of the scope on the way, and the symbols that close together, as sentences."""
+    found = decision.schedule
+    if found is None:
+        found = schedule_of(decision.intents, decision.unwinding, (), None)
+    if found.takes is not None and len(found.at) > 1:
+        times = ", ".join(f"{each:g}" for each in found.at[:_TIMES_SHOWN])
+        more = ", …" if len(found.at) > _TIMES_SHOWN else ""
+        yield f"{len(found.at)} orders in {found.takes:g} s, at {times}{more} s after the first"
+    if decision.schedule is None:
+        return
+    if found.peak_variance is None:
+        yield "The variance on the way is unknown, because no returns of the whole book are recorded"
+    else:
+        yield f"On the way the variance is at most {found.peak_variance:.2f} × that at the start"
+    if found.groups:
+        parts = (", ".join(each) if len(each) > 1 else f"{each[0]} by itself" for each in found.groups)
+        yield f"Correlated groups: {'; '.join(parts)}"
 
 
 def scope_accounts(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:

@@ -24,7 +24,18 @@ from killswitch.policy.yaml.parser import Node
 DocumentChange = Literal["no longer loaded", "changed", "added"]
 HIDDEN = "(not shown)"
 SHOWN = frozenset(
-    {"Policy", "Ranking", "CorrelationGroup", "Unwinding", "DeadMansSwitch", "Strategy", "HedgeGroup", "Session"}
+    {
+        "Policy",
+        "Ranking",
+        "CorrelationGroup",
+        "Unwinding",
+        "DeadMansSwitch",
+        "CatastropheStop",
+        "Strategy",
+        "HedgeGroup",
+        "Session",
+        "Limits",
+    }
 )
 """The kinds whose values are shown: those of accounts and routes may name what is not for every reader."""
 PROVED = frozenset({"Policy"})
@@ -33,12 +44,14 @@ OUTSIDE_PROOF: Mapping[str, str] = {
     "Account": "which accounts there are, and how they are read and armed, is outside the proof",
     "Ranking": "the proof compares a ranking only where a policy closes by it",
     "CorrelationGroup": "the proof compares a group only where a policy closes by it",
-    "HedgeGroup": "what hedges what is outside the proof",
+    "HedgeGroup": "the proof compares a hedge only where a policy closes a part of the book",
     "Session": "the hours of a session are outside the proof",
     "NotificationRoute": "who is notified is outside the proof",
     "Runbook": "what a page instructs people to do is outside the proof",
     "Unwinding": "the proof compares an unwinding only where a policy closes by it",
     "DeadMansSwitch": "the proof compares a switch as it is written",
+    "CatastropheStop": "the proof compares a stop as it is written",
+    "Limits": "the proof compares limits as they are written",
     "Strategy": "what a strategy owns changes the signals themselves",
 }
 """Kind → why the proof alone cannot state that a change of it is none."""

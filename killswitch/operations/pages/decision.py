@@ -9,6 +9,7 @@ from msgspec import Struct
 from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.decision_basis import first_hops
 from killswitch.incident.record.filters import percent
+from killswitch.incident.record.firing import schedule_lines
 from killswitch.incident.record.incident_books import kept_books
 from killswitch.incident.record.order_outcomes import Bound
 from killswitch.incident.record.remarks import bound_outcome, remarks
@@ -124,7 +125,8 @@ def _position(position: Position, currency: str) -> tuple[str, ...]:
 def decided(decision: Decision, snapshot: Snapshot | None) -> Section:
     """The effects of a decision. `snapshot`: the snapshot that it is based on."""
     parts = tuple(effect_parts(in_record_order(decision.effects), snapshot))
-    return Section("Decided", parts or ("nothing to do",))
+    schedule = tuple(schedule_lines(decision))
+    return Section("Decided", (*parts, Items(schedule)) if schedule else parts or ("nothing to do",))
 
 
 def _orders(history: DecisionHistory) -> Iterator[Section]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
+from killswitch.incident.record.firing import schedule_lines
 from killswitch.model.effects import Cancels, Orders
 from killswitch.operations.pages.wording import effect_line
 from killswitch.operations.preview import cost_of
@@ -122,6 +123,7 @@ def _level_row(level: LevelPreview, footnotes: Footnotes) -> tuple[str, ...]:
         remarks.append(footnotes.mark("; ".join(filter(None, (level.because, decision.reason)))))
     further = [effect_line(each) for each in decision.effects if not isinstance(each, Orders | Cancels)]
     further += [f"cancels {count_of(len(decision.cancels), 'order')}"] if decision.cancels else []
+    further += schedule_lines(decision)
     remarks += [footnotes.mark("; ".join(further))] if further else []
     remarks += [f"{len(level.blocked)} blocked {footnotes.numbered(_blocked_text(level))}"] if level.blocked else []
     ratio = None if book is None else book.after.margin_ratio

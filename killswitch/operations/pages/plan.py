@@ -8,9 +8,10 @@ from decimal import Decimal
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.wording import percent
 from killswitch.incident.notify.message import trigger_texts
+from killswitch.incident.record.firing import schedule_lines
 from killswitch.model.decision import Book, Decision
 from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
-from killswitch.model.words import Rung
+from killswitch.model.words import Rung, close_text
 from killswitch.operations.pages.levels import (
     ALL_IN_JSON,
     MoneyKey,
@@ -19,6 +20,7 @@ from killswitch.operations.pages.levels import (
     levels_parts,
     positions_section,
 )
+from killswitch.operations.pages.status_sections import correlation_groups, planned_stops
 from killswitch.operations.pages.wording import (
     accounts_section,
     effect_parts,
@@ -29,11 +31,12 @@ from killswitch.operations.pages.wording import (
     without_shown_reasons,
 )
 from killswitch.operations.preview import Preview
+from killswitch.planning.catastrophe_stops import stops_now
 from killswitch.planning.firing import LevelPreview
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus, headroom_ratio
 from killswitch.planning.targets.merge import ordered_on
-from killswitch.render.document import Facts, Footnotes, Items, Page, Section, section
+from killswitch.render.document import Facts, Footnotes, Items, Page, Section, Table, section
 from killswitch.render.formats import count_of, instant, money, number
 
 MACHINES_SHOWN = 12
@@ -55,13 +58,33 @@ def plan_page(shown: Preview) -> Page:
         sections=(
             *accounts_section(shown.accounts, is_dated=False),  # as of the plan
             *positions_section(shown.positions),
+            *_hedges(shown),
             *_machines(shown),
+            *correlation_groups(shown.machines, shown.snapshot.as_of),
+            *planned_stops(stops_now(shown.policies.stops, shown.snapshot.accounts), shown.policies.stops),
             *(_decision(decision, shown) for decision in shown.decisions),
             *section("", Items(tuple(notes))),
             *section("", Items(tuple(_expectations(shown)))),
             Section("", (_summary(shown),)),
         ),
     )  # fmt: skip
+
+
+def _hedges(shown: Preview) -> Iterator[Section]:
+    """The net of each declared hedge, and the order that would take it out."""
+    footnotes = Footnotes()
+    rows = tuple(
+        (
+            each.hedge,
+            "unknown" if each.net is None else f"{each.net.normalize():f}",
+            "unknown" if each.larger is None else f"{each.larger.normalize():f}",
+            "-" if each.unknown is None and each.suggestion is None else each.suggestion or
+            f"unknown {footnotes.numbered(each.unknown or '')}",
+        )
+        for each in shown.hedges
+    )  # fmt: skip
+    head = ("hedge", "net in base units", "larger side", "suggested; nothing is sent for it")
+    yield from section("Hedges", Table(head, rows, (1, 2), notes=footnotes.notes))
 
 
 def _expectations(shown: Preview) -> Iterator[str]:
@@ -143,6 +166,7 @@ def _execution(decision: Decision, shown: Preview) -> Iterator[str]:
         yield "no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
         yield f"execution: {execution_text(decision)}"
+    yield from (f"schedule: {line}" for line in schedule_lines(decision))
     if decision.book is not None:
         yield f"book: {_book(decision.book.before)}"
         yield f"   →  {_book(decision.book.after)}"
@@ -154,7 +178,7 @@ def _title(decision: Decision) -> str:
     if decision.is_suspicion:
         what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
         return f"{what} ON SUSPICION {where}: {decision.stage} does not fire{observing}"
-    by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
+    by_itself = "hedge" if decision.kind == "hedge" else close_text(decision.cause)
     what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
     return f"WOULD FIRE {where}: {what}{observing}"
 

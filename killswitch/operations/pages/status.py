@@ -14,6 +14,8 @@ from killswitch.model.lock_parts import parts_text
 from killswitch.model.snapshot import Event
 from killswitch.operations.pages.status_sections import (
     bot_heartbeats,
+    catastrophe_stops,
+    correlation_groups,
     dead_man_timers,
     exposure_table,
     manual_closes,
@@ -22,6 +24,7 @@ from killswitch.operations.pages.status_sections import (
     push_streams,
     sets_in_shadow,
     suspended_accounts,
+    switches_section,
     unexplained_changes,
 )
 from killswitch.operations.pages.wording import (
@@ -121,17 +124,20 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
         watching = [each for each in view.machines if each.triggers]
         of_one = f" of {watching[0].policy} on {watching[0].scope}" if len(watching) == 1 else ""
         yield from section(f"Triggers{of_one}", trigger_table(watching, view.accounts))
+        yield from correlation_groups(view.machines, status.now)
         yield from _locks(status.locks, view)
         yield from push_streams(view.streams, status.now)
         yield from dead_man_timers(view.timers, status.now)
         yield from suspended_accounts(view.suspended)
         yield from section("Pending effects", _items(_pending_effect(it, status) for it in view.pending_effects or ()))
+    yield from catastrophe_stops(status.stops)
     yield from paused_policies(status.pauses, () if view is None else view.machines)
     yield from unexplained_changes(() if view is None else view.changes or ())
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
     yield from manual_closes(status.by_hand)
     yield from operator_flags(status.flags)
     yield from sets_in_shadow(status.shadows)
+    yield from switches_section(status.switches, status.now)
     yield from bot_heartbeats(status.heartbeats, status.now)
     yield from _notifications(status)
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)

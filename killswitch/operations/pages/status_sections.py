@@ -1,24 +1,34 @@
-"""Sections of `ksctl status`: manual closes, flags, heartbeats, push streams, dead-man timers and suspensions."""
+"""Sections of `ksctl status`: manual closes, flags, heartbeats, switches, push streams, timers and suspensions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import combinations
 
 from killswitch.accounts.poll.push_listener import StreamView
+from killswitch.graph.nodes import CatastropheStopRule
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.model.flags import Flag
 from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import HeartbeatView, OperatorCloseResult
+from killswitch.planning.catastrophe_stops import AccountStops
 from killswitch.planning.exposures import Exposures, has_realised_pnl
 from killswitch.planning.operator.restatement import KeptChange
-from killswitch.planning.scopes.trigger_status import MachineStatus
-from killswitch.render.document import Facts, Items, Section, Table, section
-from killswitch.render.formats import instant, money
+from killswitch.planning.scopes.trigger_status import GroupStatus, MachineStatus
+from killswitch.render.document import Facts, Items, Page, Section, Table, section
+from killswitch.render.formats import count_of, exact, instant, money
+from killswitch.runner.dead_man.catastrophe_stops import StopView
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.shadow.record import ShadowRecord
+from killswitch.watcher.watch import SwitchView
+
+SWITCH_COLUMNS = ("switch", "watches", "phase", "last heartbeat", "progress", "fires in", "on silence", "accounts")
+
+LATE_CHECKS = 5
+"""A view that is older than this many checks of its switch is of a watcher that hangs, or is gone."""
 
 
 def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
@@ -30,7 +40,9 @@ def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
         rows.append((instant(each.at), each.author or "unknown", what, first, each.decision))
         details += [f"{each.decision}: {line}" for line in more]
     head = ("when", "by", "what", "result", "decision")
-    yield from section("Closes by hand", Table(head, tuple(rows), ids=(4,)), Items(tuple(details)))
+    is_any_of_dead_man = any(each.cause == "dead-man" for each in closes)
+    title = "Closes by hand and by dead-man's switches" if is_any_of_dead_man else "Closes by hand"
+    yield from section(title, Table(head, tuple(rows), ids=(4,)), Items(tuple(details)))
 
 
 def unexplained_changes(changes: Sequence[KeptChange]) -> Iterator[Section]:
@@ -162,6 +174,43 @@ def _timer(timer: TimerView, now: datetime) -> str:
             return f"UNKNOWN whether it {'ran' if is_expired else 'runs'}, until {until} at the latest{why}"
 
 
+def catastrophe_stops(stops: Sequence[StopView]) -> Iterator[Section]:
+    """One row per position that a CatastropheStop covers: its trigger, what rests there, and why something is not."""
+    rows = tuple(
+        (
+            each.account, each.symbol or "-", each.side or "-", exact(each.contracts), exact(each.covered),
+            exact(each.trigger, "-"), each.why or "-",
+        )
+        for each in stops
+    )  # fmt: skip
+    head = ("account", "symbol", "side", "contracts", "covered", "trigger", "without a stop because")
+    yield from section("Catastrophe stops", Table(head, rows, expendable=(6,)))
+
+
+def planned_stops(found: Sequence[AccountStops], rules: Sequence[CatastropheStopRule]) -> Iterator[Section]:
+    """What would be placed and cancelled for each position, and which leg of a hedge its stop leaves naked."""
+    rows, by_name = [], {rule.name: rule for rule in rules}
+    for stops in found:
+        if stops.unknown is not None:
+            rows.append((stops.account, "-", "-", "-", f"unknown: {stops.unknown}"))
+        for line in stops.lines:
+            symbol, side = line.key
+            changes = [f"cancel {order.id}" for order in line.to_cancel]
+            changes += [f"{it.side} {it.amount:f} at {it.trigger_price:f}" for it in line.to_place]
+            naked = [
+                f"then {each.other_symbol} of {each.other_account} is naked"
+                for each in by_name[stops.rule].apart
+                if (each.account, each.symbol) == (stops.account, symbol)
+            ]
+            reasons = [line.problem.why] if line.problem is not None else []
+            trigger = exact(line.trigger, "-")
+            rows.append((stops.account, f"{side} {symbol}", trigger, "; ".join(changes) or "-",
+                         "; ".join((*reasons, *naked)) or "-"))  # fmt: skip
+        rows += [(stops.account, order.symbol, "-", f"cancel {order.id}", "no position") for order in stops.leftovers]
+    head = ("account", "position", "trigger", "to be done", "remarks")
+    yield from section("Catastrophe stops", Table(head, tuple(rows), expendable=(4,)))
+
+
 def suspended_accounts(accounts: Sequence[str]) -> Iterator[Section]:
     """Accounts on which the broker refuses new orders."""
     rows = tuple((name, "the broker refuses every new order") for name in accounts)
@@ -170,3 +219,60 @@ def suspended_accounts(accounts: Sequence[str]) -> Iterator[Section]:
 
 def _when(at: datetime, now: datetime) -> str:
     return f"{instant(at)}, {ago(at, now)}"
+
+
+def switches_page(switches: Sequence[SwitchView], now: datetime, *, is_watching: bool) -> Page:
+    """The state of every switch. `is_watching`: whether the watcher of the store is alive."""
+    rows = () if is_watching else (("Watcher", "NOT ALIVE: nobody listens, and nothing fires"),)
+    armed = sum(each.phase == "armed" for each in switches)
+    summary = (f"{armed} of {count_of(len(switches), 'switch')} armed",)
+    return Page("Dead man's switches", Facts(rows), summary=summary, sections=tuple(switches_section(switches, now)))
+
+
+def switches_section(switches: Sequence[SwitchView], now: datetime) -> Iterator[Section]:
+    """A row for each switch, and below it what is wrong with its ways."""
+    table = Table(SWITCH_COLUMNS, tuple(_switch_row(each, now) for each in switches))
+    broken = (f"{each.name}: {way.way}: {way.error}" for each in switches for way in each.ways if way.error is not None)
+    fired = (f"{each.name}: {each.why}" for each in switches if each.why is not None)
+    yield from section("Dead man's switches", table, Items((*fired, *broken)))
+
+
+def _switch_row(switch: SwitchView, now: datetime) -> tuple[str, ...]:
+    phase = switch.phase.upper() if switch.phase != "armed" else switch.phase
+    if switch.phase == "disarmed" and switch.disarmed_until is not None:
+        phase = f"{phase} until {instant(switch.disarmed_until)}"
+    late = (now - switch.checked_at).total_seconds()
+    if late > LATE_CHECKS * switch.check_every:
+        phase = f"UNKNOWN since {ago(switch.checked_at, now)}, was {switch.phase}"
+    age = "never" if switch.age is None else f"{switch.age + max(0.0, late):.0f} s ago"
+    fires = "-" if switch.fires_in is None else f"{max(0.0, switch.fires_in - max(0.0, late)):.0f} s"
+    progress = "-" if switch.progress is None else str(switch.progress)
+    accounts = ", ".join(switch.accounts) or "none"
+    return switch.name, f"{switch.watches} {switch.beats}", phase, age, progress, fires, switch.on_silence, accounts
+
+
+def correlation_groups(machines: Iterable[MachineStatus], now: datetime) -> Iterator[Section]:
+    """The estimated correlation groups of each scope, one row for a group that several policies estimate alike."""
+    rows = dict.fromkeys(_group_row(machine.scope, each, now) for machine in machines for each in machine.groups)
+    head = ("scope", "group", "together for limits", "surely together", "weakest pair that is together", "estimated")
+    yield from section("Correlation groups", Table(head, tuple(rows), expendable=(3, 0)))
+
+
+def _group_row(scope: str, found: GroupStatus, now: datetime) -> tuple[str, ...]:
+    together = [pair for part in found.together for pair in combinations(part, 2)]
+    known = {(each.one, each.other): each for each in found.pairs}
+    unknown = [pair for pair in together if pair not in known]
+    weakest = min((known[pair] for pair in together if pair in known), key=lambda each: each.value, default=None)
+    if unknown:
+        text = f"{unknown[0][0]} and {unknown[0][1]}: unknown, too few returns"
+    elif weakest is None:
+        text = "-"
+    else:
+        low, high = weakest.interval
+        span = f"{low:.2f} to {high:.2f}, {weakest.returns} returns"
+        text = f"{weakest.one} and {weakest.other}: {weakest.value:.2f} ({span})"
+    return scope, found.group, _parts(found.together), _parts(found.apart), text, ago(found.at, now)
+
+
+def _parts(groups: Sequence[tuple[str, ...]]) -> str:
+    return "; ".join(" ".join(each) for each in groups) or "-"

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from killswitch.graph.actions.close import Close
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
+from killswitch.planning.orders.closing_order import ClosingOrder
+from killswitch.planning.orders.hedge_netting import cut_hedges
 from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.ranking import RankingCandidate
-from killswitch.planning.targets.selection import is_allowed, select
+from killswitch.planning.targets.selection import is_allowed, known_risk, select
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey
 
@@ -17,17 +19,22 @@ from killswitch.valuation.scope_view import PnlKey
 def _plan(action: Close, context: Context) -> Planned:
     book = context.book
     rule = unwinding_named(action.unwinding, book.policies.unwindings)
-    kept = _kept(action, rule, book.candidates)
+    net = book.netted
+    kept = _kept(action, rule, net.candidates)
     selection = select(
-        book.graph, action, book.candidates, book.source, context.stage.attribution, context.position_conditions,
+        book.graph, action, net.candidates, book.source, context.stage.attribution, context.position_conditions,
         book.evaluator.history, kept, _left_today(action, context),
     )  # fmt: skip
+    cut = cut_hedges(selection.targets, net)
+    has_schedule = action.order == "risk_first" or rule.slices is not None or book.graph.has_correlations
+    risk = known_risk(book.graph, action.ranking, book.candidates, book.evaluator.history) if has_schedule else None
     is_counted = action.daily_cap is not None or action.cap_group is not None
-    should_select = len(kept) < len(book.candidates)
+    should_select = len(kept) < len(net.candidates)
     return Planned(
-        selection.targets, rule, remarks=selection.remarks, should_select=should_select,
+        cut.targets, rule, remarks=(*selection.remarks, *cut.remarks), should_select=should_select,
         is_held_back=selection.is_held_back,
         counted=frozenset(each.ranked.candidate.key for each in selection.targets) if is_counted else frozenset(),
+        order=ClosingOrder(action.order == "risk_first", risk), naked=cut.naked,
     )  # fmt: skip
 
 

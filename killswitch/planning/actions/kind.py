@@ -13,7 +13,10 @@ from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Source
 from killswitch.model.effects import Effect
 from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Position
-from killswitch.planning.resting_orders import PositionName
+from killswitch.planning.orders.closing_order import BY_RANK, ClosingOrder
+from killswitch.planning.orders.hedge_netting import NettedBook, netted
+from killswitch.planning.orders.slices import Blocked
+from killswitch.planning.reducing import PositionName
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import RankingCandidate
@@ -43,6 +46,11 @@ class KnownBook(Struct, frozen=True):
     @property
     def graph(self) -> Graph:
         return self.evaluator.compiled.graph
+
+    @property
+    def netted(self) -> NettedBook:
+        """The candidates with each declared hedge as one position."""
+        return netted(self.candidates, self.view, self.graph.hedges, self.unseen)
 
 
 class Context(Struct, frozen=True):
@@ -74,6 +82,8 @@ class Planned(Struct, frozen=True):
     action might have selected, so that a stage without any target has not done its work. `is_held_back`: it would have
     selected positions, and its `where` is true for none of them. `counted`: positions that count for a daily cap.
     `locks_selected`: parts of the lock in `effects` that reach only the selected positions, once these are known.
+    `reduces`: it sells for a `reduce`, which a bound of a day may count. `order`: how the orders follow each other.
+    `naked`: what a complete close leaves of hedges that it cannot close.
     """
 
     targets: Sequence[SelectedTarget] = ()
@@ -84,6 +94,9 @@ class Planned(Struct, frozen=True):
     is_held_back: bool = False
     counted: frozenset[PnlKey] = frozenset()
     locks_selected: tuple[LockPart, ...] = ()
+    reduces: bool = False
+    order: ClosingOrder = BY_RANK
+    naked: tuple[Blocked, ...] = ()
 
 
 class Most(Struct, frozen=True):

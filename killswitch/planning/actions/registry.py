@@ -11,13 +11,14 @@ from killswitch.graph.nodes import Action, Stage
 from killswitch.model.effects import Effect, Orders, kind_named, merge_effects, tag_of
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.registry import RegistryError, require_same_keys
-from killswitch.planning.actions import cancel_orders, close, exit_process, lock_trading
+from killswitch.planning.actions import cancel_orders, close, exit_process, lock_trading, reduce
 from killswitch.planning.actions.kind import AnyActionPlan, Context, Most, MostContext, Planned
 
 PLANS: Final[tuple[AnyActionPlan, ...]] = (
     lock_trading.KIND,
     cancel_orders.KIND,
     close.KIND,
+    reduce.KIND,
     exit_process.KIND,
 )
 

@@ -18,17 +18,27 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Intent, Notice, decision_id
-from killswitch.model.instant import MINUTE, from_micros
+from killswitch.model.instant import MINUTE, from_micros, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Residual, Snapshot
 from killswitch.planning.hedge.proxy_hedge import SAMPLE, HedgeData, Sized, size
-from killswitch.planning.hedge.uncloseable import Obstacles, TickAccounts, UncloseablePosition, Watched, is_dust
+from killswitch.planning.hedge.uncloseable import (
+    Obstacles,
+    TickAccounts,
+    UncloseablePosition,
+    Watched,
+    is_dust,
+    naked_legs,
+)
 from killswitch.planning.orders.unwind import declared_unwinding
 from killswitch.planning.rounding import CLOSED_STATES
+from killswitch.signals.arguments import HedgeLegs
 from killswitch.signals.history.prices import PriceSamples
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
 from killswitch.valuation.trust import reason_untrusted
 
+REMEMBERED = 100
+"""Decisions that are checked for legs that they leave naked."""
 LONGEST_GAP = 10 * MINUTE
 """Maximum span of a return (microseconds)."""
 
@@ -54,6 +64,8 @@ class HedgePlanner:
         self.armed = armed
         self._rules: dict[str, UnwindingRule] = {}
         self._decisions: dict[str, Decision] = {}
+        self._of_hedges: dict[str, Decision] = {}
+        """The newest decisions of policies with declared hedges, of which they may leave a leg naked."""
         self._keep = -1
         self.reload(policies)
         self._sampled_at: int | None = None
@@ -93,6 +105,10 @@ class HedgePlanner:
                 self._existing[key] = _ExistingHedge(before.contracts + each.contracts, (*before.orders, *orders))
         elif self._rule_of(decision) is not None:
             self._decisions[decision.id] = decision
+            if self._hedges_of(decision):
+                self._of_hedges[decision.id] = decision
+                if len(self._of_hedges) > REMEMBERED:
+                    del self._of_hedges[next(iter(self._of_hedges))]
 
     def observe(
         self, snapshot: Snapshot, now: int, last: Mapping[str, AccountSnapshot], instruments: Instruments
@@ -106,6 +122,8 @@ class HedgePlanner:
         self._forget(snapshot)
         # the largest part first: it contains what other decisions would close of the same position
         found = self._obstacles.uncloseable(self._watched(snapshot), self._seen)
+        known = {each.key for each in found}
+        found += [each for each in self._naked() if each.key not in known]
         self._uncloseable = sorted(found, key=lambda each: -each.contracts)
         return True
 
@@ -197,6 +215,19 @@ class HedgePlanner:
             rule = None if decision is None else self._rule_of(decision)
             if decision is not None and rule is not None:
                 yield closing, decision, rule.hedge
+
+    def _naked(self) -> Iterator[UncloseablePosition]:
+        """Legs that are naked for longer than the rule waits, once each."""
+        found: dict[PnlKey, UncloseablePosition] = {}
+        for decision in self._of_hedges.values():
+            rule = self._rule_of(decision)
+            if rule is not None and self._seen.now - to_micros(decision.as_of) >= rule.hedge.after:
+                found |= {each.key: each for each in naked_legs(decision, self._hedges_of(decision), self._seen)}
+        yield from found.values()
+
+    def _hedges_of(self, decision: Decision) -> tuple[HedgeLegs, ...]:
+        """The declared hedges of the decision's policy."""
+        return next((graph.hedges for graph in self._policies.graphs if graph.policy == decision.policy), ())
 
     def _uncovered(self, uncloseable: UncloseablePosition) -> UncloseablePosition | None:
         """The unhedged part of a position; None if there is none, or it is below the venue's minimum."""

@@ -24,6 +24,7 @@ from killswitch.model.snapshot import (
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.rounding import CLOSED_STATES, reduction
 from killswitch.planning.spot_routes import base_of
+from killswitch.signals.arguments import HedgeLegs
 from killswitch.valuation.position_measures import ZERO, merge_rows
 from killswitch.valuation.scope_view import Instruments, PnlKey
 from killswitch.valuation.trust import reason_untrusted
@@ -94,6 +95,39 @@ class Obstacles:
                     found += _still_there(decision, left, (why, ended), world)
         self._waiting = waiting
         return found
+
+
+def naked_legs(decision: Decision, hedges: Iterable[HedgeLegs], world: TickAccounts) -> Iterator[UncloseablePosition]:
+    """The last known legs, on accounts that cannot be read, of hedges whose other legs the decision has closed.
+
+    None while a closed leg is still shown, or its account cannot be read either: then the hedge may still be there.
+    """
+    closed = {(each.account, each.symbol) for each in decision.intents if each.purpose == "reduce" and not each.target}
+    decided = {(each.account, each.symbol) for each in decision.intents}
+    for hedge in hedges:
+        legs = [(leg.account, leg.symbol) for leg in hedge.legs]
+        gone = [leg for leg in legs if leg in closed]
+        if not gone or not all(_is_flat(leg, world) for leg in gone):
+            continue
+        for name, symbol in legs:
+            account = world.accounts.get(name)
+            is_readable = account is not None and reason_untrusted(account, world.now, None) is None
+            for side in () if is_readable or (name, symbol) in decided else _SIDES:
+                held = held_by(world.last.get(name), (symbol, side))
+                if held is not None and held.contracts > ZERO:
+                    why = f"{name} cannot be read, and {gone[0][1]}, the other leg of the hedge {hedge.name}, is closed"
+                    yield UncloseablePosition(decision, name, held, held.contracts, why, ended=False)
+
+
+_SIDES: tuple[Side, ...] = ("long", "short")
+
+
+def _is_flat(leg: tuple[str, str], world: TickAccounts) -> bool:
+    """Whether the account is readable and shows no position in the symbol."""
+    account = world.accounts.get(leg[0])
+    if account is None or reason_untrusted(account, world.now, None) is not None:
+        return False
+    return all(held_by(account, (leg[1], side)) is None for side in _SIDES)
 
 
 def busy_accounts(closings: Iterable[Closing], active: Mapping[str, Collection[PnlKey]]) -> frozenset[str]:

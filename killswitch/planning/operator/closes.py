@@ -12,18 +12,19 @@ from killswitch.engine.state import StoredState, initial, level_in_force, stage_
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet, RankingRule
 from killswitch.graph.unwinding import skips_bounds_without_mark, unwinding_for
 from killswitch.model.decision import Decision, decision_id, with_effects
-from killswitch.model.effects import Lock, LockOrder, Orders
+from killswitch.model.effects import Cancels, Lock, LockOrder, Orders
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, LockPart, Position, Side, Snapshot
 from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
+from killswitch.planning.orders.hedge_netting import left_naked
 from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_fresh_marks, without_pace
 from killswitch.planning.owners import Owners, with_owners
 from killswitch.planning.scopes.compiled_policy import identity
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
-from killswitch.planning.targets.ranking import candidates, in_group_order, rank
+from killswitch.planning.targets.ranking import Ranked, candidates, in_group_order, rank
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
@@ -145,7 +146,7 @@ def plan_manual_close(
         return ManualClose(locked, tuple(seen.problems), unreadable=seen.unreadable)
     around = None if part is None else facts
     view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), facts.rules, None, around=around, part=part)
-    ranked = rank(_default_ranking(policies), candidates(view, None))
+    ranked = [it for it in rank(_default_ranking(policies), candidates(view, None)) if is_commanded(event, it)]
     rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (without_pace(rule), "by force") if event.force else (rule, None)
     limited = owners.limited(view, [SelectedTarget(r, ZERO) for r in in_group_order(ranked, _groups(policies))])
@@ -160,9 +161,23 @@ def plan_manual_close(
     if skips_bounds_without_mark(rule):
         intents = without_fresh_marks(intents, seen.accounts, facts)
     orders = Orders(with_owners(intents, limited.closable))
-    decision = with_effects(record, (*_lock(event, scope), orders, cancels(view, "all")))
+    decision = with_effects(record, (*_lock(event, scope), orders, _cancels(event, view)))
     problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
-    return ManualClose(decision, problems, tuple(seen.remarks), seen.unreadable)
+    hedges = {hedge.name: hedge for graph in policies.graphs for hedge in graph.hedges}.values()
+    naked = left_naked(hedges, {(each.account, each.symbol) for each in intents}, snapshot.accounts)
+    return ManualClose(decision, (*problems, *naked), tuple(seen.remarks), seen.unreadable)
+
+
+def is_commanded(event: Event, ranked: Ranked) -> bool:
+    """Whether the command closes the position: all of its scope, or those of its symbols and its side."""
+    position = ranked.candidate.position
+    return (event.symbols is None or position.symbol in event.symbols) and event.side in (None, position.side)
+
+
+def _cancels(event: Event, view: ScopeView) -> Cancels:
+    """All orders of the scope, or of the symbols that the command closes."""
+    found = cancels(view, "all")
+    return found if event.symbols is None else Cancels(tuple(it for it in found.cancels if it.symbol in event.symbols))
 
 
 def manual_lock(event: Event, snapshot: Snapshot, now: int, policies: PolicySet) -> Decision:

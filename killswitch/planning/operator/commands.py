@@ -22,6 +22,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
+from killswitch.model.words import close_text
 from killswitch.planning import notices
 from killswitch.planning.operator.closes import (
     OPERATOR,
@@ -158,11 +159,11 @@ class OperatorCommands:
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
             why = f"the command is {waited // SECOND} s old, and the book may have changed since: give it again"
-            return tick.refuse(event, f"the close by hand was not carried out: {why}")
+            return tick.refuse(event, f"the {close_text(event.cause)} was not carried out: {why}")
         try:
             found = self._plan(event, tick)
         except RefusedCommandError as refused:
-            return tick.refuse(event, f"the close by hand was not carried out: {refused}")
+            return tick.refuse(event, f"the {close_text(event.cause)} was not carried out: {refused}")
         until = now + LONGEST_WAIT
         if found.unreadable:
             ids = set() if found.decision is None else {found.decision.id}
@@ -186,7 +187,7 @@ class OperatorCommands:
                 del self.unfinished[id_]
                 if waiting.accounts:
                     done += tick.refuse(
-                        event, f"the close by hand no longer waits for {names}: nothing was closed there"
+                        event, f"the {close_text(event.cause)} no longer waits for {names}: nothing was closed there"
                     )
                 continue
             try:

@@ -118,13 +118,13 @@ Group = tuple[str, str]
 """(account, base asset); the account is empty unless it has portfolio margin."""
 
 
-def in_leg_order(view: ScopeView, cuts: Sequence[Cut]) -> tuple[list[int], list[str]]:
+def in_leg_order(view: ScopeView, cuts: Sequence[Cut], wanted: Sequence[int]) -> tuple[list[int], list[str]]:
     """Slices of all cuts (by index of the cut) in the order of closing, and assets of unknown exposure.
 
-    Only legs on opposite sides of one base asset are reordered. A portfolio margin account nets its own positions; all
-    others are netted over the scope.
+    `wanted`: the order without legs, in which each cut is as often as it has slices. Only legs on opposite sides of one
+    base asset are reordered. A portfolio margin account nets its own positions; all others are netted over the scope.
     """
-    order = [i for i, cut in enumerate(cuts) for _ in cut.result.parts]
+    order = list(wanted)
     group_of = [_group(cut.candidate.account, cut.candidate.position) for cut in cuts]
     legs: dict[Group, dict[int, None]] = {}
     places: dict[Group, list[int]] = {}

@@ -207,7 +207,11 @@ def cut_of(place: int, target: SelectedTarget, market: TradedMarkets) -> Cut:
         price = price_of(candidate, spot_route.first, market.holdings)
         position = replace(position, symbol=spot_route.first, mark_price=price)  # as if it were held on that market
     reduce_only = account.market in DERIVATIVES
-    result = reduction(position, target.contracts, rules, reduce_only=reduce_only, greatest=bounds.greatest)
+    greatest = bounds.greatest
+    if market.rule.slices is not None:
+        part = (position.contracts - target.contracts) / market.rule.slices
+        greatest = part if greatest is None else min(part, greatest)
+    result = reduction(position, target.contracts, rules, reduce_only=reduce_only, greatest=greatest)
     return Cut(place, target, spot_route, bounds, result)
 
 

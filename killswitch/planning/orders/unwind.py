@@ -18,6 +18,7 @@ from killswitch.model.decision import Intent, Unwinding
 from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.planning.orders.closing_order import BY_RANK, ClosingOrder, in_order, peak_of
 from killswitch.planning.orders.hedge_legs import in_leg_order
 from killswitch.planning.orders.slices import DERIVATIVES as DERIVATIVES
 from killswitch.planning.orders.slices import Blocked as Blocked
@@ -36,19 +37,26 @@ FRESH_MARK = MINUTE
 class Unwound(Struct, frozen=True):
     """Exact intents in the order of closing, blocked positions, and the contracts left of each position.
 
-    `remarks`: deviations from the unwinding, and the holdings that it keeps.
+    `remarks`: deviations from the unwinding, and the holdings that it keeps. `peak`: the largest variance of the scope
+    after an order ÷ that at the start; None if it is unknown.
     """
 
     intents: tuple[Intent, ...]
     blocked: tuple[Blocked, ...]
     left: dict[PnlKey, Decimal]
     remarks: tuple[str, ...]
+    peak: float | None = None
 
 
 def unwind(
-    view: ScopeView, targets: Sequence[SelectedTarget], rule: UnwindingRule = PLAIN, *, keeps: bool = True
+    view: ScopeView,
+    targets: Sequence[SelectedTarget],
+    rule: UnwindingRule = PLAIN,
+    *,
+    keeps: bool = True,
+    order: ClosingOrder = BY_RANK,
 ) -> Unwound:
-    """Compute the orders that reach `targets`.
+    """Compute the orders that reach `targets`, in the order of these, or as `order` and the slices of `rule` say.
 
     Holdings that `rule` keeps are excluded, except with `PLAIN`, which no document declares, and with `keeps` false:
     the selection has then already excluded what the unwinding of each action keeps.
@@ -57,15 +65,15 @@ def unwind(
     sold = [each for each in targets if not _kept(each, rule)] if kept else targets
     market = TradedMarkets.of(view, rule)
     cuts = [cut_of(place, each, market) for place, each in enumerate(sold, start=1)]
-    order, unknown_nets = in_leg_order(view, cuts)
-    intents, blocked = _intents(order, cuts, market)
+    sequence, unknown_nets = in_leg_order(view, cuts, in_order(cuts, rule, order))
+    intents, blocked = _intents(sequence, cuts, market)
     names = ", ".join(each.ranked.candidate.position.symbol for each in kept)
     remarks = [f"kept, as declared: {names}"] if kept else []
     remarks += [*_unsliced(cuts), *kept_proceeds(cuts)]
     remarks += [f"the net exposure of {base} is unknown: its legs are closed by rank" for base in unknown_nets]
     left = {each.ranked.candidate.key: each.ranked.candidate.position.contracts for each in kept}
     left |= {cut.candidate.key: cut.result.target for cut in cuts}
-    return Unwound(intents, blocked, left, tuple(remarks))
+    return Unwound(intents, blocked, left, tuple(remarks), peak_of(cuts, sequence, order))
 
 
 def declared_unwinding(rule: UnwindingRule) -> Unwinding | None:

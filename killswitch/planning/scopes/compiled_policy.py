@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from killswitch.engine.step import StageMachine, triggers_of
 from killswitch.graph.actions.close import closes_among
+from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.lowering import lower, lower_one
 from killswitch.graph.nodes import Graph, ScopeRule, Stage
@@ -17,7 +18,9 @@ from killswitch.planning.targets.selection import PositionConditions
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.history.bleed_rates import BleedRates
 from killswitch.signals.history.collector import Collector, Needs, reach
+from killswitch.signals.history.group_estimates import GroupEstimates
 from killswitch.signals.history.prices import PriceSamples
+from killswitch.signals.history.transfers_of_day import TransfersOfDay
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest, longest_window
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
@@ -99,11 +102,21 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
 
 
 def _collectors(graph: Graph) -> Mapping[type[Collector], Needs]:
-    """What signals and rankings collect; a ranking may read returns and bleed rates of everything that is held."""
+    """What signals, rankings, correlation groups and actions collect.
+
+    A ranking may read returns and bleed rates of everything that is held; a group estimates correlations.
+    """
     sampled = [{"window": rule.window, "every": rule.sample} for rule in graph.rankings if rule.sample is not None]
+    estimated = [rule for rule in graph.groups if rule.estimate is not None]
+    sampled += [{"window": it.window, "every": it.every} for rule in estimated if (it := rule.estimate) is not None]
     needs = collector_needs((*graph.signals, *graph.position_signals))
     if sampled:
         needs[PriceSamples] = [*needs.get(PriceSamples, ()), *sampled]
+    actions = [action for stage in graph.stages for action in stage.actions]
+    if any(isinstance(action, Reduce) and action.flows == "page" for action in actions):
+        needs.setdefault(TransfersOfDay, [{}])
+    if estimated:
+        needs[GroupEstimates] = [{"group": rule.group} for rule in estimated]
     if any(term == "bleed_rate" and weight for rule in graph.rankings for term, weight in rule.weights):
         needs.setdefault(BleedRates, [{}])
     return needs

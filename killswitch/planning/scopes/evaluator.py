@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
-from msgspec import MsgspecError, Struct
+from msgspec import UNSET, MsgspecError, Struct, UnsetType
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
@@ -43,7 +43,7 @@ from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import Interval, unit_value
 from killswitch.signals.signal_values import SignalColumns
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 
 
 class ActiveSuspicion(Struct, frozen=True, omit_defaults=True):
@@ -86,6 +86,8 @@ class StoredEvaluator(Struct):
     warned: dict[str, int] = {}
     adaptive: dict[str, StoredThreshold] = {}
     counted: list[tuple[int, int]] = []
+    reduced: list[int] | UnsetType = UNSET
+    """Not stored while no `reduce` has sold."""
 
 
 _MEMORY = msgjson.Decoder(StoredEvaluator)
@@ -184,6 +186,10 @@ class ScopeEvaluator:
         """Trigger and share of a warning in force → when the value was last near it (microseconds)."""
         self.counted: list[tuple[int, int]] = []
         """When closes that count for a daily cap selected positions (microseconds), and how many."""
+        self.reduced: list[int] = []
+        """When a `reduce` of the policy sold on the scope (microseconds), within a day."""
+        self.under_way: Mapping[PnlKey, Decimal] = {}
+        """The contracts that closes in progress, and earlier decisions of this tick, leave of each position."""
         self.capped_with: Mapping[str, Sequence[ScopeEvaluator]] = {}
         """Cap group → the evaluators of the scope whose policies name it, with this one."""
         self.unfired: dict[str, tuple[Alert, ...]] = {}
@@ -277,6 +283,14 @@ class ScopeEvaluator:
         """Count the positions that a capped close has selected at `now`; those of more than a day ago are dropped."""
         if positions:
             self.counted = [*(each for each in self.counted if now - each[0] < DAY), (now, positions)]
+
+    def reductions_left(self, cap: int, now: int) -> int:
+        """How often a `reduce` with this bound may still sell at `now`."""
+        return max(0, cap - sum(now - at < DAY for at in self.reduced))
+
+    def count_reduction(self, now: int) -> None:
+        """Count that a `reduce` has sold at `now`; those of more than a day ago are dropped."""
+        self.reduced = [*(at for at in self.reduced if now - at < DAY), now]
 
     def fired(self, decision: str) -> None:
         """Start waiting for the close of `decision`."""
@@ -484,7 +498,7 @@ class ScopeEvaluator:
         return StoredEvaluator(
             to_stored(self.state, names), history, self.decision, self.costs, self.cost,
             self.suspicions, self.suspected, self.paged, self.warned,
-            {names[i]: each.state() for i, each in self.adaptive.items()}, self.counted,
+            {names[i]: each.state() for i, each in self.adaptive.items()}, self.counted, self.reduced or UNSET,
         )  # fmt: skip
 
     def reload(self, compiled: CompiledPolicy, after: StoredEvaluator | None, history: History | None = None) -> None:
@@ -542,10 +556,11 @@ class ScopeEvaluator:
             raise DamagedStateError(what) from error
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
-        self.warned, self.counted = dict(kept.warned), kept.counted
+        self.warned, self.counted, self.reduced = dict(kept.warned), kept.counted, kept.reduced or []
         if outage is not None:  # what limits a day is not used up by time that no clock has measured
             self.suspicions = [as_old_as_before(at, *outage) for at in self.suspicions]
             self.counted = [(as_old_as_before(at, *outage), count) for at, count in self.counted]
+            self.reduced = [as_old_as_before(at, *outage) for at in self.reduced]
         self._restore_adaptive(kept.adaptive, self.compiled.trigger_names)
 
     def _restore_adaptive(self, stored: Mapping[str, StoredThreshold], names: tuple[str, ...]) -> None:
@@ -581,8 +596,10 @@ def quiescence_of(evaluator: ScopeEvaluator, places: tuple[int, ...] | None, now
     columns = evaluator.columns
     if places is None or columns is None or not evaluator.history.is_explained or evaluator.history.last_at != now:
         return None
-    if evaluator.compiled.warns or evaluator.adaptive or not evaluator.fires(now):
-        return None  # a warning begins, and an end of the time comes, between changes of conditions
+    if evaluator.compiled.warns or evaluator.adaptive or evaluator.history.groups is not None:
+        return None  # a warning begins, and groups are estimated, between changes of conditions
+    if not evaluator.fires(now):
+        return None  # an end of the time comes between changes of conditions
     true, unknown = evaluator.machine.evaluate(columns.lo, columns.hi, columns.text)
     view = evaluator.history.view
     is_empty = view is not None and view.columns is not None and not view.columns.symbols

@@ -17,7 +17,9 @@ from killswitch.model.instant import from_micros
 from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.render.formats import amount_text
+from killswitch.risk.correlation import Groups
 from killswitch.signals.catalogue import BY_NAME
+from killswitch.signals.history.group_estimates import PairEstimate
 from killswitch.signals.history.windows import Interval, is_only_young, reason_partly_known
 from killswitch.signals.system_signals import SIGNALS
 from killswitch.valuation.position_measures import ZERO
@@ -111,6 +113,33 @@ class SuspectedStage(Struct, frozen=True):
     until: datetime | None
 
 
+class GroupStatus(Struct, frozen=True):
+    """The last estimate of a correlation group in a scope: when, its known pairs, and the groups of its symbols.
+
+    `together` are those for limits and the order of closing, in which what is in doubt is one group; `apart` those for
+    netting and hedges.
+    """
+
+    group: str
+    at: datetime
+    together: Groups
+    apart: Groups
+    pairs: tuple[PairEstimate, ...]
+
+
+def group_statuses(evaluator: ScopeEvaluator) -> tuple[GroupStatus, ...]:
+    """The estimated correlation groups of the scope, in the order of closing."""
+    estimates = evaluator.history.groups
+    if estimates is None:
+        return ()
+    found = [(rule, estimates.estimated(rule.group)) for rule in evaluator.compiled.graph.groups]
+    return tuple(
+        GroupStatus(rule.name, from_micros(each.at), each.together, each.apart, each.pairs)
+        for rule, each in found
+        if each is not None
+    )
+
+
 class MachineStatus(Struct, frozen=True):
     """One policy on one scope after the last tick.
 
@@ -142,6 +171,8 @@ class MachineStatus(Struct, frozen=True):
     """The operator's pause, during which the policy fires nothing new; None without one."""
     no_reset_before: datetime | None = None
     """Before it nothing and nobody resets the scope; None where a reset is possible."""
+    groups: tuple[GroupStatus, ...] = ()
+    """The correlation groups that are estimated in it."""
 
 
 BreakerState = Literal["active", "warning", "tripped", "recovering", "disabled", "paused"]
@@ -193,6 +224,7 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
         disabled=graph.disabled if evaluator.compiled.is_disabled(evaluator.now) else None,
         paused=evaluator.pause,
         no_reset_before=None if state.no_reset_before is None else from_micros(state.no_reset_before),
+        groups=group_statuses(evaluator),
     )  # fmt: skip
 
 

@@ -60,6 +60,11 @@ def least(targets: Iterable[Targets]) -> dict[PnlKey, Aim]:
     return found
 
 
+def contracts_left(targets: Targets) -> dict[PnlKey, Decimal]:
+    """The contracts that the targets leave of each position; a holding that is sold elsewhere is not among them."""
+    return {key: aim.target for key, aim in targets.items() if aim.asset is None}
+
+
 def have_common_position(one: Targets, other: Targets) -> bool:
     """Whether two have a position or holding in common."""
     moved = _moved([one, other])

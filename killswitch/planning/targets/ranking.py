@@ -30,6 +30,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
 from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.signals.history.group_estimates import parts_of
 from killswitch.signals.history.scope import History
 from killswitch.valuation.position_measures import liquidation_distance, margin_loss, notional, unrealized
 from killswitch.valuation.scope_view import PnlKey, ScopeView
@@ -57,6 +58,10 @@ class RankingCandidate(Struct, frozen=True):
     """Loss per hour in the scope's currency; None also where no signal or ranking in use reads it."""
     changes: Mapping[int, float | None] = {}
     """The change of its P&L over each window (microseconds) that a position signal in use reads."""
+    is_flat: bool = False
+    """Whether it is a hedge whose legs cancel each other, which is on neither side."""
+    symbols: tuple[str, ...] = ()
+    """The symbols of the legs, of a hedge that is shown as one position; else empty."""
 
     def pnl_change(self, window: int) -> float | None:
         """The change over the window; None if it is unknown. KeyError for a window that no signal in use reads."""
@@ -211,13 +216,30 @@ def rank(rule: RankingRule, book: Sequence[RankingCandidate]) -> list[Ranked]:
     return _in_order(book, scores, lambda i: (gained(book[i]) if normalised else 0, -scores[i], book[i].key))
 
 
-def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRule]) -> list[Ranked]:
+def in_group_order(
+    ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRule], history: History | None = None
+) -> list[Ranked]:
     """Sort by the declared order of correlation groups, then by rank.
 
-    Symbols without a group follow the groups individually.
+    Of a group whose symbols form several, the one with the worst ranked position is first. Symbols without a group
+    follow the groups individually.
     """
-    place = {symbol: group.order for group in groups for symbol in group.symbols}
-    return sorted(ranked, key=lambda r: (place.get(r.candidate.position.symbol, math.inf), r.rank))
+    place = group_places([each.candidate.position.symbol for each in ranked], groups, history)
+    return sorted(ranked, key=lambda each: (place.get(each.candidate.position.symbol, (math.inf, 0)), each.rank))
+
+
+def group_places(
+    symbols: Sequence[str], groups: Sequence[CorrelationGroupRule], history: History | None
+) -> dict[str, tuple[float, int]]:
+    """Symbol → the order of its correlation group, and the place of the first symbol in `symbols` of its part of it."""
+    place: dict[str, tuple[float, int]] = {}
+    for rule in groups:
+        open_symbols = [symbol for symbol in symbols if symbol not in place]
+        estimates = None if history is None else history.groups
+        for part in parts_of(rule.group, open_symbols, estimates, together=True):
+            first = min(symbols.index(symbol) for symbol in part)
+            place |= dict.fromkeys(part, (rule.order, 0 if rule.group.is_whole else first))
+    return place
 
 
 def by_genesis(rule: RankingRule, book: Sequence[RankingCandidate], history: History | None) -> RankedBook:

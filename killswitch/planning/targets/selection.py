@@ -83,7 +83,7 @@ def select(
     ranking = _ranking(graph, action.ranking)
     risk = _risk(ranking, book, history)
     everyone, unranked = _ranked(ranking, book, risk, history)
-    pool = [r for r in everyone if r.candidate.key not in kept and is_allowed(action, r.candidate.position.symbol)]
+    pool = [r for r in everyone if r.candidate.key not in kept and _is_allowed(action, r.candidate)]
     pool, ranked_fallback = _side(action, pool, source, rule, book)
     matching, unknown = _where(graph, action, pool, conditions)
     limit = _limit(action, len(matching), ranked_fallback=ranked_fallback)
@@ -95,12 +95,18 @@ def select(
     return Selection(
         [
             SelectedTarget(ranked, left[ranked.candidate.key])
-            for ranked in in_group_order(chosen, graph.groups)
+            for ranked in in_group_order(chosen, graph.groups, history)
             if action.spread == "each" or left[ranked.candidate.key] < ranked.candidate.position.contracts
         ],
         (*unranked, *unknown, *beyond, *capped, *spread),
         bool(pool) and not matching,
     )
+
+
+def known_risk(graph: Graph, name: str, book: Sequence[RankingCandidate], history: History | None) -> BookRisk | None:
+    """The risk of a book by the ranking of this name; None if that computes none, or it is unknown."""
+    found = _risk(_ranking(graph, name), book, history)
+    return found if isinstance(found, BookRisk) else None
 
 
 def ranked_book(graph: Graph, ranking: str, book: Sequence[RankingCandidate], history: History | None) -> RankedBook:
@@ -167,12 +173,18 @@ def is_allowed(action: Close, symbol: str) -> bool:
     return base_of(symbol) not in action.except_assets and is_named(symbol, action.symbols)
 
 
+def _is_allowed(action: Close, candidate: RankingCandidate) -> bool:
+    """Whether the action may close the position; of a hedge one of its legs, because all are cut together."""
+    return any(is_allowed(action, symbol) for symbol in candidate.symbols or (candidate.position.symbol,))
+
+
 def _side(
     action: Close, pool: list[Ranked], source: Source, rule: AttributionRule | None, book: Sequence[RankingCandidate]
 ) -> tuple[list[Ranked], bool]:
     """The positions on the action's side, and whether attribution fell back to the worst ranked."""
     if action.side == "both":
         return pool, False
+    pool = [r for r in pool if not r.candidate.is_flat]
     if action.side != "losing":
         return [r for r in pool if r.candidate.position.side == action.side], False
     if source in ("LONG", "SHORT"):

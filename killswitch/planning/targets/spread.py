@@ -67,9 +67,10 @@ def least_risk(fraction: Decimal, chosen: Sequence[Ranked], most: Kept, risk: Bo
     kept = min((1 - fraction) * gross, sum(limits.values(), ZERO))
     bounds = [None if key not in limits else float(limits[key]) for key in risk.keys]
     values = dict(zip(risk.keys, least_variance(risk.exposures, risk.covariance, bounds, float(kept)), strict=True))
+    flat = {each.candidate.key for each in chosen if each.candidate.is_flat}  # without risk, and not without money
     left = {}
     for key, limit in limits.items():
-        part = round(values[key] / float(limit), DIGITS) if limit > ZERO else 0.0
+        part = round(values[key] / float(limit), DIGITS) if limit > ZERO else float(key in flat)
         left[key] = most[key] * Decimal(repr(min(1.0, max(0.0, part))))
     return left
 

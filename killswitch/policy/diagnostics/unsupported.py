@@ -54,12 +54,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "action",
-        "reduce reduce_to deleverage target_leverage",
-        "reducing to a leverage or a gross",
-        "`close` with a `fraction`, on a trigger with `exposure.leverage`; it fires again after its cooldown",
-    ),
-    _entry(
-        "action",
         "neutralise neutralize delta_neutral",
         "closing as little as makes the book neutral",
         "`close: {side: both, rank: component-risk, spread: by_rank, …}`, which closes what carries the risk",
@@ -67,9 +61,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     _entry(
         "action",
         "place_stops stop_loss stop stops trailing_stop",
-        "stop orders at the venue",
-        "a trigger with `close: {where: 'position.margin_loss >= 0.5', where_unknown: keep, …}`, while the "
-        "runner lives",
+        "stop orders at the venue that a stage places",
+        "a `CatastropheStop`, whose stops rest at the venue all the time; a trigger with `close: {where: "
+        "'position.margin_loss >= 0.5', where_unknown: keep, …}`, while the runner lives",
     ),
     _entry(
         "action",
@@ -117,8 +111,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     _entry(
         "key",
         "max_position max_notional max_leverage max_order_size limits",
-        "a limit that an order must pass before it is sent",
-        "a trigger on `exposure.*` with `lock_trading` and `close`, which acts after the order",
+        "a limit inside a policy that an order must pass before it is sent",
+        "a `Limits` document for the accounts; or a trigger on `exposure.*`, which acts after the order",
     ),
     _entry(
         "key",
@@ -128,15 +122,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "Limits Limit RiskLimit",
-        "limits that an order must pass before it is sent",
-        "a `Policy` with triggers on `exposure.*`, which acts after the order",
-    ),
-    _entry(
-        "document",
-        "Hedge Pair",
-        "legs that are netted and cut together",
-        "a `HedgeGroup` with the signal `hedge.broken`, and `close: {side: both, …}`, which reduces all legs",
+        "Limit RiskLimit PositionLimit OrderLimit",
+        "a document for each limit that an order must pass",
+        "`kind: Limits`, one for all limits of an account",
     ),
     _entry(
         "document",

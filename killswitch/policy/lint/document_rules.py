@@ -104,7 +104,7 @@ def _over_already(document: Document, context: LintContext) -> Iterator[Remark]:
     yield Remark(("spec", "disabled"), message, "take it out", edit=edit)
 
 
-_USED_BY_NAME = ("Ranking", "Runbook", "Session", "HedgeGroup")
+_USED_BY_NAME = ("Ranking", "Runbook", "Session")
 """Kinds that have an effect only where another document names one."""
 
 

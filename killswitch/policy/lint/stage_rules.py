@@ -27,9 +27,13 @@ def stages_of(document: Document) -> Iterator[tuple[Path, Stage]]:
         yield ("spec", "stages", number), stage
 
 
+CLOSING = frozenset({"close", "reduce"})
+"""The actions that close positions, or a part of them."""
+
+
 def closing_stages(document: Document) -> Iterator[tuple[Path, Stage]]:
     """The stages that close positions."""
-    return ((path, stage) for path, stage in stages_of(document) if "close" in actions_of(stage))
+    return ((path, stage) for path, stage in stages_of(document) if CLOSING & actions_of(stage))
 
 
 def _without_lock(document: Document, _context: LintContext) -> Iterator[Remark]:

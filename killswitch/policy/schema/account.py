@@ -1,25 +1,14 @@
-"""`Account` and `DeadMansSwitch` documents: one account at one venue, and its dead man's switch."""
+"""The `Account` document: one account at one venue."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Discriminator, StrictBool, Tag
+from pydantic import StrictBool
 
 from killswitch.model.words import Market
-from killswitch.policy.schema.cross_key_checks import Breach, spec_of
 from killswitch.policy.schema.document import VersionedPart
-from killswitch.policy.schema.part import AtLeastOne, Part
-from killswitch.policy.schema.policy import DEFAULT_CLOSING_SHARE, Match
-from killswitch.policy.schema.scalars import (
-    LONGEST,
-    Duration,
-    Endpoint,
-    Name,
-    ProperShare,
-    Reference,
-    Word,
-    written_micros,
-)
+from killswitch.policy.schema.part import Part
+from killswitch.policy.schema.policy import DEFAULT_CLOSING_SHARE
+from killswitch.policy.schema.scalars import Endpoint, Name, ProperShare, Reference, Word
 
 
 class AccountSpec(Part):
@@ -77,49 +66,3 @@ class AccountDocument(VersionedPart):
 
     kind: Literal["Account"]
     spec: AccountSpec
-
-
-LEAST_REFRESHES = 2
-"""The minimum number of refreshes per timeout: a single lost refresh must not trigger the timer."""
-
-
-def _names_or_match(value: object) -> str:
-    return "match" if isinstance(value, dict | Match) else "names"
-
-
-Names = Annotated[tuple[Word, ...], AtLeastOne()]
-
-
-class DeadManSpec(Part):
-    """A timer at the venue, restarted as long as the runner is healthy."""
-
-    accounts: Annotated[Annotated[Names, Tag("names")] | Annotated[Match, Tag("match")], Discriminator(_names_or_match)]
-    """The accounts whose orders are covered: a list of names, or a match on their properties; `{}` is every account."""
-    at_venue: StrictBool
-    """`true`: the venue itself cancels all resting orders of the account. No other kind is supported yet."""
-    timeout: Duration
-    """How long the venue waits for the runner's next refresh before it cancels orders."""
-    refresh: Duration
-    """How often the timer is restarted, after a successful tick. At most half of `timeout`."""
-    accept_unprotected: StrictBool = False
-    """Whether the timer may run while it would cancel protective stops of open positions. Left out: no, the timer is
-    stopped then and operators are notified."""
-
-
-class DeadManDocument(VersionedPart):
-    """A dead man's switch: the venue cancels orders when the runner stops refreshing a timer."""
-
-    kind: Literal["DeadMansSwitch"]
-    spec: DeadManSpec
-
-    @classmethod
-    def breaches(cls, written: object) -> Iterator[Breach]:
-        """Check that the switch is at the venue, and that one lost refresh does not trigger it."""
-        spec = spec_of(written)
-        if spec.get("at_venue") is False:
-            fix = "write `at_venue: true` for accounts whose venue has a timer, or remove the document"
-            yield Breach("KS2230", ("spec", "at_venue"), "only a dead man's switch at the venue is supported", fix)
-        timeout, refresh = written_micros(spec.get("timeout")), written_micros(spec.get("refresh"))
-        if timeout and refresh and timeout < refresh * LEAST_REFRESHES <= LONGEST * LEAST_REFRESHES:
-            fix = "write at most half of `timeout`, such as `timeout: 60s` and `refresh: 20s`"
-            yield Breach("KS2231", ("spec", "refresh"), "a single lost or late refresh would trigger the timer", fix)

@@ -7,7 +7,18 @@ from pydantic import ConfigDict, Field
 
 from killswitch.model.words import LockMode
 from killswitch.policy.schema.part import AtLeastOne, Part
-from killswitch.policy.schema.scalars import Duration, Expression, Fraction, Name, RankCount, Word, Words, ZonedTime
+from killswitch.policy.schema.scalars import (
+    Duration,
+    Expression,
+    Fraction,
+    Name,
+    Price,
+    ProperShare,
+    RankCount,
+    Word,
+    Words,
+    ZonedTime,
+)
 
 
 class LockTrading(Part):
@@ -72,6 +83,10 @@ class Close(Part):
     notional, starting with the worst ranked position. With component risk, this is the cut that minimises the variance
     of the scope's P&L. While a notional or the component risk is unknown, the close uses `each`, and the decision
     records it. Left out: each."""
+    order: Literal["worst_first", "risk_first"] = "worst_first"
+    """`worst_first` sends the orders by rank. `risk_first` sends each for the position with the largest component risk
+    of what is left, computed again after each order; it requires a ranking with the formula `component-risk`, and
+    orders by rank while that is unknown. Correlation groups go in their own order first. Left out: worst_first."""
     all_if: Expression | None = None
     """A condition over `position.*` signals; where true, the whole position is closed. Left out: never."""
     where: Expression | None = None
@@ -111,6 +126,40 @@ _KEPT = frozenset(
 """Words for positions that stay open."""
 
 
+class Reduce(Part):
+    """Reduce the leverage of the scope, or of another account, to a declared one. It never adds."""
+
+    to: Price
+    """The leverage after it, notional ÷ equity. `E` is the equity, `A` the notional and `c` the cost: it sells
+    (A − to × E) ÷ (1 − to × c), at most everything, less what closes in progress will sell. With an equity of 0 or less
+    it sells everything."""
+    of: Literal["gross", "net"]
+    """`gross` counts the sum of absolute notionals and cuts both sides; `net` counts long minus short, and cuts the
+    heavier side."""
+    order: Literal["proportion", "rank"]
+    """`proportion` cuts the same share of each position; `rank` closes the worst ranked first."""
+    rank: Name = "default"
+    """The ranking that orders the positions. Left out: `default`."""
+    flows: Literal["page", "reduce"]
+    """A withdrawal raises leverage without a loss. `page`: what was withdrawn within 24 hours, net of deposits, counts
+    as equity, so that nothing is sold for it, and it pages. `reduce`: it sells for a withdrawal too; triggers of
+    leverage then need a `confirm`."""
+    adverse_move: ProperShare | None = None
+    """The further adverse move of the market that the trigger must not be met by again. It is required where a trigger
+    of the stage is `exposure.leverage` above a number, and `to` must leave room for it. Left out: such a trigger is not
+    there, or the leverage is that of another account."""
+    cost: ProperShare | None = None
+    """The cost of selling, as a fraction of what is sold, which lowers the equity. Left out: none."""
+    account: Name | None = None
+    """The account whose leverage is reduced, instead of the scope's. Left out: the scope."""
+    at_most_per_day: RankCount | None = None
+    """How often it may sell on one scope within 24 hours. What is beyond sells nothing, and pages. Left out: any
+    number."""
+    unwinding: Name | None = None
+    """The Unwinding that executes it. Left out: the one called `default` if there is one, else market orders as fast as
+    the venue allows."""
+
+
 class ExitProcess(Part):
     """Exit the process of the run with code 1, once no close of the run is in progress."""
 
@@ -137,6 +186,8 @@ class Action(Part):
     """Cancel resting orders."""
     close: Close | None = None
     """Close positions."""
+    reduce: Reduce | None = None
+    """Reduce the leverage to a declared one."""
     exit_process: ExitProcess | None = None
     """Exit the process of the run with code 1, once no close of any policy is in progress; `{}`. The stage stays
     latched, so that a restarted run goes on with all other scopes."""

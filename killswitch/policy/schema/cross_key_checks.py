@@ -260,6 +260,10 @@ def unwinding(written: object) -> Iterator[Breach]:
         fix = "add a `ladder` and `slippage`, or write `if_unknown: whole`"
         message = "`ladder_only` requires a ladder, and there is none"
         yield Breach("KS2225", ("spec", "impact", "if_unknown"), message, fix)
+    if "slices" in spec and not {"max_orders_per_minute", "pause"} & spec.keys():
+        fix = "add `max_orders_per_minute` or `pause`, or take it out"
+        message = "all parts of a position go at once where nothing spaces them"
+        yield Breach("KS2279", ("spec", "slices"), message, fix)
     hedge = mapping(spec.get("hedge"))
     if hedge.get("mode") == "act" and "max_notional" not in hedge:
         fix = "add `max_notional:` with the maximum notional of one hedge, or write `mode: suggest`"

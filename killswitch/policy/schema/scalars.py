@@ -231,6 +231,18 @@ def quantity(value: object) -> Quantity:
     raise MistakeError("KS2103", f"{quoted(value)} is not a threshold", QUANTITY_FIX)
 
 
+def money(value: object) -> Quantity:
+    """An amount of money greater than zero, such as `50000 USDT`."""
+    fix = "write the number and its currency, such as 50000 USDT"
+    try:
+        written = quantity(value)
+    except MistakeError:
+        raise MistakeError("KS2103", f"{quoted(value)} is not an amount of money", fix) from None
+    if written.unit != "money" or written.value <= 0:
+        raise MistakeError("KS2103", f"{quoted(value)} is not an amount of money above zero", fix)
+    return written
+
+
 def confirm(value: object) -> Confirm:
     """A confirmation such as `2m` or `3 ticks`; `0s` is at once."""
     if isinstance(value, str) and (found := _TICKS.fullmatch(value.strip())):
@@ -386,6 +398,7 @@ Majority = Annotated[Decimal, Scalar(majority, _SHARE_JSON)]
 Weight = Annotated[Decimal, Scalar(weight, {"type": "number", "minimum": 0})]
 Number = Annotated[Decimal, Scalar(number, {"type": "number"})]
 Price = Annotated[Decimal, Scalar(price, {"type": "number", "exclusiveMinimum": 0})]
+Money = Annotated[Quantity, Scalar(money, {"type": "string", "pattern": r"^[0-9.]+\s+[A-Za-z][A-Za-z0-9]+$"})]
 Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]
 Confirmation = Annotated[Confirm, Scalar(confirm, _CONFIRMATION_JSON)]
 Name = Annotated[str, Scalar(name, _NAME_JSON)]

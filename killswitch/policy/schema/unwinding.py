@@ -11,17 +11,15 @@ from killswitch.model.words import Cause
 from killswitch.policy.schema import cross_key_checks
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart
-from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
+from killswitch.policy.schema.part import AtLeastOne, Part, Scalar
 from killswitch.policy.schema.scalars import (
     Duration,
     Fraction,
+    Money,
     Name,
     ProperShare,
-    Quantity,
     Word,
     number_within,
-    quantity,
-    quoted,
     whole_number,
 )
 
@@ -32,28 +30,16 @@ DEFAULT_STABLES = ("USDT", "USDC", "FDUSD")
 WIDEST = 100
 
 
-def money(value: object) -> Quantity:
-    """An amount of money greater than zero, such as `50000 USDT`."""
-    fix = "write the number and its currency, such as 50000 USDT"
-    try:
-        written = quantity(value)
-    except MistakeError:
-        raise MistakeError("KS2103", f"{quoted(value)} is not an amount of money", fix) from None
-    if written.unit != "money" or written.value <= 0:
-        raise MistakeError("KS2103", f"{quoted(value)} is not an amount of money above zero", fix)
-    return written
-
-
 def widening(value: object) -> Decimal:
     """A multiple of the bound: a plain number greater than 0 and at most 100."""
     fix = "write a multiple of the bound, such as 1 or 2.5"
     return number_within(value, lambda number: 0 < number <= WIDEST, f"above 0 and at most {WIDEST}", fix)
 
 
-Money = Annotated[Quantity, Scalar(money, {"type": "string", "pattern": r"^[0-9.]+\s+[A-Za-z][A-Za-z0-9]+$"})]
 Widening = Annotated[Decimal, Scalar(widening, {"type": "number", "exclusiveMinimum": 0, "maximum": WIDEST})]
 Tries = Annotated[int, whole_number(1, 100)]
 OrdersPerMinute = Annotated[int, whole_number(1, 60_000)]
+SliceCount = Annotated[int, whole_number(2, 100)]
 
 
 class Impact(Part):
@@ -142,6 +128,10 @@ class UnwindingSpec(Part):
     """The maximum order rate on each account, evenly spaced. Left out: as fast as the venue allows."""
     pause: Duration | None = None
     """The pause between two slices of one position. Left out: none."""
+    slices: SliceCount | None = None
+    """The number of parts into which each position is divided. They go in turn, a part of every position and then the
+    next ones, so that the book shrinks as a whole; a position that is closed at once may leave its hedges naked for the
+    rest of the schedule. Requires `max_orders_per_minute` or `pause`. Left out: one position after the other."""
     impact: Impact | None = None
     """The maximum size of a slice. Left out: positions are split only at the venue's maximum."""
     slippage: tuple[SlippageClass, ...] = ()

@@ -1,1 +1,1 @@
-"""The venues' dead-man timers, kept running while the runner is healthy."""
+"""What the venues do while no runner lives: their dead-man timers, and the catastrophe stops that rest there."""

@@ -89,13 +89,14 @@ def unprotected_symbols(account: AccountSnapshot, venue: DeadManRule) -> tuple[s
     """Symbols of positions that would lose protective orders if the timer fired; None if that is unknown.
 
     Protective are resting orders that are reduce-only or have a trigger, on the side that reduces the position. Orders
-    that this program has sent to close a position are not protective.
+    that this program has sent to close a position are not protective; those with a trigger it has restored or placed to
+    protect one.
     """
     if venue.takes_stops is False:
         return ()
     if not is_known(account):
         return None
-    orders = [order for order in account.orders or () if not is_ours(order.client_order_id)]
+    orders = [it for it in account.orders or () if it.trigger_price is not None or not is_ours(it.client_order_id)]
     held = [position for position in account.positions or () if position.contracts != 0]
     return tuple(dict.fromkeys(each.symbol for each in held if any(_protects(order, each) for order in orders)))
 

@@ -40,6 +40,7 @@ from killswitch.signals.history.collector import (
     follow_each,
     observe_each,
 )
+from killswitch.signals.history.group_estimates import GroupEstimates
 from killswitch.signals.history.prices import PriceSamples, StoredSamples
 from killswitch.signals.history.pulse import LastObserved
 from killswitch.signals.history.rows import (
@@ -91,7 +92,9 @@ class History:
         self._keep = keep
         self.collectors = Collectors(collectors, terms.max_gap)
         self.prices = self.collectors.get(PriceSamples)
-        """Samples of prices if a signal or a ranking reads them, else None."""
+        """Samples of prices if a signal, a ranking or a correlation group reads them, else None."""
+        self.groups = self.collectors.get(GroupEstimates)
+        """Estimated correlation groups if the policy set has any, else None."""
         self.terms = terms
         """How the policy evaluates equity."""
         self.track = UnitValueTrack(sorted(set(windows)))
@@ -180,6 +183,8 @@ class History:
     def _observe(self, view: ScopeView, before: ScopeView | None) -> list[ChangeEvent]:
         """Observe a snapshot that the collectors have observed, and follow after that."""
         self.view, self.corrected_now = view, []
+        if self.groups is not None:
+            self.groups.estimate(view, self.prices)
         self.ledger.collect(view, before)
         self.last_observed.observe(view)
         self.unknown = view.unknown

@@ -229,3 +229,40 @@ def test_a_missing_library_is_a_warning_in_validation(tmp_path: Path, monkeypatc
     spec = AccountSpec("main", "ccxt", "swap", "USD", None, {}, {}, exchange="okx")
     with pytest.raises(AdapterError, match="ccxt is not installed"):
         make_adapter(spec)
+
+
+STOP = (
+    "---\napiVersion: killswitch.dev/v1\nkind: CatastropheStop\nmetadata: {name: far}\n"
+    "spec: {accounts: [main], distance: 20%, from: entry, trigger: TRIGGER, band: 10%, if_refused: none}\n"
+)
+TIMER = (
+    "---\napiVersion: killswitch.dev/v1\nkind: DeadMansSwitch\nmetadata: {name: timer}\n"
+    "spec: {accounts: [main], at_venue: true, timeout: 60s, refresh: 20s}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "trigger", "timer", "codes"),
+    [
+        ("binanceusdm", "mark", "", []),
+        ("binanceusdm", "index", "", ["KS3059"]),  # its conditional orders follow the mark or the last price
+        ("okx", "index", "", []),
+        ("bybit", "last", "", []),
+        ("mexc", "mark", "", ["KS3059"]),  # its conditional orders have no id of ours
+        ("krakenfutures", "mark", TIMER, ["KS3052"]),  # its timer cancels stops
+        ("okx", "mark", TIMER, ["KS3052"]),  # whether its timer spares stops is unknown
+    ],
+)
+def test_a_catastrophe_stop_that_the_venue_cannot_hold_is_an_error(
+    exchange: str, trigger: str, timer: str, codes: list[str], tmp_path: Path
+) -> None:
+    """By the adapter's own description of the venue, and of its timer where the account has one."""
+    keys = {"okx": "key: 'env:A', secret: 'env:B', passphrase: 'env:C'"}.get(exchange, "key: 'env:A', secret: 'env:B'")
+    account = (
+        f"  adapter: ccxt\n  exchange: {exchange}\n  market: swap\n  currency: USDT\n  execution: live\n"
+        f"  credentials: {{{keys}}}\n"
+    )
+    (tmp_path / "set.yaml").write_text(HEAD + account + STOP.replace("TRIGGER", trigger) + timer)
+    found = [each for each in account_misfits(load([tmp_path])) if each.code in ("KS3052", "KS3059")]
+    assert [each.code for each in found] == codes
+    assert all((each.severity, each.line, each.column) == ("error", 15, 8) for each in found)

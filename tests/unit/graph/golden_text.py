@@ -13,8 +13,8 @@ from killswitch.model.words import Place
 def as_text(policy_set: PolicySet) -> str:
     """Every field of every node by its path; digests and source lines are left out, places are `line:column`.
 
-    Unwindings, timers, strategies and what only scopes of strategies, symbols and labels have appear only where there
-    are any: nearly every policy set has none.
+    Unwindings, timers, strategies, limits and what only scopes of strategies, symbols and labels have appear only where
+    there are any: nearly every policy set has none.
     """
     return "".join(f"{line}\n" for line in _lines("set", policy_set))
 
@@ -39,7 +39,7 @@ def _lines(path: str, node: object) -> Iterator[str]:
 
 
 def _is_written(node: Struct, field: str) -> bool:
-    rare = ("unwinding", "unwindings", "timers", "strategies")
+    rare = ("unwinding", "unwindings", "timers", "strategies", "silences", "limits")
     if isinstance(node, ScopeRule):
         rare += ("symbols", "labels")
     return field not in ("digest", "commit") and bool(field not in rare or getattr(node, field))

@@ -136,7 +136,7 @@ def test_an_operator_close_uses_the_document_that_claims_its_reason(tmp_path: Pa
     used = {each: unwinding_for(each, policies.unwindings).name for each in get_args(Cause)}
     assert used == {
         "market": "market", "system-failure": "system-failure", "exchange-breach": "exchange-breach",
-        "regulatory": "a", "counterparty": "counterparty", "drill": "b", "operator": "b",
+        "regulatory": "a", "counterparty": "counterparty", "dead-man": "dead-man", "drill": "b", "operator": "b",
     }  # fmt: skip
     assert unwinding_for(None, policies.unwindings).name == "b"
     assert unwinding_for(None, ()) == OF_CAUSE["operator"]
@@ -148,6 +148,7 @@ BUILT_IN = {
     "exchange-breach": (None, None),
     "regulatory": ("0.01", None),
     "counterparty": ("0.02", None),
+    "dead-man": ("0.05", None),
     "drill": ("0.005", 60),
     "operator": ("0.02", None),
 }

@@ -18,8 +18,7 @@ from killswitch.incident.notify.message import (
     safe_line,
     trigger_texts,
 )
-from killswitch.incident.notify.outlook import outlook
-from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.incident.notify.routing import NotificationRouter, outlook
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.results import fold_result
 from killswitch.incident.record.source_places import TriggerText, WrittenAt
@@ -165,6 +164,7 @@ def test_a_stage_without_a_window_has_no_attribution_of_the_loss() -> None:
         (None, "[page] close by hand by ada: account/main (live)"),
         ("operator", "[page] close by hand by ada: account/main (live)"),
         ("exchange-breach", "[page] close by hand (exchange breach) by ada: account/main (live)"),
+        ("dead-man", "[page] dead-man close by ada: account/main (live)"),
         ("drill", "[page] DRILL: close by hand by ada: account/main (live)"),
     ],
 )

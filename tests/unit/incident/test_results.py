@@ -448,6 +448,8 @@ def test_the_report_of_a_plain_close_has_no_exceptions(written: FilledStore) -> 
          ["API keys revoked", "Funds withdrawn", "Other venues checked", "Venue's statement kept"]),
         ("regulatory", "Close for a regulatory reason on account/main",
          ["Compliance informed", "Demand on file", "Cancelled orders attributed", "Records kept"]),
+        ("dead-man", "Close by a dead-man's switch on account/main",
+         ["Silence explained", "Timeout reviewed", "Switch armed again"]),
         ("drill", "DRILL: close by hand on account/main",
          ["DRILL: times noted", "DRILL: differences noted", "DRILL: book restored"]),
         ("operator", "Close by hand on account/main", []),

@@ -32,14 +32,15 @@ def test_terms_are_read_as_they_are_written() -> None:
         costs=(Cost("submit", "orders-10s", each=1), Cost("snapshot", "weight", units=5)),
         batch=5,
         client_ids=ClientIdRule("plain", 36),
+        enforces_reduce_only=True,
     )
     assert (terms.resting_exits_block, terms.checks_client_ids, terms.shows_liquidity) == (True, True, False)
-    assert read_terms({}) == VenueTerms() and VenueTerms().traits == VenueDescription()
+    assert read_terms({}) == VenueTerms() and VenueTerms().traits == VenueDescription(enforces_reduce_only=True)
 
 
 def test_an_accounts_options_hold_traits_among_others() -> None:
     """The timeout is no trait."""
-    assert read_traits({"timeout": 3, "batch": 20}) == VenueDescription(batch=20)
+    assert read_traits({"timeout": 3, "batch": 20}) == VenueDescription(batch=20, enforces_reduce_only=True)
 
 
 @pytest.mark.parametrize(

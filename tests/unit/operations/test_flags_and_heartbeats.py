@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from killswitch.cli.live.status import history, status
-from killswitch.cli.operate.flags_and_heartbeats import clear_flag, heartbeat, set_flag
+from killswitch.cli.operate.deadman import heartbeat
+from killswitch.cli.operate.flags import clear_flag, set_flag
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Notice
 from killswitch.model.snapshot import Event

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.cli.live.status import history
-from killswitch.cli.operate.verbs import pause, resume
+from killswitch.cli.operate.flags import pause, resume
 from killswitch.incident.record.results import newest_results
 from killswitch.model.snapshot import Event
 from killswitch.operations.commands import answer_to, operator_event

@@ -42,7 +42,8 @@ def test_an_action_that_no_registry_has_is_refused() -> None:
         with pytest.raises(RegistryError, match="is of no kind that ACTIONS has"):
             look_up(Unregistered())
     with pytest.raises(
-        RegistryError, match="`sell_all` is no action: there are lock_trading, cancel_orders, close, exit_process"
+        RegistryError,
+        match="`sell_all` is no action: there are lock_trading, cancel_orders, close, reduce, exit_process",
     ):
         graph_registry.kind_named("sell_all")
 

@@ -232,10 +232,11 @@ def test_sales_of_a_spot_account_are_bounded_by_its_balance() -> None:
 
 
 def test_a_sale_for_another_coin_buys_that_coin() -> None:
-    """ETH/BTC, where the holding is listed as ETH/USDT; an exit where the venue lists the holding itself so."""
+    """ETH/BTC, also where the venue lists the holding itself so; a sale for a declared stable coin is an exit."""
     cross = sale("cross", "5", symbol="ETH/BTC")
     assert entries(spot(("ETH/USDT", "5")), cross) == {"cross"}
-    assert entries(spot(("ETH/BTC", "5")), cross) == set()
+    assert entries(spot(("ETH/BTC", "5")), cross) == {"cross"}
+    assert entries(spot(("ETH/USDC", "5")), replace(cross, symbol="ETH/USDC")) == set()
     assert entries(spot(("ETH/BTC", "5")), replace(cross, symbol="ETH/USDT")) == set()
 
 

@@ -128,6 +128,13 @@ def test_a_document_that_nothing_names_is_found(tmp_path: Path) -> None:
     assert found_in(tmp_path, used + ranking) == []
 
 
+def test_a_hedge_that_nothing_names_is_used_by_every_close(tmp_path: Path) -> None:
+    """Its legs are closed as one position, whether or not a trigger reads `hedge.broken`."""
+    hedge = "---\napiVersion: killswitch.dev/v1\nkind: HedgeGroup\nmetadata: {name: carry}\nspec:\n  legs:\n"
+    hedge += "    - {account: a, symbol: BTC_USDT, ratio: 1}\n    - {account: b, symbol: BTC_USDT, ratio: 1}\n"
+    assert found_in(tmp_path, POLICY + hedge) == []
+
+
 def test_no_shipped_policy_has_a_finding() -> None:
     """A rule that our own sets break is no rule."""
     for folder in sorted(path for path in (REPOSITORY / "policies").iterdir() if path.is_dir()):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.policy.schema import expectation, scalars
+from killswitch.policy.schema import expectation, limits, scalars
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import Confirm, Quantity
 
@@ -117,7 +117,7 @@ def test_a_refused_credential_is_not_repeated() -> None:
 READERS = [
     scalars.duration, scalars.duration_or_zero, scalars.fraction, scalars.majority, scalars.weight, scalars.quantity,
     scalars.confirm, scalars.name, scalars.venue_name, scalars.market, scalars.text, scalars.reference,
-    scalars.endpoint, scalars.local_time, expectation.at_most,
+    scalars.endpoint, scalars.local_time, expectation.at_most, limits.limit_size,
     scalars.whole_number(1, 9).parse, scalars.one_of_several(scalars.venue_name, {}).parse, scalars.manual,
 ]  # fmt: skip
 

@@ -18,7 +18,14 @@ from msgspec.structs import replace
 
 from killswitch.model.parsing import Row, UnreadableError, object_at, optional_number, required_number, rows_at
 from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, Order, Position
-from killswitch.model.venue import AccountSpec, DeadManRule, OrderReport, OrderRequest
+from killswitch.model.venue import (
+    AccountSpec,
+    ConditionalOrderRule,
+    DeadManRule,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+)
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.answers import forget_oldest
 from killswitch_ccxt.dialect import BatchResults, PositionMode, is_stop
@@ -30,6 +37,9 @@ from killswitch_ccxt.unpriced import are_small, remark_on, unpriced_asset
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.dialect import PAGE, Binance, rows_by_time
+
+WORKING_TYPES: Final = {"mark": "MARK_PRICE", "last": "CONTRACT_PRICE"}
+"""The price that triggers a conditional order → the venue's name of it; there is none for the index."""
 
 
 class ValuedAssets(Struct, frozen=True):
@@ -54,6 +64,7 @@ class BinanceFutures(Binance):
     batch = 5
     adl_ranks = 4
     dead_man = DeadManRule("symbol", shortest=1.0)
+    conditional_orders = ConditionalOrderRule(("mark", "last"))
     streams = ("orders", "positions")
     has_hedge_mode = True
     instrument_states = StateTable(("contractStatus", "status"), binance_rows.MARKETS, binance_rows.PASSING)
@@ -222,7 +233,7 @@ class BinanceFutures(Binance):
             price = required_number(request.price, "the price of a limit order")
             params |= {"price": format(price, "f"), "timeInForce": request.time_in_force.upper()}
         if request.trigger_price is not None:
-            trigger = {"triggerPrice": format(request.trigger_price, "f"), "workingType": "MARK_PRICE"}
+            trigger = {"triggerPrice": format(request.trigger_price, "f"), "workingType": _working_type(request)}
             params |= {"algoType": "CONDITIONAL"} | trigger
         if mode == "hedge":
             params["positionSide"] = request.position_side.upper()
@@ -326,6 +337,13 @@ class BinanceFutures(Binance):
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self.arm_dead_man(0, symbols)
+
+
+def _working_type(request: OrderRequest) -> str:
+    """The venue's name of the price that triggers the order. OrderRejectedError for the index."""
+    if request.trigger_by not in WORKING_TYPES:
+        raise OrderRejectedError("other", f"no {request.trigger_by} price triggers an order at this venue")
+    return WORKING_TYPES[request.trigger_by]
 
 
 def _type(request: OrderRequest) -> str:

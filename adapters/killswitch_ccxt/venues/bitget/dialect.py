@@ -27,7 +27,14 @@ from killswitch.model.parsing import (
     rows_at,
 )
 from killswitch.model.snapshot import Fill, Flow, LimitUse, Order, Position
-from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest
+from killswitch.model.venue import (
+    AccountSpec,
+    ClientIdRule,
+    ConditionalOrderRule,
+    OrderLife,
+    OrderRejectedError,
+    OrderRequest,
+)
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.answers import answered
 from killswitch_ccxt.client import Client
@@ -62,6 +69,7 @@ class Bitget(Dialect):
     limits = bitget_codes.LIMITS
     costs = bitget_codes.COSTS
     client_ids = ClientIdRule(longest=50)
+    conditional_orders = ConditionalOrderRule(("mark",))
     # Bitget does not document how long it remembers a client order id.
     order_life = OrderLife(always=30.0, names="open")
     capabilities = bitget_codes.CAPABILITIES

@@ -12,6 +12,7 @@ from killswitch.model.parsing import Row, value_at
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
+    ConditionalOrderRule,
     DeadManRule,
     MalformedAnswerError,
     OrderLife,
@@ -37,6 +38,7 @@ class Bybit(BybitSnapshots):
     client_ids = ClientIdRule(longest=36)
     batch = bybit_codes.BATCH
     dead_man = DeadManRule("account", shortest=SHORTEST, longest=LONGEST)
+    conditional_orders = ConditionalOrderRule(("mark", "index", "last"))
     # ccxt signs every request with the same window, so an order cannot have its own.
     order_life = OrderLife(names="ever")
     window = 5_000
@@ -72,7 +74,7 @@ class Bybit(BybitSnapshots):
             params["reduceOnly"] = True
         if request.trigger_price is not None:
             params["triggerDirection"] = "ascending" if request.trigger_when == "rises" else "descending"
-            params["triggerBy"] = "MarkPrice"
+            params["triggerBy"] = f"{request.trigger_by.capitalize()}Price"
         return params
 
     async def submit_batch(self, requests: Sequence[OrderRequest], mode: PositionMode) -> BatchResults:

@@ -34,6 +34,7 @@ from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Positi
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
+    ConditionalOrderRule,
     DeadManRule,
     OrderLife,
     OrderReport,
@@ -94,6 +95,7 @@ class KrakenFutures(CcxtTimer, Dialect):
     codes = CODES
     limits, costs, capabilities = LIMITS, COSTS, CAPABILITIES
     client_ids = ClientIdRule("plain", 32)
+    conditional_orders = ConditionalOrderRule(("mark",))
     # A batch has one deadline for all orders, which ccxt does not send; client order ids are unique for ever.
     order_life = OrderLife(names="ever")
     batch = 10

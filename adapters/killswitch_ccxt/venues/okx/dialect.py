@@ -24,7 +24,7 @@ from killswitch.model.parsing import (
     value_at,
 )
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
-from killswitch.model.venue import AccountSpec, Cost, DeadManRule, OrderLife, RateLimit
+from killswitch.model.venue import AccountSpec, ConditionalOrderRule, Cost, DeadManRule, OrderLife, RateLimit
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.answers import answered, parsed
 from killswitch_ccxt.client import Client
@@ -66,6 +66,7 @@ class Okx(OkxOrderDialect):
     costs: ClassVar[tuple[Cost, ...]] = COSTS
     batch = 20
     dead_man = DeadManRule("account", shortest=10, longest=120, takes_stops=None)
+    conditional_orders = ConditionalOrderRule(("mark", "index", "last"))
     order_life = OrderLife(longest=30.0, always=30.0, names="open")
     streams = ("orders", "positions", "balance")
     coin_list = CoinList("private_get_asset_currencies", ("data",), "ccy", None, "canWd", ("true",), ("false",))

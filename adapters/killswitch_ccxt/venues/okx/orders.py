@@ -53,7 +53,7 @@ class OkxOrderDialect(Dialect):
         if request.trigger_price is not None:
             prefix = "sl" if is_stop(request) else "tp"
             params[{"sl": "stopLossPrice", "tp": "takeProfitPrice"}[prefix]] = request.trigger_price
-            params |= {"algoClOrdId": request.client_order_id, f"{prefix}TriggerPxType": "mark"}
+            params |= {"algoClOrdId": request.client_order_id, f"{prefix}TriggerPxType": request.trigger_by}
         return params
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:

@@ -117,6 +117,8 @@ KINDS_OF_A2 = {
     "dead man's switch": lambda: changed("DeadMansSwitch", "spec", "timeout", value="90s"),
     "no dead man's switch": lambda: without("DeadMansSwitch"),
     "session": lambda: changed("Session", "spec", "closes", value="15:00"),
+    "limits": lambda: changed("Limits", "spec", "leverage", value=4),
+    "no limits": lambda: without("Limits"),
     "strategy": lambda: changed("Strategy", "spec", "symbols", value=["DOT_USDT"]),
     "hedge group": lambda: changed("HedgeGroup", "spec", "legs", 1, "ratio", value=2),
     "correlation group": lambda: changed("CorrelationGroup", "spec", "order", value=11),

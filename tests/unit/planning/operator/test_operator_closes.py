@@ -69,6 +69,7 @@ WHOLE = {("main", "BTC", Decimal(3), Decimal(0)), ("main", "ETH", Decimal(2), De
         ("exchange-breach", None, (), None),
         ("regulatory", "0.01", ("limit_ioc", "limit_ioc", "market", "limit"), None),
         ("counterparty", "0.02", ("limit_ioc", "limit_ioc", "market", "limit"), None),
+        ("dead-man", "0.05", ("limit_ioc", "market", "limit"), None),
         ("drill", "0.005", ("limit_ioc", "limit_ioc", "market", "limit"), 60),
     ],
 )
@@ -107,7 +108,7 @@ def test_a_position_without_a_fresh_mark_goes_at_market_at_once(
     observed = None if seconds is None else after(seconds=60 - seconds)
     held = tuple(replace(each, mark_price=None if mark is None else Decimal(mark)) for each in book().positions or ())
     seen = replace(book(observed_at=observed), positions=held)
-    for cause in ("operator", "system-failure", "market"):
+    for cause in ("operator", "system-failure", "market", "dead-man"):
         decision = only(outcome_of(at(1, seen, events=(close(cause=cause),))))
         assert unmarked(decision) == symbols
     for cause in ("exchange-breach", "regulatory", "counterparty", "drill"):

@@ -1,0 +1,120 @@
+"""Checks of actions that cut a book to a measure of it: room below the limit, what withdrawals do, repetitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from killswitch.graph.actions.kind import Surroundings
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.actions.reduce import Reduce, room
+from killswitch.graph.nodes import (
+    AllOf,
+    AnyOf,
+    Compare,
+    ConditionNode,
+    Number,
+    ScopeRule,
+    SignalRead,
+    SignalRef,
+    Stage,
+    Trigger,
+)
+from killswitch.graph.resolution.strategies import without_equity
+from killswitch.graph.wording import percent
+from killswitch.policy.yaml.source_map import Path
+
+LEVERAGE = "exposure.leverage"
+
+Variants = Sequence[Mapping[str, Trigger | None]]
+"""The triggers of a policy as written, and with the thresholds of each variant, in the same order."""
+
+
+def check_cuts(scope: ScopeRule, stages: Sequence[Stage], variants: Variants, around: Surroundings) -> None:
+    """Report actions of stages (in the order written) that cut a book, and cannot do what they declare."""
+    for number, stage in enumerate(stages):
+        path: Path = ("spec", "stages", number)
+        if around.found.gaps.has_flaw(path):
+            continue
+        for place, action in enumerate(stage.actions):
+            if isinstance(action, Reduce):
+                where = (*path, "actions", place, "reduce")
+                _needs_equity(scope, action, where, around)
+                _is_bounded(stage, action, where, around)
+                if action.account is None:
+                    _has_room(stage, action, variants, where, around)
+                elif action.flows == "page":
+                    message = f"what is withdrawn from {action.account} is not followed for this scope"
+                    around.found.error("KS3045", (*where, "flows"), message, "write `flows: reduce`")
+
+
+def limits_of(condition: ConditionNode, signals: Sequence[SignalRef]) -> Iterator[float]:
+    """The numbers that leverage is compared with from below: `exposure.leverage` > or ≥ a number."""
+    match condition:
+        case (
+            Compare(op=">" | ">=", left=SignalRead(index), right=Number(value))
+            | Compare(op="<" | "<=", left=Number(value), right=SignalRead(index))
+        ):
+            if signals[index].name == LEVERAGE:
+                yield value
+        case AllOf(parts) | AnyOf(parts):
+            for part in parts:
+                yield from limits_of(part, signals)
+
+
+def _has_room(stage: Stage, action: Reduce, variants: Variants, path: Path, around: Surroundings) -> None:
+    """Report a target that the limit of a trigger of the stage leaves no room for, and what a withdrawal causes."""
+    found, signals = around.found, around.columns.signals
+    for triggers in variants:
+        listed = list(triggers.values())
+        for trigger in (listed[number] for number in dict.fromkeys((*stage.any_of, *stage.all_of))):
+            limits = [] if trigger is None else list(limits_of(trigger.condition, signals))
+            if trigger is None or not limits:
+                continue
+            if action.flows == "reduce" and not (trigger.confirm or trigger.confirm_ticks):
+                found.error(
+                    "KS3045", (*path, "flows"),
+                    f"a withdrawal raises leverage without a loss, and `{trigger.name}` confirms at once",
+                    f"write `flows: page`, or give `{trigger.name}` a `confirm`, such as 2m",
+                )  # fmt: skip
+                return
+            if action.of == "gross" and not _leaves_room(action, trigger, min(limits), path, around):
+                return
+
+
+def _leaves_room(action: Reduce, trigger: Trigger, limit: float, path: Path, around: Surroundings) -> bool:
+    """Whether the target is far enough below the limit; reports it if not."""
+    highest = Decimal(repr(limit))
+    target, fix = f"{action.to.normalize():f}", "write a lower `to`"
+    if action.to >= highest:
+        message = f"`{trigger.name}` fires at a leverage of {highest.normalize():f}, and {target} is not below it"
+    else:
+        gap = room(highest, action.to)
+        shown = percent(gap.quantize(Decimal("0.0001")))
+        if action.adverse_move is not None and action.adverse_move <= gap:
+            return True
+        message = f"cut to {target}, `{trigger.name}` is met again by a further adverse move of {shown}"
+        fix = f"declare `adverse_move` of at most {shown}, or write a lower `to`"
+        if action.adverse_move is not None:
+            message += f", and the declared one is {percent(action.adverse_move)}"
+            fix = "write a lower `to`, or a smaller `adverse_move`"
+    around.found.error("KS3042", (*path, "to"), message, fix)
+    return False
+
+
+def _needs_equity(scope: ScopeRule, action: Reduce, path: Path, around: Surroundings) -> None:
+    without = without_equity(scope)
+    if without is not None and action.account is None:
+        message = f"a leverage needs an equity, and {without}"
+        fix = "name the `account` that is reduced, or write `each: account`"
+        around.found.error("KS3046", path, message, fix, key=True)
+
+
+def _is_bounded(stage: Stage, action: Reduce, path: Path, around: Surroundings) -> None:
+    """Warn of a cut that a bot undoes, and that is then repeated without a bound."""
+    if action.at_most_per_day is None and not any(isinstance(each, LockTrading) for each in stage.actions):
+        around.found.warning(
+            "KS5049", path,
+            f"`{stage.name}` neither locks trading nor bounds how often it cuts: a bot that adds again is cut again",
+            "add `lock_trading: {mode: reduce_only, for: …}` to the stage, or `at_most_per_day` here", key=True,
+        )  # fmt: skip
