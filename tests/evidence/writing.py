@@ -21,6 +21,7 @@ more than a deeper fall: the variant `quiet` of the first.
 """
 """The recommendation, before the tables that it comes from."""
 SECONDS = STEP // 1_000_000
+BARS = f"Bars: of a minute as recorded, of three and five minutes walked in {SECONDS} s."
 HOURS = round(HORIZON.total_seconds() / 3600)
 Results = Mapping[str, PartResult]
 
@@ -175,6 +176,7 @@ def _crash_details(results: Results) -> Iterator[str]:
             "However little they fell. *Both sides in turn*: one side was closed, and when it was gone the other was "
             "closed alone (a fall, then a rebound that squeezes the hedge)."
         )
+        yield BARS
         yield ""
         yield from tables["splits"].lines()
     yield "## At equal gross"
@@ -184,6 +186,7 @@ def _crash_details(results: Results) -> Iterator[str]:
         "positions alike (*in proportion*). What is better here is better for what it chooses, not for cutting "
         "more. (The book left by the one is not the book left by the other, so later triggers may differ.)"
     )
+    yield BARS
     yield ""
     yield from tables["equal gross"].lines()
     yield "## What protection costs when the book would have come back"
@@ -192,6 +195,7 @@ def _crash_details(results: Results) -> Iterator[str]:
         "Books that without protection ended at or above where they began, whatever lay between, and in which the "
         "policy fired: final equity lost to protection, in percent of the start."
     )
+    yield BARS
     yield ""
     yield from tables["came back"].lines()
 
