@@ -19,7 +19,9 @@ def adapter(spec: AccountSpec) -> VenueAdapter:
     if isinstance(market, PaperMarket):
         from killswitch_paper.local import LocalVenue
 
-        return LocalVenue(spec.account, market, _clock(spec.options.get("clock")), spec.watch)
+        return LocalVenue(
+            spec.account, market, _clock(spec.options.get("clock")), spec.watch, dates_orders=spec.orders_first
+        )
     if market is not None:
         raise ValueError(f"option market of account {spec.account} must be a PaperMarket")
     if spec.endpoint is None:

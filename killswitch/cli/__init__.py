@@ -60,6 +60,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "replay": ("lab.replay", "Run the policies over a recording."),
     "venues": ("venues.verbs", "List supported venues, and check accounts before you trust them."),
     "notify": ("live.notify", "Test the notification routes."),
+    "serve": ("live.serve", "Serve the HTTP API: status, heartbeats and operator commands."),
     "shadow": ("live.shadow", "Show what policy sets in shadow would have done."),
     "size": ("live.size", "Show how large a position may be. Sends nothing."),
     "snapshot": ("live.snapshot", "Read one account once, in the public format. Changes nothing."),

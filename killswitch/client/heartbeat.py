@@ -5,13 +5,13 @@
 
 A file of a heartbeat (`killswitch.heartbeat/v1`) is one JSON object: `format`, `boot` (the id of the machine's boot and
 of the namespace of times, or null), `monotonic` (seconds of the clock that counts from that boot), `progress` (a whole
-number, or null) and `pid`. It is replaced as a whole. An address gets `POST ADDRESS/NAME` with `{"progress": …}`.
+number, or null) and `pid`. It is replaced as a whole. An address gets `POST ADDRESS/NAME` with `{"progress": …}`, and
+the token of `KILLSWITCH_TOKEN`.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import threading
@@ -23,13 +23,14 @@ from typing import Final
 FORMAT: Final = "killswitch.heartbeat/v1"
 WHERE: Final = "KILLSWITCH_HEARTBEATS"
 """The environment variable with the folders and addresses, separated by spaces."""
+TOKEN: Final = "KILLSWITCH_TOKEN"
+"""The environment variable with the token that is sent to addresses; none is sent without it."""
 REQUEST_TIMEOUT: Final = 5.0
 """Seconds that a request to an address may take."""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 NAMESPACE: Final = Path("/proc/self/ns/time")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
-_LOG = logging.getLogger("killswitch.client")
 
 
 def heartbeat(name: str, *, progress: int | None = None, to: Sequence[str] = ()) -> None:
@@ -94,9 +95,18 @@ def post(address: str, name: str, progress: int | None) -> None:
     from urllib.request import Request, urlopen  # takes longer to import than all else here
 
     body = json.dumps({"progress": progress}).encode()
-    request = Request(f"{address.rstrip('/')}/{name}", body, {"Content-Type": "application/json"}, method="POST")
+    headers = {"Content-Type": "application/json"}
+    if token := os.environ.get(TOKEN):
+        headers["Authorization"] = f"Bearer {token}"
+    request = Request(f"{address.rstrip('/')}/{name}", body, headers, method="POST")
     with urlopen(request, timeout=REQUEST_TIMEOUT):
         pass
+
+
+def _warn(text: str) -> None:
+    import logging  # most bots have it; one that has not pays for it here, and not at its start
+
+    logging.getLogger("killswitch.client").warning(text)
 
 
 class _Destination:
@@ -131,11 +141,11 @@ class _Destination:
                 post(self._where, self._name, progress)
         except Exception as error:  # noqa: BLE001 - a thread of the bot must not die of any answer of a server
             if not self._is_failing:
-                _LOG.warning("the heartbeat %s cannot be delivered to %s: %s", self._name, self._where, error)
+                _warn(f"the heartbeat {self._name} cannot be delivered to {self._where}: {error}")
             self._is_failing = True
         else:
             if self._is_failing:
-                _LOG.warning("the heartbeat %s is delivered to %s again", self._name, self._where)
+                _warn(f"the heartbeat {self._name} is delivered to {self._where} again")
             self._is_failing = False
 
 

@@ -474,6 +474,8 @@ class HeartbeatWay(Struct, frozen=True):
 
     form: Literal["file", "url"]
     at: str
+    token: str | None = None
+    """A reference to the token of an address."""
 
 
 @frozen_from(PendingLimit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.nodes import Graph, PolicySet, SignalRef
 from killswitch.graph.wording import signal_text, signals_of, span
 from killswitch.lab.bars import BarsError
@@ -34,10 +35,12 @@ def require_served(policies: PolicySet, market: str, interval: int) -> None:
 
 
 def named_symbols(policies: PolicySet, symbols: Iterable[str]) -> tuple[str, ...]:
-    """Those of `symbols` that a signal of the policies names: a backtest watches them whether or not they are held."""
+    """Those of `symbols` that the policies name: a backtest watches them whether or not they are held."""
     wanted = {
         _value(signal, key) for graph in policies.graphs for signal in graph.signals for key in ("symbol", "base")
     }
+    stages = (stage for graph in policies.graphs for stage in graph.stages)
+    wanted |= {action.hub for stage in stages for action in stage.actions if isinstance(action, Neutralise)}
     return tuple(symbol for symbol in symbols if symbol in wanted or market_name(symbol) in wanted - {None})
 
 

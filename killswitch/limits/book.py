@@ -6,7 +6,7 @@ side nets nothing, because an exit that the venue bounds may take it first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
 from msgspec import Struct
@@ -88,23 +88,16 @@ class BookTotals(Struct, frozen=True):
     """The worst case of every symbol of a book, without any further order."""
 
     values: dict[str, Decimal | None]
-    bases: dict[str, str]
 
-    def gross_without(self, symbols: set[str]) -> tuple[Decimal | None, str]:
-        """The sum over the other symbols; None, and what is missing, if one is unknown."""
+    @property
+    def gross(self) -> tuple[Decimal | None, str]:
+        """The sum over all symbols; None, and what is missing, if one is unknown."""
         total = ZERO
         for symbol, value in self.values.items():
-            if symbol in symbols:
-                continue
             if value is None:
                 return None, f"the value of {symbol}"
             total += value
         return total, ""
-
-    def base_without(self, base: str, symbols: set[str]) -> Decimal | None:
-        """The sum over the other symbols of a base asset; None if one is unknown."""
-        values = [v for s, v in self.values.items() if s not in symbols and self.bases[s] == base]
-        return None if None in values else sum((v for v in values if v is not None), ZERO)
 
 
 class GateBook:
@@ -124,6 +117,8 @@ class GateBook:
         self._contracts: dict[str, Contract] = {}
         self._caps: dict[tuple[str, bool], SizeCaps] = {}
         self._totals: BookTotals | None = None
+        self._bands: dict[str, Decimal | None] = {}
+        self.seen_ids = frozenset(account.seen_ids)
         self.exits: dict[PositionName, Decimal] = {}
         """Position → the contracts of everything that rests, or is ours, and could reduce it."""
         self.entering: dict[PositionName, Decimal] = {}
@@ -154,21 +149,26 @@ class GateBook:
         sizes = self.holdings.sizes
         return None if sizes is None else max(ZERO, sizes.get(position, ZERO))
 
-    def judge(self, order: Order, extra: Iterable[ApprovedOrder], *, claims_exit: bool) -> Judgement:
-        """What the order does next to everything that rests, is ours or is in `extra`."""
-        name = reduced_by(order)
-        taken = self.exits.get(name, ZERO) + sum((left_of(each.order) for each in extra if _exits(each, name)), ZERO)
+    def judge(self, order: Order, reserved: Decimal, *, claims_exit: bool) -> Judgement:
+        """What the order does next to everything that rests, is ours, or is `reserved` on its side (contracts)."""
+        taken = self.exits.get(reduced_by(order), ZERO) + reserved
         return judge(order, self.holdings, taken, is_reported=False, claims_exit=claims_exit)
 
-    def conflicts(self, order: Order, extra: Iterable[ApprovedOrder]) -> tuple[str, ...]:
-        """Ids of plain orders that rest, and that no longer fit the position next to this bounded exit."""
+    def conflicts(self, order: Order, extra: Sequence[ApprovedOrder]) -> tuple[str, ...]:
+        """The plain orders on the side of this bounded exit that no longer fit the position next to it.
+
+        By client order id; a resting order without one by its own id, an allowed one by its question.
+        """
         name = reduced_by(order)
-        plain = [each for each in self.account.state.orders or () if reduced_by(each) == name and self._adds(each)]
-        held = self.held(name)
-        taken = self.exits.get(name, ZERO) + sum((left_of(each.order) for each in extra if _exits(each, name)), ZERO)
-        if not plain or held is None or taken + left_of(order) <= held:
+        held, on_side = self.held(name), [each for each in extra if _exits(each, name)]
+        taken = self.exits.get(name, ZERO) + sum((left_of(each.order) for each in on_side), ZERO)
+        if held is None or taken + left_of(order) <= held:
             return ()
-        return tuple(each.client_order_id or each.id for each in plain)
+        resting = (each for each in self.account.state.orders or () if reduced_by(each) == name and self._adds(each))
+        allowed = (each for each in on_side if not each.is_bounded)
+        found = [each.client_order_id or each.id for each in resting]
+        found += [each.order.client_order_id or each.question for each in allowed]
+        return tuple(dict.fromkeys(found))
 
     def caps(self, symbol: str, *, of_position: bool) -> SizeCaps:
         """The limits on the size of an order, or of a position, in the symbol."""
@@ -178,6 +178,24 @@ class GateBook:
             rules = () if limits is None else limits.position_size if of_position else limits.order_size
             found = self._caps[symbol, of_position] = self._size_caps(symbol, rules)
         return found
+
+    def band(self, symbol: str) -> Decimal | None:
+        """The smallest distance from the mark that limits the price of an order in the symbol; None: no limit."""
+        if symbol not in self._bands:
+            limits, base = self.account.limits, self.contract(symbol).base
+            bands = () if limits is None else limits.price_band
+            self._bands[symbol] = min((each.at_most for each in bands if each.covers(symbol, base)), default=None)
+        return self._bands[symbol]
+
+    @property
+    def entering_total(self) -> Decimal | None:
+        """The value of every plain order that rests; None if that of one is unknown."""
+        total = ZERO
+        for value in self.entering_value.values():
+            if value is None:
+                return None
+            total += value
+        return total
 
     def money(self, limit: LimitAmount) -> Decimal | None:
         """A limit in the account's currency; None if it is a share of an unknown equity."""
@@ -191,36 +209,22 @@ class GateBook:
         """The worst case of every symbol that is held, or that a plain order could open."""
         if self._totals is None:
             symbols = {symbol for symbol, _ in (*(self.holdings.sizes or ()), *self.entering)}
-            values = {symbol: self.worst_value(symbol, ()) for symbol in symbols}
-            self._totals = BookTotals(values, {symbol: self.contract(symbol).base for symbol in symbols})
+            self._totals = BookTotals({symbol: self.worst_value(symbol) for symbol in symbols})
         return self._totals
 
-    def side_contracts(self, name: PositionName, added: Iterable[Order]) -> Decimal:
-        """What is held on a side, with every plain order on it filled in full, also those that are `added`."""
-        total = (self.held(name) or ZERO) + self.entering.get(name, ZERO)
-        for order in added:
-            if (order.symbol, side_of(order)) == name:
-                total += left_of(order)
-        return total
+    def side_contracts(self, name: PositionName) -> Decimal:
+        """What is held on a side, with every plain order on it filled in full."""
+        return (self.held(name) or ZERO) + self.entering.get(name, ZERO)
 
-    def side_value(self, name: PositionName, added: Iterable[Order]) -> Decimal | None:
+    def side_value(self, name: PositionName) -> Decimal | None:
         """The value of that, each order at the worse of the mark and its price; None if it is unknown."""
-        contract, held = self.contract(name[0]), self.held(name) or ZERO
-        entering, at_mark = self.entering_value.get(name, ZERO), contract.value_at(None)
-        if entering is None or (held and at_mark is None):
-            return None
-        total = entering + (held * at_mark if held and at_mark is not None else ZERO)
-        for order in added:
-            if (order.symbol, side_of(order)) == name:
-                each = contract.value_at(order.price or order.trigger_price)
-                if each is None:
-                    return None
-                total += left_of(order) * each
-        return total
+        held, entering = self.held(name) or ZERO, self.entering_value.get(name, ZERO)
+        at_mark = self.contract(name[0]).value_at(None) if held else ZERO
+        return None if entering is None or at_mark is None else entering + held * at_mark
 
-    def worst_value(self, symbol: str, added: Sequence[Order]) -> Decimal | None:
+    def worst_value(self, symbol: str) -> Decimal | None:
         """The value of a symbol at worst: the larger side in one-way mode, where it has one position, else both."""
-        long, short = self.side_value((symbol, "long"), added), self.side_value((symbol, "short"), added)
+        long, short = self.side_value((symbol, "long")), self.side_value((symbol, "short"))
         if long is None or short is None:
             return None
         return max(long, short) if self.holdings.position_mode == "one_way" else long + short

@@ -149,10 +149,10 @@ def _least_notional(case: EntryCase, rules: Instrument) -> Found:
 
 
 def _price_band(case: EntryCase) -> Found:
-    bands = [each.at_most for each in case.limits.price_band if each.covers(case.order.symbol, case.contract.base)]
-    if not bands:
+    band = case.book.band(case.order.symbol)
+    if band is None:
         return NOT_SET
-    price, mark, band = case.order.price, case.contract.mark, min(bands)
+    price, mark = case.order.price, case.contract.mark
     if price is None:
         return None
     if not mark:

@@ -47,6 +47,7 @@ class Answered(Struct, frozen=True):
 
     account: str
     at: datetime
+    until: datetime
     verdict: GateVerdict
     has_entry: bool
     """Whether the question opens anything, so that a lock makes a denial of it."""
@@ -60,22 +61,11 @@ class Reservations(Struct, frozen=True):
     sent_at: tuple[tuple[str, datetime], ...] = ()
     """Account and time of each order that was allowed in the last minute."""
 
-    def of(self, account: str) -> tuple[ApprovedOrder, ...]:
-        """The reservations of an account."""
-        return tuple(each for each in self.approved if each.account == account)
-
-    def has_id(self, account: str, client_order_id: str) -> bool:
-        """Whether an order of this client order id is in flight."""
-        return any(
-            each.order.client_order_id == client_order_id and each.account == account and each.amends is None
-            for each in self.approved
-        )
-
-    def answer_to(self, account: str, question: str, now: datetime, valid_for: timedelta) -> Answered | None:
+    def answer_to(self, account: str, question: str, now: datetime) -> Answered | None:
         """The verdict on the same question, while it is valid."""
         for each in reversed(self.answered):
             if each.verdict.question == question and each.account == account:
-                return each if timedelta() <= now - each.at <= valid_for else None
+                return each if each.at <= now <= each.until else None
         return None
 
     def sent_within_minute(self, account: str, now: datetime) -> int:
@@ -83,15 +73,16 @@ class Reservations(Struct, frozen=True):
         return sum(name == account and now - at < MINUTE for name, at in self.sent_at)
 
     def with_verdict(self, answered: Answered, approved: Iterable[ApprovedOrder], orders: int) -> Reservations:
-        """With a verdict, what it reserves, and the number of orders that it allows."""
-        now = answered.at
+        """With a verdict, what it reserves, and the number of orders that count for the minute."""
+        now, answers = answered.at, self.answered
+        if answers and now > answers[0].until:
+            answers = tuple(each for each in answers if now <= each.until)
         return Reservations(
             (*self.approved, *approved),
-            (*(each for each in self.answered if abs(now - each.at) <= MINUTE), answered),
-            (
-                *(each for each in self.sent_at if now - each[1] < MINUTE),
-                *((answered.account, now) for _ in range(orders)),
-            ),
+            (*answers, answered),
+            self.sent_at
+            if not orders
+            else (*(each for each in self.sent_at if now - each[1] < MINUTE), *[(answered.account, now)] * orders),
         )
 
     def reported(self, account: str, report: OutcomeReport) -> Reservations:

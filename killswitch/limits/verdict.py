@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from killswitch.graph.limits import LimitsRule
 from killswitch.limits.book import GateBook
 from killswitch.limits.checks import CheckedLimits, EntryCase, check_limits
-from killswitch.limits.exposure import margin_of, worst_case
+from killswitch.limits.exposure import CountedOnce, CountedOrders, margin_of
 from killswitch.limits.moment import Denial, GateMoment, doubt, held_back, is_back, no_limits, times_of
 from killswitch.limits.orders_asked import Leg, legs_of, mistake_in
 from killswitch.limits.question import GateVerdict, LegVerdict, Question, Reason
@@ -32,6 +32,19 @@ RETRY_AFTER_MS: Final = 1000
 """When to ask again where a fresh read may change the answer: a tick."""
 
 
+class PreparedBook(GateBook):
+    """A book that also remembers what the newest reservations add to it."""
+
+    def __init__(self, account: GateAccount, *, is_current: bool) -> None:
+        super().__init__(account, is_current=is_current)
+        self._counted = CountedOnce(self)
+        self.times = times_of(account)
+
+    def counted(self, approved: tuple[ApprovedOrder, ...]) -> CountedOrders:
+        """The orders of the account among the reservations, counted."""
+        return self._counted.of(approved)
+
+
 class Judged(Struct, frozen=True):
     """A verdict, and the reservations after it."""
 
@@ -42,15 +55,17 @@ class Judged(Struct, frozen=True):
 class _Judging:
     """One question under way: the book, what counts next to it, and what its earlier legs add."""
 
-    def __init__(self, question: Question, book: GateBook, reservations: Reservations, moment: GateMoment) -> None:
+    def __init__(self, question: Question, book: PreparedBook, reservations: Reservations, moment: GateMoment) -> None:
         self.question = question
         self.book = book
         self.moment = moment
         self.reservations = reservations
         account = book.account
         self.limits = account.limits
-        self.valid_for, self.timeout = times_of(account)
-        self.extra: list[ApprovedOrder] = list(reservations.of(question.account))
+        self.valid_for, self.timeout = book.times
+        self.counted = book.counted(reservations.approved)
+        """What was allowed before; the earlier legs of a list are counted in a copy."""
+        self.doubt = doubt(account, moment)
         self.new: list[ApprovedOrder] = []
         self.legs: list[LegVerdict] = []
         self.conflicts: list[str] = []
@@ -63,16 +78,16 @@ class _Judging:
         self.linked: dict[str, list[ApprovedOrder]] = {}
         """Word of one-cancels-the-other at the venue → its orders so far, of which only one can fill."""
 
-    def others(self, leg: Leg) -> list[ApprovedOrder]:
+    def next_to(self, leg: Leg, book: GateBook) -> CountedOrders:
         """What counts next to a leg: everything before it, but what the venue itself cancels when the leg fills."""
-        if leg.asked.oco is None or leg.asked.oco_by != "venue":
-            return self.extra
-        linked = self.linked.get(leg.asked.oco, [])
-        return [each for each in self.extra if each not in linked]
+        linked = self.linked.get(leg.asked.oco or "", []) if leg.asked.oco_by == "venue" else []
+        if not self.new and book is self.book:
+            return self.counted
+        return CountedOrders(book, [each for each in (*self.counted.orders, *self.new) if each not in linked])
 
 
 def verdict(
-    question: Question, view: GateView, reservations: Reservations, moment: GateMoment, book: GateBook | None = None
+    question: Question, view: GateView, reservations: Reservations, moment: GateMoment, book: PreparedBook | None = None
 ) -> Judged:
     """The answer to a question, and the reservations after it. `book`: `book_of` this view and moment, if prepared."""
     account = view.account(question.account) if book is None else book.account
@@ -86,7 +101,7 @@ def verdict(
         return Judged(_denied(question, "lock_all", f"everything is locked: {moment.lock_state.reason}"), reservations)
     book = book or book_of(account, moment)
     judging = _Judging(question, book, reservations, moment)
-    before = reservations.answer_to(question.account, question.id, moment.now, judging.valid_for)
+    before = reservations.answer_to(question.account, question.id, moment.now)
     if before is not None:
         return Judged(_repeated(before, judging, view), reservations)
     for number, leg in enumerate(legs_of(question, book)):
@@ -96,9 +111,9 @@ def verdict(
     return _allowed(judging)
 
 
-def book_of(account: GateAccount, moment: GateMoment) -> GateBook:
+def book_of(account: GateAccount, moment: GateMoment) -> PreparedBook:
     """The account prepared for questions at this moment; the same for all questions until its knowledge changes."""
-    return GateBook(account, is_current=doubt(account, moment) is None)
+    return PreparedBook(account, is_current=doubt(account, moment) is None)
 
 
 def _judge_leg(judging: _Judging, number: int, leg: Leg, view: GateView) -> Denial | None:
@@ -115,17 +130,18 @@ def _judge_leg(judging: _Judging, number: int, leg: Leg, view: GateView) -> Deni
     if denial is not None:
         judging.legs.append(LegVerdict("entry", _known(leg)))
         return denial
-    found = book.judge(order, judging.others(leg), claims_exit=leg.claims_exit)
+    counted = judging.next_to(leg, book)
+    found = book.judge(order, counted.exits.get(reduced_by(order), ZERO), claims_exit=leg.claims_exit)
     denial = _of_exit(judging, leg, found)
     if denial is None and (found.is_exit or found.effect == "assumed"):
         judging.legs.append(LegVerdict(found.effect, _known(leg)))
         if found.effect == "bounded":
-            judging.conflicts += book.conflicts(order, judging.extra)
+            judging.conflicts += book.conflicts(order, counted.orders)
         _reserve(judging, number, leg, is_bounded=found.effect == "bounded")
         return None
     room = found.room if found.effect in ("mixed", "entry") and found.room else None
     judging.legs.append(LegVerdict(found.effect, _known(leg), max_reducing=room))
-    denial = denial or _of_entry(judging, leg, book, view)
+    denial = denial or _of_entry(judging, leg, counted, view)
     if denial is None:
         judging.has_entry = True
         judging.entries[number] = order.amount
@@ -138,7 +154,7 @@ def _of_exit(judging: _Judging, leg: Leg, found: Judgement) -> Denial | None:
     symbol, side = reduced_by(leg.order)
     if (found.is_exit or found.effect == "assumed") and judging.moment.lock_state.mode_at(side, symbol) == "all":
         return Denial("lock_all", f"the position is locked: {judging.moment.lock_state.reason}")
-    why = doubt(judging.book.account, judging.moment)
+    why = judging.doubt
     never = judging.book.holdings.sizes is None
     if found.effect == "assumed" and why is not None and (why[0] == "warming_up" or never):
         return _unproved(judging, leg, why)
@@ -154,7 +170,7 @@ def _unproved(judging: _Judging, leg: Leg, why: tuple[Reason, str]) -> Denial:
     return Denial(reason, f"it is not proved that the order only reduces: {why[1]}; {way_out}", retry=True)
 
 
-def _of_entry(judging: _Judging, leg: Leg, book: GateBook, view: GateView) -> Denial | None:
+def _of_entry(judging: _Judging, leg: Leg, counted: CountedOrders, view: GateView) -> Denial | None:
     """Why an order that can open something is denied."""
     if leg.problem is not None:
         return Denial("amount_unit", leg.problem)
@@ -165,23 +181,20 @@ def _of_entry(judging: _Judging, leg: Leg, book: GateBook, view: GateView) -> De
         return Denial(
             "clock_went_back", "the clock went back: entries wait until it agrees with the venue's for a minute"
         )
-    why = doubt(judging.book.account, judging.moment)
-    if why is not None:
-        return Denial(why[0], why[1], retry=True)
+    if judging.doubt is not None:
+        return Denial(*judging.doubt, retry=True)
     limits = judging.limits
     if limits is None:
         return no_limits()
-    return _duplicate(judging, leg) or _position_side(judging, leg) or _limits(judging, leg, book, limits)
+    return _duplicate(judging, leg, counted) or _position_side(judging, leg) or _limits(judging, leg, counted, limits)
 
 
-def _duplicate(judging: _Judging, leg: Leg) -> Denial | None:
+def _duplicate(judging: _Judging, leg: Leg, counted: CountedOrders) -> Denial | None:
     """Whether a client order id is in flight or was ever seen."""
-    name, account = leg.order.client_order_id, judging.book.account
+    name, book = leg.order.client_order_id, judging.book
     if name is None or leg.is_amendment:
         return None
-    in_list = any(each.order.client_order_id == name for each in judging.new)
-    known = name in judging.book.by_id or name in account.seen_ids
-    if in_list or known or judging.reservations.has_id(account.state.account, name):
+    if name in counted.ids or name in book.by_id or name in book.seen_ids:
         return Denial("duplicate", f"the client order id {name} is in use, or was used before")
     return None
 
@@ -198,21 +211,21 @@ def _position_side(judging: _Judging, leg: Leg) -> Denial | None:
     return None
 
 
-def _limits(judging: _Judging, leg: Leg, book: GateBook, limits: LimitsRule) -> Denial | None:
-    extra, moment, order = judging.others(leg), judging.moment, leg.order
-    name = book.account.state.account
-    opening = [each for each in extra if not each.is_bounded]
-    has_run = moment.now - moment.started_at >= MINUTE
+def _limits(judging: _Judging, leg: Leg, counted: CountedOrders, limits: LimitsRule) -> Denial | None:
+    book, moment, order = counted.book, judging.moment, leg.order
+    sent = None
+    if limits.orders_per_minute is not None and moment.now - moment.started_at >= MINUTE:
+        sent = judging.reservations.sent_within_minute(judging.question.account, moment.now) + len(judging.new)
     case = EntryCase(
         book=book,
         limits=limits,
         contract=book.contract(order.symbol),
         order=order,
-        worst=worst_case(book, order, extra),
+        worst=counted.worst_case(order),
         now=moment.now,
-        sent=judging.reservations.sent_within_minute(name, moment.now) + len(judging.new) if has_run else None,
-        pending=len(opening) + book.resting_entries,
-        reserved_margin=sum((each.margin for each in extra), ZERO),
+        sent=sent,
+        pending=counted.entries + book.resting_entries,
+        reserved_margin=counted.margin,
     )
     judging.checked = found = check_limits(case)
     denials = found.denials
@@ -260,7 +273,9 @@ def _reserve(judging: _Judging, number: int, leg: Leg, *, is_bounded: bool) -> N
     """Count the leg from now on; of one-cancels-the-other at the venue only the largest counts."""
     order, moment = leg.order, judging.moment
     if leg.is_amendment and leg.changed is not None:
-        order = replace(order, amount=max(ZERO, order.amount - leg.changed.amount), filled=None)
+        if order.amount <= leg.changed.amount:
+            return  # it adds nothing to what rests
+        order = replace(order, amount=order.amount - leg.changed.amount, filled=None)
     approved = ApprovedOrder(
         account=judging.question.account,
         question=judging.question.id,
@@ -274,7 +289,6 @@ def _reserve(judging: _Judging, number: int, leg: Leg, *, is_bounded: bool) -> N
         total=leg.order.amount if leg.is_amendment else None,
     )
     judging.new.append(approved)
-    judging.extra.append(approved)
     if leg.asked.oco is not None and leg.asked.oco_by == "venue":
         judging.linked.setdefault(leg.asked.oco, []).append(approved)
 
@@ -293,8 +307,11 @@ def _allowed(judging: _Judging) -> Judged:
         valid_for_ms=int(judging.valid_for.total_seconds() * 1000),
         reserved=True,
     )
-    answered = Answered(question.account, judging.moment.now, given, judging.has_entry)
-    return Judged(given, judging.reservations.with_verdict(answered, judging.new, len(judging.new)))
+    now = judging.moment.now
+    answered = Answered(question.account, now, now + judging.valid_for, given, judging.has_entry)
+    is_counted = judging.limits is not None and judging.limits.orders_per_minute is not None
+    orders = len(question.orders) if is_counted else 0
+    return Judged(given, judging.reservations.with_verdict(answered, judging.new, orders))
 
 
 def _denied(question: Question, reason: Reason, text: str) -> GateVerdict:
@@ -322,7 +339,7 @@ def _repeated(before: Answered, judging: _Judging, view: GateView) -> GateVerdic
     if not before.has_entry:
         return before.verdict
     for leg in legs_of(judging.question, judging.book):
-        found = judging.book.judge(leg.order, (), claims_exit=leg.claims_exit)
+        found = judging.book.judge(leg.order, ZERO, claims_exit=leg.claims_exit)
         held = None if found.is_exit else held_back(judging.book.account, judging.moment, leg.order)
         if held is not None:
             return _denied(judging.question, held.reason, held.text)

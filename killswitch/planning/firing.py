@@ -94,7 +94,7 @@ def fire(
             evaluator.state, stage, view.as_of, evaluator.value_at_firing(), is_acting=evaluator.is_acting
         )
         evaluator.fired(decision.id)
-        return [*made, decision], issued
+        return [*made, decision, *proposal.opens], issued
     return made, issued
 
 
@@ -135,8 +135,8 @@ def preview_levels(
         with evaluator.assuming(triggers_of(stage)):
             proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
             decision, why = _without_resting(evaluator, proposal, view.as_of), None
-        if proposal.is_held_back:
-            decision, why = _held_back(decision), "its `where` is true for no position"
+        if proposal.held_back is not None:
+            decision, why = _held_back(decision, proposal.held_back), proposal.held_back
         elif proposal.is_without_selection:
             why = "it selects no position"
         if proposal.is_partial:
@@ -163,7 +163,7 @@ def is_still_held_back(
         return False
     last = with_last_positions(view, last_known)
     proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
-    return proposal.is_held_back and not proposal.is_partial
+    return proposal.is_held_back and proposal.awaits_positions and not proposal.is_partial
 
 
 def _count(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> None:
@@ -194,11 +194,12 @@ def _fire_partly(
     kept = {each.key: each for each in before if evaluator.has_not_fired(stage.name, each.key.rpartition("/")[2])}
     is_new = evaluator.record_not_fired(stage.name, why)
     decision = _without_resting(evaluator, proposal, now)
-    if proposal.is_held_back:
-        decision = _held_back(decision)
+    if proposal.held_back is not None:
+        decision = _held_back(decision, proposal.held_back)
     decision = with_wait_remark(decision, waited, fired_earlier=fired_earlier)
-    if proposal.is_partial:  # the decision of a stage that is only held back pages
+    if proposal.is_partial:
         decision = with_unreadable_remark(decision, evaluator, view)
+    if proposal.is_partial or not proposal.awaits_positions:  # the decision of a stage that waits for positions pages
         alert = notices.nothing_selected(evaluator, proposal, why, set(decision.accounts))
         found = ({alert.key: alert} | kept).values()
         evaluator.unfired[stage.name] = (*evaluator.unfired.get(stage.name, ()), *found)
@@ -213,17 +214,17 @@ def _fire_partly(
     return [last.remarked(decision)], issued
 
 
-def _held_back(decision: Decision) -> Decision:
+def _held_back(decision: Decision, why: str) -> Decision:
     """The decision of a stage whose close selects nothing: its lock and its cancels of entries.
 
-    Exits keep protecting the positions that stay, and the process goes on, to evaluate `where` again.
+    Exits keep protecting the positions that stay, and the process goes on, to plan the close again.
     """
     kept = [effect for effect in decision.effects if not isinstance(effect, ProcessExit)]
     cancels = of_kind(kept, Cancels)
     if cancels is not None:
         kept.remove(cancels)
         kept.append(Cancels(tuple(each for each in cancels.cancels if each.why == "entry")))
-    remark = "where is true for no position: nothing is closed, and it is evaluated again at each tick"
+    remark = f"{why}: nothing is closed, and it is evaluated again at each tick"
     return replace(
         with_effects(decision, kept), cooldown_until=None, unwinding=None, reason=joined(decision.reason, remark)
     )

@@ -257,7 +257,9 @@ def nothing_selected(
     source = attribution.source if attribution else "UNKNOWN"
     missing = None if evaluator.history.view is None else evaluator.history.view.positions_unknown
     why = evaluator.history.why_unknown or missing or f"with the loss {source}, its close selects no position"
-    if proposal.is_without_selection and proposal.decision.reason is not None:
+    if proposal.held_back is not None and not proposal.is_partial:
+        why = proposal.held_back
+    elif proposal.is_without_selection and proposal.decision.reason is not None:
         why += f" ({proposal.decision.reason})"
     text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
     waiting = evaluator.pending_close_of(proposal.stage)

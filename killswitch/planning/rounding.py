@@ -16,6 +16,9 @@ from killswitch.valuation.position_measures import ZERO
 CLOSED_STATES = ("halted", "delisted", "cancel_only")
 """Market states in which a venue accepts no order."""
 
+NOT_OPENING = (*CLOSED_STATES, "reduce_only")
+"""Market states in which no position can be opened."""
+
 
 class Reduction(Struct, frozen=True):
     """Orders that reduce a position to `target`: `parts` are their contracts, each within the venue's maximum.
@@ -76,6 +79,37 @@ def reduction(
     blocked = f"dust: {untradable} of {position.symbol} does not fit between the venue's minimum and maximum"
     closed = f"{position.symbol} is {instrument.state} at the venue" if instrument.state in CLOSED_STATES else None
     return Reduction(held - amount + untradable, parts, exact=True, blocked=closed or (blocked if untradable else None))
+
+
+def greatest_order(position: Position, most: Decimal, instrument: Instrument | None, *, reduce_only: bool) -> Decimal:
+    """The greatest amount up to `most` contracts that `reduction` sells as it is, rounded down; 0 if there is none.
+
+    All of the position where `most` is all of it, unless it is dust. A part leaves at least the venue's minimum: a
+    smaller remainder would be sold with it. A part of an unknown step is none, because no rounding of it is known.
+    """
+    held = position.contracts
+    if most >= held:
+        return held if reduction(position, ZERO, instrument, reduce_only=reduce_only).parts else ZERO
+    if instrument is None or instrument.amount_step is None or instrument.amount_step <= ZERO:
+        return ZERO
+    if held / instrument.amount_step >= MOST_STEPS:
+        return ZERO
+    least = _minimum(position, instrument, reduce_only=reduce_only)
+    amount = whole_steps(min(most, held - least), instrument.amount_step)
+    return amount if amount >= least else ZERO
+
+
+def opening_parts(amount: Decimal, unit: Decimal, instrument: Instrument) -> list[Decimal]:
+    """Split the hedge into orders of at most the venue's maximum, rounded down; none below the minimum."""
+    step = instrument.amount_step or Decimal(1)
+    amount = whole_steps(amount, step)
+    least = max(instrument.min_amount or ZERO, (instrument.min_notional or ZERO) / unit)
+    most = amount if instrument.max_amount is None else whole_steps(instrument.max_amount, step)
+    parts = []
+    while amount > ZERO and min(amount, most) >= least and most > ZERO:
+        parts.append(min(amount, most))
+        amount -= parts[-1]
+    return parts
 
 
 def whole_steps(amount: Decimal, step: Decimal) -> Decimal:

@@ -28,11 +28,13 @@ from killswitch.model.decision import (
 from killswitch.model.effects import Effect, Lock, LockOrder, Orders, merge_effects, tag_of
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
 from killswitch.model.snapshot import Side
+from killswitch.planning.actions.close import NOWHERE_TRUE
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.lock_trading import selected_parts
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.closing_order import ClosingOrder, schedule_of
 from killswitch.planning.orders.hedge_netting import NettedBook, accounts_outside, changes_by_side
+from killswitch.planning.orders.net_hedge import NetHedge
 from killswitch.planning.orders.unwind import Blocked as Blocked
 from killswitch.planning.orders.unwind import Unwound, declared_unwinding, most_urgent, unwind
 from killswitch.planning.owners import Owners, with_owners
@@ -51,7 +53,7 @@ from killswitch.valuation.scope_view import PnlKey, ScopeView
 
 class Proposal(Struct, frozen=True):
     """The planned decision of a stage. `is_without_selection`: it should have selected positions and selected none;
-    `is_held_back`: because its `where` is true for no position, so that everything but the close is carried out.
+    `held_back`: why, where everything but the close is carried out, and the close is planned again at each tick.
 
     `is_partial`: a part of the book is unknown, so that the decision covers only the rest. It is false for a stage that
     neither closes nor cancels, because a lock does not depend on the book.
@@ -60,13 +62,25 @@ class Proposal(Struct, frozen=True):
     stage: Stage
     decision: Decision
     is_without_selection: bool
-    is_held_back: bool
+    held_back: str | None
     is_partial: bool
     blocked: tuple[Blocked, ...]
     counted: int = 0
     """The number of positions that count for a daily cap."""
     reduces: bool = False
     """Whether it sells for a `reduce`, which counts for the bound of a day."""
+    opens: tuple[Decision, ...] = ()
+    """The decisions that open declared hedges with it."""
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether everything but the close is carried out."""
+        return self.held_back is not None
+
+    @property
+    def awaits_positions(self) -> bool:
+        """Whether it is held back until a condition on positions is true, and nothing is wrong."""
+        return self.held_back == NOWHERE_TRUE
 
 
 def _no_reset_before(stage: Stage, now: int) -> datetime | None:
@@ -122,12 +136,24 @@ def propose(
         stage,
         decision,
         selects_none,
-        selects_none and combined.is_held_back,
+        combined.held_back if selects_none else None,
         book.is_partial,
         (*unwound.blocked, *combined.naked),
         len(combined.counted),
         combined.reduces,
+        tuple(_opening(record, each) for each in combined.opens),
     )
+
+
+def _opening(fired: Decision, hedge: NetHedge) -> Decision:
+    """The decision that opens a hedge with the stage that fired. An operator ends it; no reset does."""
+    first = hedge.intents[0]
+    what = f"{fired.stage}/hedge/{first.account}/{first.symbol}"
+    return replace(
+        fired, id=decision_id(fired.policy, fired.scope, what, fired.as_of), kind="hedge", book=None, attribution=None,
+        triggers=(), cooldown_until=None, no_reset_before=None, intents=hedge.intents, previous_level=fired.level,
+        reason=f"opened against what the reductions leave: {hedge.text}",
+    )  # fmt: skip
 
 
 def attribution_of(evaluator: ScopeEvaluator, stage: Stage, book: NettedBook | None = None) -> Attribution:
@@ -294,13 +320,14 @@ def _combined_plan(planned: Sequence[Planned]) -> Planned:
         merge_effects(effect for each in planned for effect in each.effects),
         tuple(dict.fromkeys(remark for each in planned for remark in each.remarks)),
         any(each.should_select for each in planned),
-        any(each.is_held_back for each in planned),
+        next((each.held_back for each in planned if each.held_back is not None), None),
         frozenset[PnlKey]().union(*(each.counted for each in planned)),
         reduces=any(each.reduces for each in planned),
         order=ClosingOrder(
             any(each.order.is_risk_first for each in planned),
             next((each.order.risk for each in planned if each.order.risk is not None), None),
         ),
+        opens=tuple(hedge for each in planned for hedge in each.opens),
         naked=tuple(dict.fromkeys(each for one in planned for each in one.naked)),
     )
 

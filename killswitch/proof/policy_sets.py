@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from killswitch.graph.actions.close import Close, closes_among
+from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.nodes import Graph, PolicySet, ScopeRule, Stage
 from killswitch.graph.routing import MessageAttributes
 from killswitch.graph.unwinding import unwinding_named
@@ -52,15 +53,14 @@ def nothing_reopened(policy_set: PolicySet) -> Iterator[ProofVerdict]:
         return
     clashes: dict[tuple[str, str, str, str], list[str]] = {}
     for graph in policy_set.graphs:
-        for stage, close in _closes(graph):
-            for account, symbol in _opens(policy_set, graph, close):
-                for other in policy_set.graphs:
-                    if other is graph or not _may_share(graph.scope, other.scope, account):
-                        continue
-                    for its, theirs in _closes(other):
-                        if _covers(theirs, symbol):
-                            key = (graph.policy, stage.name, other.policy, its.name)
-                            clashes.setdefault(key, []).append(symbol)
+        for stage, account, symbol in _opened(policy_set, graph):
+            for other in policy_set.graphs:
+                if other is graph or not _may_share(graph.scope, other.scope, account):
+                    continue
+                for its, theirs in _closes(other):
+                    if _covers(theirs, symbol):
+                        key = (graph.policy, stage.name, other.policy, its.name)
+                        clashes.setdefault(key, []).append(symbol)
     if clashes:
         for (policy, name, other_policy, its_name), symbols in clashes.items():
             opened = ", ".join(dict.fromkeys(symbols))
@@ -74,6 +74,17 @@ def _closes(graph: Graph) -> Iterator[tuple[Stage, Close]]:
     for stage in graph.stages:
         for close in closes_among(stage.actions):
             yield stage, close
+
+
+def _opened(policy_set: PolicySet, graph: Graph) -> Iterator[tuple[Stage, str | None, str]]:
+    """What a stage of the policy may open: the account (None: its own) and the symbol or asset."""
+    for stage, close in _closes(graph):
+        for account, symbol in _opens(policy_set, graph, close):
+            yield stage, account, symbol
+    for stage in graph.stages:
+        for action in stage.actions:
+            if isinstance(action, Neutralise) and action.open is not None:
+                yield stage, action.open.account, action.open.instrument
 
 
 def _opens(policy_set: PolicySet, graph: Graph, close: Close) -> Iterator[tuple[str | None, str]]:

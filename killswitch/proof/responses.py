@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.close import Close
 from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import Action, ConditionNode, Graph, Place, RankingRule, ScopeRule, Stage, Trigger
@@ -42,7 +43,12 @@ def acts(stage: Stage) -> bool:
 
 def picks(stage: Stage) -> bool:
     """Whether a close of the stage takes the worst ranked positions only, or first."""
-    return any(_picks(each) for each in _of(stage, Close)) or any(it.order == "rank" for it in _of(stage, Reduce))
+    return any(_picks(each) for each in _of(stage, Close)) or _by_rank(stage)
+
+
+def _by_rank(stage: Stage) -> bool:
+    """Whether a cut of the stage chooses what is left of the book by a ranking."""
+    return any(each.order == "rank" for each in _of(stage, Reduce))
 
 
 def selects_losing(stage: Stage) -> bool:
@@ -66,6 +72,7 @@ def declines_no_more(base: Graph, one: Stage, head: Graph, other: Stage) -> bool
     return (
         selects_part(one)
         and _anywhere(_of(one, Reduce)) == _anywhere(_of(other, Reduce))
+        and _anywhere(_of(one, Neutralise)) == _anywhere(_of(other, Neutralise))
         and len(ours) == len(theirs)
         and all(_selects(base, a) == _selects(head, b) for a, b in zip(ours, theirs, strict=True))
         and (not selects_losing(one) or (one.attribution == other.attribution and _windows(base, one, head, other)))
@@ -131,13 +138,15 @@ def compare_stages(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterat
     yield from _closes(base, one, head, other)
     yield from _choices(base, one, head, other)
     yield from _reductions(name, _of(one, Reduce), _of(other, Reduce))
-    known = (LockTrading, CancelOrders, Close, Reduce)
+    yield from _neutral(name, _of(one, Neutralise), _of(other, Neutralise))
+    known = (LockTrading, CancelOrders, Close, Reduce, Neutralise)
     rest = [[each for each in stage.actions if not isinstance(each, known)] for stage in (one, other)]
     if rest[0] != rest[1]:
         yield f"other actions of {name} differ", False, False
 
 
 A = TypeVar("A", bound=Action)
+P = TypeVar("P", Reduce, Neutralise)
 
 
 def _of(stage: Stage, kind: type[A]) -> list[A]:
@@ -173,6 +182,10 @@ def _closes(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Diff
     if not ours or not theirs:
         yield f"{other.name} {'no longer closes' if ours else 'closes'} positions", not ours, not theirs
         return
+    if [each.order for each in ours] != [each.order for each in theirs] and len(ours) == len(theirs):
+        yield f"{other.name} sends its orders in another order", False, False
+    if base.hedges != head.hedges:
+        yield f"{other.name} closes other hedges as one position", False, False
     keeps, mirror = _closes_all_of(theirs, ours), _closes_all_of(ours, theirs)
     if (keeps or mirror) and {each.unwinding for each in ours} == {each.unwinding for each in theirs}:
         if not (keeps and mirror):
@@ -185,9 +198,20 @@ def _closes(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Diff
         yield from _close(other.name, base, mine, head, its)
 
 
-def _anywhere(actions: Sequence[Reduce]) -> list[Reduce]:
+def _anywhere(actions: Sequence[P]) -> list[P]:
     """The actions without the places that they are written at."""
     return [replace(each, place=NOWHERE) for each in actions]
+
+
+def _neutral(name: str, ours: list[Neutralise], theirs: list[Neutralise]) -> Iterator[Difference]:
+    """What brings a book to an exposure of zero: another measure, or answer to an unknown, is neither harder."""
+    if not ours or not theirs:
+        if ours or theirs:
+            yield f"{name} {'no longer neutralises' if ours else 'neutralises'} the book", not ours, not theirs
+    elif _anywhere(ours) != _anywhere(theirs):
+        opens = [any(each.open is not None for each in actions) for actions in (ours, theirs)]
+        what = "may open a hedge" if opens[1] and not opens[0] else "neutralises the book otherwise"
+        yield f"{name} {what}", False, False
 
 
 def _reductions(name: str, ours: list[Reduce], theirs: list[Reduce]) -> Iterator[Difference]:
@@ -231,7 +255,7 @@ def _choices(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Dif
         return
     ours, theirs = _of(one, Close), _of(other, Close)
     keeps, mirror = not ours or _closes_all_of(theirs, ours), not theirs or _closes_all_of(ours, theirs)
-    if any(it.order == "rank" for stage in (one, other) for it in _of(stage, Reduce)):
+    if any(_by_rank(stage) for stage in (one, other)):
         keeps = mirror = False  # which positions are left of a book is chosen by the ranking
     if losing and one.attribution != other.attribution and not (keeps and mirror):
         yield f"{other.name} closes the losing side, by another share of the loss", keeps, mirror
@@ -242,8 +266,6 @@ def _choices(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Dif
         yield f"{other.name} {what} over the window of other triggers, and may select other positions", keeps, mirror
     if (picks(one) or picks(other)) and (rules[0] != rules[1] or base.groups != head.groups):
         yield f"the ranking of {other.name} differs, which chooses its positions", keeps, mirror
-    if (ours or theirs) and base.hedges != head.hedges:
-        yield f"{other.name} closes other hedges as one position", keeps, mirror
 
 
 def _windows(base: Graph, one: Stage, head: Graph, other: Stage) -> bool:

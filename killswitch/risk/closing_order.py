@@ -6,6 +6,10 @@ began; computed again after each order, in one of three; slices of all positions
 keeps its shape (`docs/adr/0179-groups-and-the-order-of-closing.md`).
 
 `slices` of a position are the exposures (signed notionals, as of `covariance`) that its orders close, in their order.
+
+Of 400 random books of six to ten positions, with betas of 0.6 to 1.8 to one factor, the share whose variance is larger
+on the way than at the start is 90%, 38% and 0% for the three orders if the book is two-sided, and 0% if it is not
+(`tests/unit/risk/test_closing_order.py`).
 """
 
 from __future__ import annotations

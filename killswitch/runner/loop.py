@@ -129,6 +129,7 @@ class Runner:
 
         Raises what must end a run.
         """
+        self._scheduler.bind()
         try:
             await self.start()
             self.poller.streams.start()

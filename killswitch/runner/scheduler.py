@@ -33,6 +33,10 @@ class Scheduler:
         """Set from a call until the commands of the tick that it begins are read."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def bind(self) -> None:
+        """Accept calls of other threads for the running loop."""
+        self._loop = asyncio.get_running_loop()
+
     def call(self) -> None:
         """Begin a tick at once, or right after the one under way; from any thread. Calls meanwhile are one."""
         loop = self._loop
@@ -63,7 +67,6 @@ class Scheduler:
 
         Returns what begins a tick before that; None if nothing does.
         """
-        self._loop = asyncio.get_running_loop()
         stopped, called = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.called.wait())
         bell: asyncio.Future[Any] | None = None
         try:

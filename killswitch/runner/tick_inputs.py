@@ -7,11 +7,12 @@ Heartbeats are sent often, so that they take a light path: no event that waits f
 a small row in the store for each name. They are stored, and outlive a restart of the runner.
 
 An operator command is a row in the store, too. It must not wait for an interval: a thread looks for new ones, and calls
-a tick.
+a tick. A server, which never writes to the store, leaves its commands in a folder, from which they are stored.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -26,6 +27,7 @@ from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Entry, Finished, Rejected
 from killswitch.journal.orders import JournaledOrder, JournaledOrders, Status
 from killswitch.limits.view import InFlight
+from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Instant, OrderFate, OrderSide, OwnOrder, Side
@@ -36,10 +38,14 @@ from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick, last_tick
 from killswitch.worker import Worker
 
 if TYPE_CHECKING:
+    from killswitch.runner.observers import TickReport
+    from killswitch.store.command_spool import CommandSpool
     from killswitch.store.sqlite import CommandCounter
 
 ALREADY_FLAT: Final[RejectReason] = "already_flat"
 """The refusal that is a success: nothing is left to close."""
+MOST_NAMED: Final = 3
+"""Damaged files that a page names."""
 COMMANDS_EVERY: Final = 0.05
 """Seconds between two looks for a new operator command; one takes about ten microseconds."""
 ENDED_LATELY: Final = 20
@@ -295,3 +301,57 @@ class CommandWatch:
             self._call_tick()
         self._last = self._last if found is None else found
         return COMMANDS_EVERY
+
+
+class SpoolIntake:
+    """An observer of a run: it reports what of the folder cannot be taken."""
+
+    def __init__(self, spool: CommandSpool, store: Store) -> None:
+        self._spool = spool
+        self._store = store
+        self.call_tick: Callable[[], None] = lambda: None
+        """Begins a tick at once."""
+        self._unreadable: str | None = None
+        self._damaged: list[str] = []
+
+    def take(self) -> None:
+        """Store the commands that wait, and call a tick for them. Raises StoreError.
+
+        Called once before the first tick, so that a halt which was given while no runner lived precedes everything.
+        """
+        try:
+            if not self._spool.is_waiting:
+                self._unreadable = None
+                return
+            self._damaged += self._spool.take(self._store)
+            self._unreadable = None
+        except OSError as error:
+            # A folder that takes no renames would have its commands stored again and again, and each counts once.
+            self._unreadable = f"commands of the server cannot be taken from {self._spool.folder}: {error.strerror}"
+        self.call_tick()
+
+    async def run(self) -> None:
+        """Look until cancelled. Raises StoreError."""
+        with suppress(asyncio.CancelledError):
+            while True:
+                self.take()
+                await asyncio.sleep(COMMANDS_EVERY if self._unreadable is None else 1.0)
+
+    def ticked(self, _report: TickReport) -> None:
+        """Commands do not wait for the end of a tick."""
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        return ("spool",)
+
+    @property
+    def alerts(self) -> Alerts:
+        """A page for a folder that cannot be read, and for files that hold no command."""
+        named = ", ".join(self._damaged[:MOST_NAMED])
+        damaged = f"files that a server left for the runner hold no command, and nothing is done about them: {named}"
+        return together(
+            (
+                alert_if("spool/unreadable", self._unreadable),
+                alert_if("spool/damaged", damaged if self._damaged else None),
+            )
+        )

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 import msgspec
 from msgspec import Struct
 
+from killswitch.accounts.credentials import CredentialError, resolve_one
 from killswitch.client.heartbeat import FORMAT, REQUEST_TIMEOUT, monotonic_origin
 from killswitch.graph.nodes import HeartbeatWay, SilenceRule
 from killswitch.model.instant import SECOND
@@ -106,12 +107,20 @@ class FileReader:
 class AddressReader:
     """Asks an address for the age of a heartbeat; 404 is the answer that there was never one."""
 
-    def __init__(self, address: str, name: str) -> None:
+    def __init__(self, address: str, name: str, token: str | None = None) -> None:
+        """`token`: a reference; it is read at each request, so that a new one needs no restart."""
         self._url = f"{address.rstrip('/')}/{name}"
+        self._token = token
 
     def read(self, now: float) -> Beat | None:
         """As `HeartbeatReader.read`; the age counts from before the request, which is never too young."""
-        request = Request(self._url, headers={"Accept": "application/json"})
+        headers = {"Accept": "application/json"}
+        if self._token is not None:
+            try:
+                headers["Authorization"] = f"Bearer {resolve_one(self._token)}"
+            except CredentialError as error:
+                raise ValueError(f"its token: {error}") from error
+        request = Request(self._url, headers=headers)
         try:
             with urlopen(request, timeout=REQUEST_TIMEOUT) as answer:
                 text = answer.read(LONGEST_FILE)
@@ -183,4 +192,4 @@ def listeners(rule: SilenceRule, monotonic: Callable[[], float]) -> Mapping[str,
 
 
 def _reader(way: HeartbeatWay, name: str) -> HeartbeatReader:
-    return FileReader(way.at, name) if way.form == "file" else AddressReader(way.at, name)
+    return FileReader(way.at, name) if way.form == "file" else AddressReader(way.at, name, way.token)

@@ -212,6 +212,10 @@ class WatchedSite(Site):
         self.beats = folder / "beats"
         self.beats.mkdir()
         self.watcher_store = folder / "watcher.sqlite"
+        self.declare(**changed)
+
+    def declare(self, **changed: object) -> None:
+        """Write the switch, with these keys changed."""
         spec = {
             "accounts": ["main"], "at_venue": False, "watches": "strategy", "beats": "maker",
             "ways": [{"file": str(self.beats)}], "every": "300ms", "timeout": "1s", "check": "200ms", "checks": 2,
@@ -262,9 +266,9 @@ class WatchedSite(Site):
 
 
 @contextmanager
-def beating_bot(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def beating_bot(where: Path | str) -> Iterator[subprocess.Popen[bytes]]:
     """A bot whose loop beats ten times a second."""
-    with subprocess.Popen([sys.executable, "-c", BEATING_BOT, str(folder)]) as running:
+    with subprocess.Popen([sys.executable, "-c", BEATING_BOT, str(where)]) as running:
         try:
             yield running
         finally:

@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -18,14 +18,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.model.decision import Cancel, Decision
-from killswitch.model.venue import VenueDescription
+from killswitch.model.decision import Cancel, Decision, Intent
+from killswitch.model.venue import VenueDescription, is_catastrophe_stop
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market
 from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed, wrong_stops
 from tests.faults.mishaps import Chance, Mishap, Occasion
-from tests.faults.plans import Plan, disturbed_plan, plain_plan
-from tests.faults.scene import committed, decision_on
+from tests.faults.plans import IN_TURN, Plan, disturbed_plan, neutral_plan, plain_plan
+from tests.faults.scene import committed, decision_on, hedge_on
 from tests.faults.wire import BatchingWire, BookClosingWire, Travelled, Wire
 from tests.virtual_time import VirtualTime
 
@@ -60,24 +60,40 @@ class Outcome(Struct, frozen=True):
         return f"seed {self.seed} ({self.seconds} s, {self.statuses}):\n{violations}\n  {self.plan}\n  with\n{script}"
 
 
+def in_turn(intents: Sequence[Intent], slices: int) -> list[Intent]:
+    """Each intent in so many parts, whole contracts but for the last one, a part of all of them in turn."""
+    parts: list[tuple[int, int, Intent]] = []
+    for place, intent in enumerate(intents):
+        each = intent.contracts // slices
+        sizes = [*[each] * (slices - 1), intent.contracts - each * (slices - 1)]
+        parts += [(number, place, replace(intent, contracts=size)) for number, size in enumerate(sizes) if size]
+    return [intent for _, _, intent in sorted(parts, key=lambda part: part[:2])]
+
+
 def random_run(
     seed: int,
     *,
     failing: float = 0.2,
     disturbed: bool = True,
+    neutral: bool = False,
     positions: int | None = None,
     only: Collection[Occasion] | None = None,
     traits: VenueDescription | None = None,
+    slices: int = 1,
 ) -> Outcome:
     """One account's close. `failing`: the share of calls that fail in the first 20 s.
 
     `disturbed`: also restarts, trades of others, several decisions, partial fills and odd account modes; without,
-    `positions` are closed whole by one decision and only calls fail. `only`: of the mishaps of the seed, those at
-    these occasions.
+    `positions` are closed whole by one decision and only calls fail. `neutral`: the decisions neutralise the book, and
+    open a hedge. `only`: of the mishaps of the seed, those at these occasions. `slices`: parts of each position that go
+    in turn, as an unwinding with `slices` sends them.
     """
-    plan = (disturbed_plan if disturbed else plain_plan)(random.Random(seed), positions)
+    made = neutral_plan if neutral else disturbed_plan if disturbed else plain_plan
+    plan = made(random.Random(seed), positions)
     if traits is not None:
         plan = replace(plan, traits=traits)
+    if slices > 1:
+        plan = replace(plan, slices=slices, unwinding=IN_TURN)
     return VirtualTimeRun(seed, plan, Chance(seed, failing, TROUBLE_ENDS, only)).outcome()
 
 
@@ -105,16 +121,19 @@ class VirtualTimeRun:
             Market(symbol, shares=list(plan.shares.get(symbol, ())), slip=plan.slips.get(symbol, ZERO))
             for symbol, _ in sorted(plan.book)
         ]
+        markets += [] if plan.hedge is None else [Market(plan.hedge[1][0])]
         self.exchange = Exchange(
             plan.book, lambda: (self.time.elapsed, self.time.now()), mode=plan.mode, markets=markets,
             resting_exits_block=True,
         )  # fmt: skip
-        for key in plan.stops:
+        for number, key in enumerate(plan.stops):
             falls = key[1] == "long"
-            self.exchange.rest(
+            order = self.exchange.rest(
                 key[0], "sell" if falls else "buy", plan.book[key], reduce_only=True,
                 trigger_price=Decimal(50 if falls else 200), trigger_when="falls" if falls else "rises",
             )  # fmt: skip
+            if seed % 2:  # the stops of every second run are catastrophe stops of ours
+                self._name_catastrophe_stop(order, number)
         kind = BookClosingWire if plan.traits.whole_book else BatchingWire if plan.traits.batch > 1 else Wire
         self.wire = kind(self.exchange, self.time, chance, seed=seed, traits=plan.traits)
         self.store = MemoryJournal()
@@ -125,6 +144,21 @@ class VirtualTimeRun:
         self._bounds: dict[Key, Bound] = {}
         self._ended_at: float | None = None
         self._closer: AccountExecutor | None = None
+        self._is_hedged = False
+
+    def _name_catastrophe_stop(self, order: str, number: int) -> None:
+        name = f"kscstop{number:024d}"
+        self.exchange.orders[order].name = name
+        self.exchange.names[name] = order
+
+    def _misnamed_stops(self) -> list[str]:
+        """Replacements of catastrophe stops that a later run would not recognise."""
+        placed = [each for each in self.exchange.orders.values() if each.by == "ours" and each.waits]
+        return [
+            f"{each.name} replaces a catastrophe stop"
+            for each in placed
+            if self._seed % 2 and not is_catastrophe_stop(each.name)
+        ]
 
     def outcome(self) -> Outcome:
         """Run it, and return its result."""
@@ -136,13 +170,23 @@ class VirtualTimeRun:
         for key, bound in self._bounds.items():
             violation = overclosed(self.exchange, key, bound)
             violations += [violation] if violation else []
+        violations += self._overhedged()
         statuses = {it.decision: it.data["status"] or "" for it in self.store.entries if it.kind == "finished"}
         violations += [f"{name} has no end" for name in self._decided if name not in statuses]
+        violations += self._misnamed_stops()
         violations += self._unreported(statuses) + wrong_stops(self.exchange, self.store.entries, self._plan.stops)
         return Outcome(
             self._seed, self._ended_at, tuple(violations), dict(self._chance.happened), tuple(self.wire.travelled),
             self.checker.first_sent, statuses, self._plan,
         )  # fmt: skip
+
+    def _overhedged(self) -> list[str]:
+        """A hedge larger than decided: an order of unknown status must never be sent again as a new one."""
+        if self._plan.hedge is None:
+            return []
+        _, key, contracts = self._plan.hedge
+        held = self.exchange.held.get(key, ZERO)
+        return [f"the hedge of {contracts} {key} is {held}"] if held > contracts else []
 
     def _unreported(self, statuses: Mapping[str, str]) -> list[str]:
         """Positions above their targets, whose decisions all report flat."""
@@ -182,18 +226,27 @@ class VirtualTimeRun:
         while self.time.elapsed < end and passes < 20_000:
             while moments and moments[0][0] <= self.time.elapsed:
                 self._decide(closer, moments.pop(0)[1])
+            if self._plan.hedge is not None and not self._is_hedged and self._plan.hedge[0] <= self.time.elapsed:
+                self._is_hedged = True
+                closer.adopt(self._hedged(self._plan.hedge))
             passes += 1
             busy = await closer.advance()
             if not self.store.unfinished() and self._decided and self._ended_at is None and not moments:
                 self._ended_at = self.time.elapsed
-            if not busy and moments:
-                await self.time.sleep(max(0.0, moments[0][0] - self.time.elapsed))
+            ahead = [at for at, _ in moments[:1]]
+            ahead += [self._plan.hedge[0]] if self._plan.hedge is not None and not self._is_hedged else []
+            if not busy and ahead:
+                await self.time.sleep(max(0.0, min(ahead) - self.time.elapsed))
             elif not busy and last:
                 return
             elif not busy:
                 await self.time.sleep(1.0)
             elif (pause := getattr(closer, "wait", 0.0)) > 0:
                 await self.time.sleep(min(pause, 1.0))
+
+    def _hedged(self, hedge: tuple[float, Key, Decimal]) -> Decision:
+        decision = self._decided["h1"] = hedge_on(self.exchange, "h1", self.time.now(), hedge[1], hedge[2])
+        return committed(self.store, decision)
 
     def _decide(self, closer: AccountExecutor, targets: Mapping[Key, Decimal]) -> None:
         held = {key: target for key, target in targets.items() if self.exchange.held[key] > target}
@@ -202,10 +255,10 @@ class VirtualTimeRun:
         name = f"d{len(self._decided) + 1}"
         order = self.exchange.rest(next(iter(held))[0], "buy", Decimal(1), type="limit", price=Decimal(1))
         plain = decision_on(self.exchange, name, self.time.now(), held, reduce_only=self._plan.reduce_only)
-        band = None if self._plan.unwinding is None else Decimal("0.005")
+        band = Decimal("0.005") if self._plan.unwinding is not None and self._plan.unwinding.ladder else None
         decision = replace(
             plain,
-            intents=tuple(replace(intent, band=band) for intent in plain.intents),
+            intents=tuple(replace(intent, band=band) for intent in in_turn(plain.intents, self._plan.slices)),
             unwinding=self._plan.unwinding,
             cancels=(Cancel("main", next(iter(held))[0], order, "entry"),),
         )

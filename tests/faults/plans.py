@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from killswitch.model.decision import Rung, Unwinding
 from killswitch.model.venue import Cost, RateLimit, VenueDescription
+from killswitch.planning.targets.neutral import ExposedLeg, WeightedBase, fewest_cuts
 from tests.faults.exchange import ZERO, Key, Mode
 
 SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "ADA", "DOT", "LTC", "BNB")
 CAREFUL = Unwinding(
     "careful", (Rung("limit_ioc"), Rung("limit_ioc", Decimal(3), tries=2), Rung("market", tries=2), Rung("limit"))
 )
+IN_TURN = Unwinding("in-turn", max_orders_per_minute=240, is_sliced=True)
 LIMITS = (RateLimit("orders", 3, 0.5), RateLimit("weight", 30, 5.0, by="address"))
 COSTS = (
     Cost("submit", "orders", each=1),
@@ -50,6 +53,10 @@ class Plan(Struct, frozen=True):
     slips: Mapping[str, Decimal] = field(default_factory=dict)
     stops: tuple[Key, ...] = ()
     unwinding: Unwinding | None = None
+    slices: int = 1
+    """Parts of each position that go in turn, at the pace of `IN_TURN`."""
+    hedge: tuple[float, Key, Decimal] | None = None
+    """(second, position, contracts) of a hedge that a decision of its own opens."""
 
 
 def plain_plan(chance: random.Random, positions: int | None) -> Plan:
@@ -88,6 +95,26 @@ def disturbed_plan(chance: random.Random, positions: int | None) -> Plan:
         stops=tuple(chance.sample(keys, chance.randint(1, len(keys)))) if stopped else (),
         unwinding=CAREFUL if chance.random() < 0.3 else None,
     )
+
+
+def neutral_plan(chance: random.Random, positions: int | None) -> Plan:
+    """A disturbed book that is neutralised twice, by random betas, and whose rest is hedged in a symbol of its own.
+
+    The second decision is computed from the book as it was, like one on a snapshot that shows no fill of the first.
+    """
+    plan = disturbed_plan(chance, positions or chance.randint(2, 6))
+    legs = [ExposedLeg(key[0], Decimal(1 if key[1] == "long" else -1), held, key=("main", *key))
+            for key, held in sorted(plan.book.items())]  # fmt: skip
+    moments = []
+    for second in (0.0, chance.choice((0.0, 0.1, 5.0))):
+        weights = {leg.base: WeightedBase(Decimal(1), Decimal(chance.randint(-5, 20)) / 10) for leg in legs}
+        cuts = fewest_cuts(legs, weights, lambda _, most: most.quantize(Decimal("0.001"), ROUND_FLOOR))
+        sold = {key: cuts.contracts.get(("main", *key), ZERO) for key in plan.book}
+        moments.append((second, {key: plan.book[key] - cut for key, cut in sold.items() if cut}))
+    side = chance.choice(("long",) if plan.mode == "spot" else ("long", "short"))
+    hedge = (chance.choice((0.0, 2.0, 8.0)), ("HEDGE", side), Decimal(chance.randint(1, 30_000)) / 1000)
+    targets = tuple(moment for moment in moments if moment[1]) or plan.targets
+    return replace(plan, targets=targets, hedge=hedge)
 
 
 def _symbols(count: int) -> list[str]:

@@ -49,6 +49,16 @@ def decision_on(
     )  # fmt: skip
 
 
+def hedge_on(exchange: Exchange, name: str, as_of: datetime, key: Key, contracts: Decimal) -> Decision:
+    """The decision that opens a hedge of so many contracts."""
+    intent = Intent(
+        account=exchange.account, symbol=key[0], position_side=key[1], side="buy" if key[1] == "long" else "sell",
+        contracts=contracts, target=ZERO, reduce_only=False, rank=1, purpose="hedge",
+    )  # fmt: skip
+    plain = decision_on(exchange, name, as_of, {})
+    return replace(plain, kind="hedge", intents=(intent,))
+
+
 def committed(store: Any, decision: Decision, snapshot: Snapshot | None = None) -> Decision:
     """Commit the decision with its planned entries, in one tick."""
     store.commit_tick(

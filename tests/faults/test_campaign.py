@@ -17,6 +17,22 @@ def test_no_random_close_loses_doubles_turns_or_misreports_anything(first: int) 
     assert not failed, str(smallest(failed[0]))
 
 
+@pytest.mark.parametrize("first", [0, 50])
+def test_no_close_in_parts_of_all_positions_in_turn_does_either(first: int) -> None:
+    """Four parts of each position at a pace of four orders a second, under the same faults."""
+    failed = [seed for seed in range(first, first + BLOCK) if (run := random_run(seed, slices=4)).violations]
+    assert not failed, str(run)
+
+
+@pytest.mark.parametrize("first", range(1000, 1000 + RUNS // 2, BLOCK))
+def test_no_random_neutralisation_turns_a_position_or_opens_more_than_its_hedge(first: int) -> None:
+    """Two cuts of one book, the second as if no fill of the first was seen, and a hedge: whatever fails meanwhile."""
+    runs = [random_run(seed, neutral=True) for seed in range(first, first + BLOCK)]
+    failed = [run.seed for run in runs if run.violations]
+    assert not failed, str(smallest(failed[0], neutral=True))
+    assert sum(run.statuses.get("h1") == "flat" for run in runs) > BLOCK // 2
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     """Every request, every mishap and every second of it; otherwise a failing seed would be of no use."""
     assert random_run(7) == random_run(7)

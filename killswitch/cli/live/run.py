@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.sources.policy_source import PolicySource
+    from killswitch.runner.tick_inputs import SpoolIntake
+    from killswitch.server.child import ServerProcess
+    from killswitch.store.sql import SqlStore
     from killswitch.watcher.own_beats import RunnerHeartbeat
 
 
@@ -69,6 +73,9 @@ if TYPE_CHECKING:
 @click.option("--ping", type=options.RECORD_TEXT, metavar="REFERENCE",
               help="Request this address after a tick, every 10 s: env:NAME or file:PATH with the address of a service "
                    "that notices when requests end.")  # fmt: skip
+@click.option("--serve", "tokens_at", type=options.UncheckedPath(dir_okay=False), metavar="TOKENS",
+              help="Start `ksctl serve` next to the run, with this file of tokens, and keep it up.")  # fmt: skip
+@options.option("--listen", default="127.0.0.1:8600", metavar="ADDRESS:PORT", help="With --serve: where it listens.")
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
 @options.output
@@ -76,7 +83,7 @@ def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
     shadow: str | None, record: Path | None, events_at: str | None, min_free: int, heartbeat_to: tuple[str, ...],
-    ping: str | None, ticks: int | None, journal: str | None, output: str,
+    ping: str | None, tokens_at: Path | None, listen: str, ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -102,7 +109,7 @@ def run(
     from killswitch.runner.lease import this_process
 
     claim_holder = ClaimHolder(this_process(), str(Path(store_at.removeprefix("sqlite:///")).absolute()))
-    with StartFailures() as failures, RunClaims(claim_holder) as claims:
+    with StartFailures() as failures, RunClaims(claim_holder) as claims, _server(store_at, tokens_at, listen) as served:
         from killswitch.cli.live.start_checks import checked_accounts, claimed
         from killswitch.cli.live.starting_set import starting_set
         from killswitch.cli.session import lock_paths
@@ -117,7 +124,7 @@ def run(
         found_before += claimed(claims, start.loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
-            journal, output == "json", found_before, shadow, _own_heartbeat(heartbeat_to, ping),
+            journal, output == "json", found_before, shadow, (*_own_heartbeat(heartbeat_to, ping), *served),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -139,8 +146,25 @@ class _RunSettings(Struct, frozen=True):
     found_before: tuple[KeyWarning, ...]
     shadow: str | None
     """The set of --shadow."""
-    heartbeat: tuple[RunnerHeartbeat, ...]
-    """The observer that sends the runner's own heartbeats, if it sends any."""
+    observers: tuple[RunnerHeartbeat | ServerProcess, ...]
+    """What sends the runner's own heartbeats and keeps a server up, where that is wanted."""
+
+
+@contextmanager
+def _server(store_at: str, tokens_at: Path | None, listen: str) -> Iterator[tuple[ServerProcess, ...]]:
+    """The server of --serve for as long as the run lasts; none without it."""
+    if tokens_at is None:
+        yield ()
+        return
+    from killswitch.server.child import ServerProcess
+
+    options_of_server = ("--store", store_at, "--tokens", str(tokens_at), "--listen", listen)
+    server = ServerProcess(options_of_server, Path(store_at.removeprefix("sqlite:///")))
+    server.start()
+    try:
+        yield (server,)
+    finally:
+        server.stop()
 
 
 def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> tuple[RunnerHeartbeat, ...]:
@@ -194,15 +218,15 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = next_sets(start, store, it.store_at, clock)
-        thresholds = trigger_texts(loaded.policies)
-        console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
+        intake = _intake(store_path, store)
+        console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.heartbeat, gate_view, *outputs.observers,
+                *shadow_observers(shadows, files), *it.observers, gate_view, intake, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -212,18 +236,27 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
+        intake.call_tick = runner.call_tick
         connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks, files, store_path))
+        end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
     print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
     _print_end((*runner.stop_problems, store.trouble), is_armed=any(account.armed for account in accounts.values()))
     return end.exit_code
+
+
+def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
+    """What takes the commands of a server that serves this store."""
+    from killswitch.runner.tick_inputs import SpoolIntake
+    from killswitch.store.command_spool import CommandSpool, spool_of
+
+    return SpoolIntake(CommandSpool(spool_of(store_at)), store)
 
 
 def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
@@ -234,8 +267,13 @@ def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
 
 
-async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files; a command in `store` ticks."""
+async def _until_stopped(
+    runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path, intake: SpoolIntake
+) -> RunEnd:
+    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files; a command in `store` ticks.
+
+    An error of the intake, which is one of the store, ends the run.
+    """
     from msgspec.structs import replace
 
     from killswitch.runner.tick_inputs import CommandWatch
@@ -252,11 +290,17 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles |
     ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
     commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
     commands.start()
+    taking = asyncio.create_task(intake.run())
+    taking.add_done_callback(lambda _: stop.set())
     try:
         end = await runner.run(stop, ticks)
     finally:
         commands.stop()
         files.stop()
+        taking.cancel()
+        outcome = (await asyncio.gather(taking, return_exceptions=True))[0]
+    if isinstance(outcome, Exception):
+        raise outcome
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -31,7 +31,7 @@ from killswitch.model.venue import is_ours
 
 LEAST_APART: Final = 3.0
 """Seconds between the two polls. Of closers that wake within ±1 s at a venue that shows an order after 300 ms, 19% sell
-too much after 1 s, 0.5% after 3 s and 0.005% after 10 s (simulation with log-normal delays)."""
+too much after 1 s, 0.5% after 3 s and 0.005% after 10 s (ADR 0172; `tests/faults/two_closers` plays it)."""
 REPORTED_AFTER: Final = 30.0
 """Seconds without an order of ours after which people are notified, although every poll is answered."""
 LONGEST_FALL: Final = 30.0
@@ -40,21 +40,27 @@ a bot that trades all the time must not prevent the close."""
 STALE_AFTER: Final = 10.0
 """Seconds after which an unchanged order of the other is cancelled: a closer that lives replaces its orders sooner, and
 one that is dead would keep the position open with them."""
+LONGEST_ROUND: Final = 1.0
+"""Seconds after the later poll at which its permission lapses: cancels and request limits may hold orders up."""
 _RETRIED_AFTER: Final = 1.0
 """Seconds after which a poll that failed is repeated."""
+
+
+OrderKey = tuple[str, str]
+"""Symbol and venue id: some venues number the orders of each symbol."""
 
 
 class OtherActivity(Struct, frozen=True):
     """One poll: what is held, and the other's open orders. Quantities in contracts.
 
-    `at`: monotonic seconds at which the last answer arrived. `orders`: by venue id, without conditional ones, which do
-    nothing until their trigger. `closed`: what our own orders had closed of each position by then. `is_hedged`: whether
+    `at`: monotonic seconds at which the last answer arrived. `orders`: without conditional ones, which do nothing
+    until their trigger. `closed`: what our own orders had closed of each position by then. `is_hedged`: whether
     a position side of an order counts; elsewhere each sale reduces a long, whatever it was sent for.
     """
 
     at: float
     positions: Mapping[PositionKey, Decimal]
-    orders: Mapping[str, Order]
+    orders: Mapping[OrderKey, Order]
     closed: Mapping[PositionKey, Decimal]
     is_hedged: bool = False
 
@@ -100,8 +106,6 @@ class OtherCloser:
         """The earlier of the two polls."""
         self._permission: OtherActivity | None = None
         """The later one, while a round is sent on it."""
-        self._deferred: Collection[PositionKey] = ()
-        """Positions that are left to others in this round, because they fall."""
         self._has_other_filled = False
         """Whether a fill of the other was reported since the earlier poll."""
         self._fills: set[str] = set()
@@ -111,8 +115,8 @@ class OtherCloser:
         self._wanted_since: float | None = None
         """Since when orders have been due without any being permitted."""
         self._falls_since: dict[PositionKey, float] = {}
-        self._unchanged_since: dict[str, float] = {}
-        """Venue id of an order of the other → since when it has been seen unchanged."""
+        self._unchanged_since: dict[OrderKey, float] = {}
+        """Since when an order of the other has been seen unchanged."""
         self._unanswered: str | None = None
         self._reason = ""
 
@@ -165,12 +169,14 @@ class OtherCloser:
         if before is None:
             return
         await self._cancel_stale(before, found, wanted)
+        falls = self._has_new_falls(before, found)
         if has_filled or not found.has_same_orders(before):
             self._reason = "another closer sends orders there, and this one yields to it"
-            return
-        self._deferred = self._falling(before, found, wanted)
-        self._reason = "others reduce the positions, or have orders that cover them"
-        self._permission = found
+        elif falls:
+            self._reason = "others reduce the positions"
+        else:
+            self._reason = "others have orders that cover the positions"
+            self._permission = found
 
     def permitted(self, target: PositionTarget, amount: Decimal, instrument: Instrument | None) -> Decimal:
         """How much of `amount` contracts may be sent for the target in this round; 0 if nothing.
@@ -180,7 +186,7 @@ class OtherCloser:
         """
         if not self.must_yield(target):
             return amount
-        if self._permission is None or target.key in self._deferred:
+        if self._permission is None or self._context.monotonic() - self._permission.at > LONGEST_ROUND:
             return ZERO
         if target.is_counted_by_fills:
             return amount  # its amount is what another order has brought in, and no position
@@ -235,7 +241,7 @@ class OtherCloser:
         return OtherActivity(
             at=self._context.monotonic(),
             positions={key: position.contracts for key, position in found.positions.items()},
-            orders={order.id: order for order in others if order.trigger_price is None},
+            orders={(order.symbol, order.id): order for order in others if order.trigger_price is None},
             closed={key: ledger.closed for key, ledger in self._state.ledgers.items()},
             is_hedged=isinstance(answer, AccountSnapshot) and answer.position_mode == "hedge",
         )
@@ -249,13 +255,15 @@ class OtherCloser:
         """Whether a client order id is one of this program, and not in our own journal."""
         return is_ours(name) and name not in own
 
-    def _falling(
-        self, before: OtherActivity, found: OtherActivity, wanted: Iterable[PositionTarget]
-    ) -> Collection[PositionKey]:
-        """The positions that fall without an order of ours, and have not done so for too long."""
-        falling = {target.key for target in wanted if found.has_fallen_since(before, target.key)}
+    def _has_new_falls(self, before: OtherActivity, found: OtherActivity) -> bool:
+        """Whether a position has fallen without an order of ours, and has not done so at each poll for too long.
+
+        One fall holds all positions back: where the other has closed one, its orders on the others are on their way.
+        """
+        at_work = {target.key for target in self._state.targets()}
+        falling = {key for key in at_work if found.has_fallen_since(before, key)}
         self._falls_since = {key: self._falls_since.get(key, before.at) for key in falling}
-        return [key for key, since in self._falls_since.items() if found.at - since < LONGEST_FALL]
+        return any(found.at - since < LONGEST_FALL for since in self._falls_since.values())
 
     def _most(self, found: OtherActivity, target: PositionTarget) -> Decimal:
         ledger = self._state.ledger(target.key)
@@ -269,15 +277,15 @@ class OtherCloser:
     ) -> None:
         """Cancel the orders of the other that have been open unchanged for too long, where they hold a close back."""
         unchanged = {
-            name for name, order in found.orders.items()
-            if name in before.orders and _left(order) == _left(before.orders[name])
+            key for key, order in found.orders.items()
+            if key in before.orders and _left(order) == _left(before.orders[key])
         }  # fmt: skip
-        self._unchanged_since = {name: self._unchanged_since.get(name, before.at) for name in unchanged}
-        for name, since in self._unchanged_since.items():
-            order = found.orders[name]
+        self._unchanged_since = {key: self._unchanged_since.get(key, before.at) for key in unchanged}
+        for (symbol, order_id), since in self._unchanged_since.items():
+            order = found.orders[symbol, order_id]
             held_back = next((target for target in wanted if found.reduces(order, target.key)), None)
             if held_back is None or found.at - since < STALE_AFTER:
                 continue
-            if await self._context.cancel(order.symbol, name) is None:
+            if await self._context.cancel(symbol, order_id) is None:
                 place = (held_back.decision, self._context.clock.now(), self._context.account, *held_back.key)
-                self._context.record([Cancelled(*place, order=name, why="blocks the close")])
+                self._context.record([Cancelled(*place, order=order_id, why="blocks the close")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from killswitch.graph.actions import cancel_orders, close, exit_process, lock_trading, reduce
+from killswitch.graph.actions import cancel_orders, close, exit_process, lock_trading, neutralise, reduce
 from killswitch.graph.actions.kind import AnyActionKind
 from killswitch.graph.nodes import Action, Stage
 from killswitch.model.registry import RegistryError, require_same_keys
@@ -15,6 +15,7 @@ ACTIONS: Final[tuple[AnyActionKind, ...]] = (
     cancel_orders.KIND,
     close.KIND,
     reduce.KIND,
+    neutralise.KIND,
     exit_process.KIND,
 )
 

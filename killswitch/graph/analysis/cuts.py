@@ -7,7 +7,9 @@ from decimal import Decimal
 
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.actions.reduce import Reduce, room
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import (
     AllOf,
     AnyOf,
@@ -36,7 +38,10 @@ def check_cuts(scope: ScopeRule, stages: Sequence[Stage], variants: Variants, ar
         path: Path = ("spec", "stages", number)
         if around.found.gaps.has_flaw(path):
             continue
+        _cuts_once(stage, path, around)
         for place, action in enumerate(stage.actions):
+            if isinstance(action, Neutralise):
+                _opens_unlocked(stage, action, (*path, "actions", place, "neutralise"), around)
             if isinstance(action, Reduce):
                 where = (*path, "actions", place, "reduce")
                 _needs_equity(scope, action, where, around)
@@ -46,6 +51,24 @@ def check_cuts(scope: ScopeRule, stages: Sequence[Stage], variants: Variants, ar
                 elif action.flows == "page":
                     message = f"what is withdrawn from {action.account} is not followed for this scope"
                     around.found.error("KS3045", (*where, "flows"), message, "write `flows: reduce`")
+
+
+def _cuts_once(stage: Stage, path: Path, around: Surroundings) -> None:
+    """Report a stage that neutralises a book, and sells of it by another action too."""
+    selling = [place for place, action in enumerate(stage.actions) if "orders" in action_kind(action).effects]
+    neutral = [place for place in selling if isinstance(stage.actions[place], Neutralise)]
+    if neutral and len(selling) > 1:
+        message = f"`{stage.name}` neutralises the book, and sells of it by another action too, so that neither holds"
+        fix = "write a stage for each of them, with a level of its own"
+        around.found.error("KS3047", (*path, "actions", neutral[0], "neutralise"), message, fix, key=True)
+
+
+def _opens_unlocked(stage: Stage, action: Neutralise, path: Path, around: Surroundings) -> None:
+    """Report a hedge that is opened under the stage's own lock of every order."""
+    if action.open is not None and any(isinstance(it, LockTrading) and it.mode == "all" for it in stage.actions):
+        message = f"`{stage.name}` locks every order, and may open {action.open.instrument} on {action.open.account}"
+        fix = "write `lock_trading: {mode: reduce_only}`, or take `open` out"
+        around.found.error("KS3048", (*path, "open"), message, fix, key=True)
 
 
 def limits_of(condition: ConditionNode, signals: Sequence[SignalRef]) -> Iterator[float]:

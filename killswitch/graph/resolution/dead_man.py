@@ -60,7 +60,7 @@ def silences(documents: Sequence[Document]) -> tuple[SilenceRule, ...]:
 
 def _ways(spec: SilenceSpec) -> Iterator[HeartbeatWay]:
     for way in spec.ways:
-        yield HeartbeatWay("file", way.file) if isinstance(way, FolderWay) else HeartbeatWay("url", way.url)
+        yield HeartbeatWay("file", way.file) if isinstance(way, FolderWay) else HeartbeatWay("url", way.url, way.token)
 
 
 def check_switches(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:

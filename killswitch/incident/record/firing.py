@@ -103,7 +103,8 @@ def schedule_lines(decision: Decision) -> Iterator[str]:
     """When the orders go, the variance of the scope on the way, and the symbols that close together, as sentences."""
     found = decision.schedule
     if found is None:
-        found = schedule_of(decision.intents, decision.unwinding, (), None)
+        orders = of_kind(decision.effects, Orders)
+        found = schedule_of(() if orders is None else orders.intents, decision.unwinding, (), None)
     if found.takes is not None and len(found.at) > 1:
         times = ", ".join(f"{each:g}" for each in found.at[:_TIMES_SHOWN])
         more = ", …" if len(found.at) > _TIMES_SHOWN else ""

@@ -91,11 +91,14 @@ def import_freqtrade(
     policies, of_protections = _protections(bot, account)
     settings += of_protections
     policies += _stoploss(bot, account, settings)
+    limits = _limits(bot, account, settings)
     route, addresses = _route(bot, settings)
     settings += _rest(bot, {(each.file, each.line, each.key) for each in settings})
     ordered = tuple(sorted(settings, key=lambda each: (each.file, each.line, each.key)))
     source = ", ".join(path.name for path in (*configs, *([strategy] if strategy is not None else [])))
-    documents = {"account.yaml": [account_text], "policy.yaml": policies, "route.yaml": [route]}
+    documents = {
+        "account.yaml": [account_text], "policy.yaml": policies, "limits.yaml": limits, "route.yaml": [route],
+    }  # fmt: skip
     return folder_files(source, documents, ordered, (*references, *addresses))
 
 
@@ -257,6 +260,42 @@ spec:
       notify: [freqtrade]
 """
     ]
+
+
+def _limits(bot: _Bot, account: str, settings: list[ImportedSetting]) -> list[str]:
+    """Limits that ban the pairs of the blacklist; none where one of its entries is a pattern that is no base asset."""
+    written = bot.config.get(("exchange", "pair_blacklist"))
+    if written is None or not isinstance(written.value, list) or not written.value:
+        return []
+    banned = [_banned(each) for each in written.value]
+    keys = ("exchange", "pair_blacklist")
+    if None in banned:
+        text = "not imported: an entry is a pattern; BASE/.* is read as that base asset, and a pair as itself"
+        _note(settings, "no equivalent", keys, written, text, account)
+        return []
+    text = "banned at the gate, also where the bot does not ask for its list; stale_after: 10s is this import's own"
+    _note(settings, "approximated", keys, written, text, account)
+    names = ", ".join(dict.fromkeys(each for each in banned if each is not None))
+    return [
+        f"""# What the gate denies: the pairs that the bot must not enter. See docs/gate.md for the other limits.
+apiVersion: killswitch.dev/v1
+kind: Limits
+metadata: {{name: {account}}}
+spec:
+  match: {{account: {account}}}
+  # Older data of the account prove nothing.
+  stale_after: 10s
+  banned: [{names}]
+"""
+    ]
+
+
+def _banned(written: object) -> str | None:
+    """The symbol or the base asset of an entry of the blacklist; None for any other pattern."""
+    found = re.fullmatch(r"([A-Z0-9]{1,20})/(\.\*|[A-Z0-9]{1,20}(?::[A-Z0-9]{1,20})?)", str(written))
+    if found is None:
+        return None
+    return found[1] if found[2] == ".*" else found[0]
 
 
 # The routes

@@ -67,7 +67,7 @@ class _Rule(Struct, frozen=True):
     each: str
     when: str
     lookback: int
-    lock: str
+    locked: str
     lasts: int
     approximations: tuple[str, ...]
 
@@ -264,6 +264,6 @@ spec:
       cooldown: {min(JUST_CLOSED, rule.lasts)}m
       # A reset begins the windows again: when nothing is left in them, and no lock, it forgets nothing.
       reset: {{auto: {{when: 'trades.count("{reset}m", "any", "scope", "any") < 1.0', for: 0s}}}}
-      actions: [lock_trading: {{{rule.lock}}}]
+      actions: [lock_trading: {{{rule.locked}}}]
       notify: [freqtrade]
 """

@@ -15,6 +15,9 @@ from killswitch.planning.targets.selection import is_allowed, known_risk, select
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey
 
+NOWHERE_TRUE = "where is true for no position"
+"""Why a close selects none of the positions that it could select."""
+
 
 def _plan(action: Close, context: Context) -> Planned:
     book = context.book
@@ -32,7 +35,7 @@ def _plan(action: Close, context: Context) -> Planned:
     should_select = len(kept) < len(net.candidates)
     return Planned(
         cut.targets, rule, remarks=(*selection.remarks, *cut.remarks), should_select=should_select,
-        is_held_back=selection.is_held_back,
+        held_back=NOWHERE_TRUE if selection.is_held_back else None,
         counted=frozenset(each.ranked.candidate.key for each in selection.targets) if is_counted else frozenset(),
         order=ClosingOrder(action.order == "risk_first", risk), naked=cut.naked,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from killswitch.model.effects import Effect
 from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Position
 from killswitch.planning.orders.closing_order import BY_RANK, ClosingOrder
 from killswitch.planning.orders.hedge_netting import NettedBook, netted
+from killswitch.planning.orders.net_hedge import NetHedge
 from killswitch.planning.orders.slices import Blocked
 from killswitch.planning.reducing import PositionName
 from killswitch.planning.rounding import reduction
@@ -79,11 +80,12 @@ class Planned(Struct, frozen=True):
 
     The targets of a stage's actions are unwound together, by the most urgent `rule`; of several targets for one
     position the smallest applies. `effects` are all other effects. `should_select`: the book has positions that the
-    action might have selected, so that a stage without any target has not done its work. `is_held_back`: it would have
-    selected positions, and its `where` is true for none of them. `counted`: positions that count for a daily cap.
-    `locks_selected`: parts of the lock in `effects` that reach only the selected positions, once these are known.
-    `reduces`: it sells for a `reduce`, which a bound of a day may count. `order`: how the orders follow each other.
-    `naked`: what a complete close leaves of hedges that it cannot close.
+    action might have selected, so that a stage without any target has not done its work. `held_back`: why it selects
+    none of them now, so that everything else is carried out, and it is planned again at each tick. `counted`: positions
+    that count for a daily cap. `locks_selected`: parts of the lock in `effects` that reach only the selected positions,
+    once these are known. `reduces`: it sells for a `reduce`, which a bound of a day may count. `order`: how the orders
+    follow each other. `naked`: what a complete close leaves of hedges that it cannot close. `opens`: what a declared
+    hedge opens against what its reductions leave.
     """
 
     targets: Sequence[SelectedTarget] = ()
@@ -91,12 +93,13 @@ class Planned(Struct, frozen=True):
     effects: tuple[Effect, ...] = ()
     remarks: tuple[str, ...] = ()
     should_select: bool = False
-    is_held_back: bool = False
+    held_back: str | None = None
     counted: frozenset[PnlKey] = frozenset()
     locks_selected: tuple[LockPart, ...] = ()
     reduces: bool = False
     order: ClosingOrder = BY_RANK
     naked: tuple[Blocked, ...] = ()
+    opens: tuple[NetHedge, ...] = ()
 
 
 class Most(Struct, frozen=True):

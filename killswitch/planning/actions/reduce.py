@@ -14,9 +14,10 @@ from decimal import ROUND_DOWN, Context, Decimal
 from msgspec import Struct
 
 from killswitch.graph.actions.reduce import Reduce
-from killswitch.graph.unwinding import unwinding_named
+from killswitch.graph.unwinding import UnwindingRule, unwinding_named
 from killswitch.planning.actions.kind import ActionPlan, KnownBook, Most, MostContext, Planned
 from killswitch.planning.actions.kind import Context as PlanContext
+from killswitch.planning.orders.hedge_netting import cut_apart
 from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.ranking import Ranked, RankingCandidate, candidates
 from killswitch.planning.targets.selection import SelectedTarget, ranked_book
@@ -101,7 +102,7 @@ def _plan(action: Reduce, context: PlanContext) -> Planned:
     rule = unwinding_named(action.unwinding, book.policies.unwindings)
     found = _leveraged(action, context)
     if isinstance(found, str):
-        return Planned((), rule, remarks=(f"the leverage is unknown ({found}): nothing is sold",), should_select=True)
+        return _nothing(rule, f"the leverage is unknown ({found})")
     is_lost = found.equity + found.withdrawn <= ZERO  # of any book nothing may be left then
     of = "gross" if is_lost else action.of
     side = found.heavier() if of == "net" else found.positions
@@ -111,16 +112,24 @@ def _plan(action: Reduce, context: PlanContext) -> Planned:
     remarks = [*found.remarks, _text(of, action.to, found, notional, amount)]
     wanted = to_sell(notional, found.equity, action.to, action.cost)
     if wanted > amount:
-        remarks.append(f"{_money(wanted - amount, found)} more would be sold for what was withdrawn (flows: page)")
+        for_flows = f"{_money(wanted - amount, found)} more would be sold for what was withdrawn (flows: page)"
+        if not amount:
+            return _nothing(rule, for_flows, *remarks)
+        remarks.append(for_flows)
     if not amount:
-        return Planned((), rule, remarks=tuple(remarks), should_select=wanted > amount)
+        return Planned((), rule, remarks=tuple(remarks))
     cap = action.at_most_per_day
     if cap is not None and not book.evaluator.reductions_left(cap, context.now):
-        remarks.append(f"nothing is sold: it has sold {count_of(cap, 'time')} within 24 hours, which is its bound")
-        return Planned((), rule, remarks=tuple(remarks), should_select=True)
+        return _nothing(rule, f"it has sold {count_of(cap, 'time')} within 24 hours, which is its bound", *remarks)
     parts = cuts(sold, amount, action.order)
     targets = [SelectedTarget(each.ranked, each.contracts - parts[each.key]) for each in sold if each.key in parts]
+    remarks += cut_apart(targets, book.netted) if action.account is None else ()
     return Planned(targets, rule, remarks=tuple(remarks), should_select=bool(notional), reduces=bool(targets))
+
+
+def _nothing(rule: UnwindingRule, why: str, *remarks: str) -> Planned:
+    """Nothing is sold, and that is paged; the rest of the stage is carried out."""
+    return Planned((), rule, remarks=(*remarks, f"{why}: nothing is sold"), should_select=True, held_back=why)
 
 
 def _leveraged(action: Reduce, context: PlanContext) -> LeveragedBook | str:

@@ -18,7 +18,7 @@ from killswitch.model.instant import MINUTE
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Instrument, OrderSide, Side
 from killswitch.planning.hedge.uncloseable import TickAccounts, UncloseablePosition
-from killswitch.planning.rounding import CLOSED_STATES, whole_steps
+from killswitch.planning.rounding import NOT_OPENING, opening_parts
 from killswitch.planning.spot_routes import base_of, quote_of
 from killswitch.planning.stage_decision import duration
 from killswitch.render.formats import count_of
@@ -36,9 +36,6 @@ LEAST_RETURNS = 30
 
 SURE = 2.0
 """Distance of beta from zero, in standard errors, that is required to open a hedge."""
-
-NOT_OPENING = (*CLOSED_STATES, "reduce_only")
-"""Market states in which no position can be opened."""
 
 
 class HedgeData(TickAccounts, frozen=True):
@@ -110,7 +107,7 @@ def _sized(
     amount = _units(uncloseable, instrument, data) if same else abs(beta.value) * _value(uncloseable, data) / unit
     wanted = amount * unit
     allowed = min(wanted, _bound(rule.hedge, account, wanted, existing, data))
-    parts = _parts(amount if allowed == wanted else allowed / unit, unit, instrument)
+    parts = opening_parts(amount if allowed == wanted else allowed / unit, unit, instrument)
     if not parts:
         raise _CannotError(f"{_short(allowed)} {account.currency} is less than it trades")
     order: OrderSide = "buy" if side == "long" else "sell"
@@ -239,19 +236,6 @@ def _why_suggest_only(beta: Beta) -> str | None:
         error = "unknown" if beta.error is None else f"{beta.error:.4f}"
         return f"its beta of {beta.slope:.4f} is within {SURE:g} standard errors ({error}) of nothing"
     return None if beta.slope > 0.0 else f"its beta is {beta.slope:.4f}: the two have moved against each other"
-
-
-def _parts(amount: Decimal, unit: Decimal, instrument: Instrument) -> list[Decimal]:
-    """Split the hedge into orders of at most the venue's maximum, rounded down; none below the minimum."""
-    step = instrument.amount_step or Decimal(1)
-    amount = whole_steps(amount, step)
-    least = max(instrument.min_amount or ZERO, (instrument.min_notional or ZERO) / unit)
-    most = amount if instrument.max_amount is None else whole_steps(instrument.max_amount, step)
-    parts = []
-    while amount > ZERO and min(amount, most) >= least and most > ZERO:
-        parts.append(min(amount, most))
-        amount -= parts[-1]
-    return parts
 
 
 def _intent(hedge: HedgeInstrument, side: Side, order: OrderSide, contracts: Decimal, band: Decimal | None) -> Intent:

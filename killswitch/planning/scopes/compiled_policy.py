@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from killswitch.engine.step import StageMachine, triggers_of
 from killswitch.graph.actions.close import closes_among
+from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.lowering import lower, lower_one
@@ -44,7 +45,7 @@ class CompiledPolicy(Struct, frozen=True):
     position_conditions: dict[tuple[str, int], PositionConditions]
     """(stage, index of the action) → its compiled conditions on positions."""
     sample: int | None
-    """Sampling interval of prices: the shortest of all rankings (microseconds); None without one."""
+    """Sampling interval of prices: the shortest of all rankings and actions (microseconds); None without one."""
     corroborates: bool
     """Whether any stage corroborates prices before it acts."""
     corroborated: int
@@ -76,7 +77,8 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
     """Compile the graph for the ticks."""
     equity = graph.equity
     collectors = _collectors(graph)
-    windows = (rule.window for rule in graph.rankings)
+    neutral = [it for stage in graph.stages for it in stage.actions if isinstance(it, Neutralise)]
+    windows = (*(rule.window for rule in graph.rankings), *(it.window for it in neutral))
     keep = max(longest_window((*graph.signals, *graph.position_signals)), *windows, reach(collectors, equity.max_gap))
     return CompiledPolicy(
         graph=graph,
@@ -88,7 +90,10 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
         collectors=collectors,
         terms=EquityTerms(equity.max_gap, equity.tolerance, equity.flow_grace, equity.closes_unexplained),
         position_conditions=_position_conditions(graph.stages),
-        sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),
+        sample=min(
+            (*(rule.sample for rule in graph.rankings if rule.sample is not None), *(it.sample for it in neutral)),
+            default=None,
+        ),
         corroborates=any(stage.corroborate for stage in graph.stages),
         corroborated=_corroborated(graph.stages),
         warns=any(trigger.warn_at for trigger in graph.triggers),
@@ -109,10 +114,11 @@ def _collectors(graph: Graph) -> Mapping[type[Collector], Needs]:
     sampled = [{"window": rule.window, "every": rule.sample} for rule in graph.rankings if rule.sample is not None]
     estimated = [rule for rule in graph.groups if rule.estimate is not None]
     sampled += [{"window": it.window, "every": it.every} for rule in estimated if (it := rule.estimate) is not None]
+    actions = [action for stage in graph.stages for action in stage.actions]
+    sampled += [{"window": it.window, "every": it.sample} for it in actions if isinstance(it, Neutralise)]
     needs = collector_needs((*graph.signals, *graph.position_signals))
     if sampled:
         needs[PriceSamples] = [*needs.get(PriceSamples, ()), *sampled]
-    actions = [action for stage in graph.stages for action in stage.actions]
     if any(isinstance(action, Reduce) and action.flows == "page" for action in actions):
         needs.setdefault(TransfersOfDay, [{}])
     if estimated:

@@ -54,12 +54,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "action",
-        "neutralise neutralize delta_neutral",
-        "closing as little as makes the book neutral",
-        "`close: {side: both, rank: component-risk, spread: by_rank, …}`, which closes what carries the risk",
-    ),
-    _entry(
-        "action",
         "place_stops stop_loss stop stops trailing_stop",
         "stop orders at the venue that a stage places",
         "a `CatastropheStop`, whose stops rest at the venue all the time; a trigger with `close: {where: "

@@ -27,7 +27,7 @@ def stages_of(document: Document) -> Iterator[tuple[Path, Stage]]:
         yield ("spec", "stages", number), stage
 
 
-CLOSING = frozenset({"close", "reduce"})
+CLOSING = frozenset({"close", "reduce", "neutralise"})
 """The actions that close positions, or a part of them."""
 
 

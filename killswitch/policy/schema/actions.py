@@ -11,10 +11,12 @@ from killswitch.policy.schema.scalars import (
     Duration,
     Expression,
     Fraction,
+    Money,
     Name,
     Price,
     ProperShare,
     RankCount,
+    ReturnCount,
     Word,
     Words,
     ZonedTime,
@@ -160,6 +162,56 @@ class Reduce(Part):
     the venue allows."""
 
 
+class OpenedHedge(Part):
+    """The one position that `neutralise` may open, against what its reductions leave."""
+
+    account: Name
+    """The account that it is opened on; never one that is locked for every order."""
+    instrument: Word
+    """The symbol on that account."""
+    at_most: Money
+    """The maximum value of it, with what the account holds of the instrument on that side already, in the currency of
+    the account. What the account's free margin does not carry is not opened either."""
+
+
+class Neutralise(Part):
+    """Bring the exposure of the scope to the market to zero, with the fewest orders that reduce. After rounding the
+    variance of the book must not be larger than before, or nothing is sent and `fallback` applies."""
+
+    by: Literal["beta", "component-risk", "notional"]
+    """How positions count. `beta`: by notional × beta to the `hub`, the slope of a least-squares line. `notional`: by
+    notional, which takes a book for neutral that is not, where betas differ. `component-risk`: no exposure is brought
+    to zero; the book is cut to the share `keep` of its gross, so that its variance is minimal."""
+    hub: Word | None = None
+    """The symbol of the market whose returns betas are measured on; required by `by: beta`. Positions of its base asset
+    have a beta of 1. An account must hold it, or have it in its `watch`. Left out: not used."""
+    keep: ProperShare | None = None
+    """The share of the gross that is kept; required by `by: component-risk`. Left out: not used."""
+    window: Duration
+    """The window of the returns."""
+    sample: Duration
+    """The interval between two marks."""
+    least: ReturnCount
+    """The minimum number of returns in the window. With fewer a beta, or the covariance, is unknown."""
+    if_unknown: Literal["notional", "close", "nothing"]
+    """What applies to positions of an unknown beta, and while the covariance is unknown. `notional`: they count by
+    notional, and where the covariance is unknown its guard does not apply. `close`: they are closed. `nothing`: nothing
+    is sent."""
+    fallback: Literal["close", "nothing"]
+    """What applies where the reductions would make the variance larger, or a price, a size or a wallet is unknown:
+    `close` closes every position that it counts, `nothing` sends nothing, and pages."""
+    group: Name | None = None
+    """A `CorrelationGroup`, or a `HedgeGroup`, whose positions alone are counted and reduced. Left out: all of the
+    scope."""
+    open: OpenedHedge | None = None
+    """What may be opened against the exposure that no reduction can remove. Left out: nothing is opened."""
+    rank: Name = "default"
+    """The ranking that orders positions that are closed. Left out: `default`."""
+    unwinding: Name | None = None
+    """The Unwinding that executes it. Left out: the one called `default` if there is one, else market orders as fast as
+    the venue allows."""
+
+
 class ExitProcess(Part):
     """Exit the process of the run with code 1, once no close of the run is in progress."""
 
@@ -188,6 +240,8 @@ class Action(Part):
     """Close positions."""
     reduce: Reduce | None = None
     """Reduce the leverage to a declared one."""
+    neutralise: Neutralise | None = None
+    """Reduce what makes the scope depend on the market."""
     exit_process: ExitProcess | None = None
     """Exit the process of the run with code 1, once no close of any policy is in progress; `{}`. The stage stays
     latched, so that a restarted run goes on with all other scopes."""

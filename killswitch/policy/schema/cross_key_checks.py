@@ -176,6 +176,7 @@ def _response(at: Path, response: dict[str, object], name: str) -> Iterator[Brea
             yield from _action((*at, "actions", number), action)
             yield from _lock((*at, "actions", number, "lock_trading"), mapping(action.get("lock_trading")))
             yield from _where((*at, "actions", number, "close"), mapping(action.get("close")))
+            yield from _neutral((*at, "actions", number, "neutralise"), mapping(action.get("neutralise")))
             if mapping(action.get("close")).get("side") == "losing" and "attribution" not in response:
                 fix = (
                     "add `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
@@ -222,6 +223,22 @@ def _where(at: Path, close: dict[str, object]) -> Iterator[Breach]:
     if "where_unknown" in close and "where" not in close:
         message, fix = "`where_unknown` has no effect without `where`", "add `where`, or take it out"
         yield Breach("KS2207", (*at, "where_unknown"), message, fix)
+
+
+MEASURE_KEYS = {"beta": "hub", "component-risk": "keep"}
+"""The key that a measure of `neutralise` requires, and that no other one has."""
+
+
+def _neutral(at: Path, written: dict[str, object]) -> Iterator[Breach]:
+    """Check that `neutralise` has the key that its measure requires, and no other one's."""
+    measure = written.get("by")
+    for each, key in MEASURE_KEYS.items() if isinstance(measure, str) else ():
+        if measure == each and key not in written:
+            example = "hub: BTC/USDT:USDT" if key == "hub" else "keep: 50%"
+            yield Breach("KS2280", (*at, "by"), f"`by: {each}` needs `{key}`", f"add `{key}`, such as `{example}`")
+        elif measure != each and key in written:
+            message = f"`{key}` has no meaning with `by: {measure}`"
+            yield Breach("KS2280", (*at, key), message, f"take it out, or write `by: {each}`")
 
 
 def only_one(

@@ -13,7 +13,16 @@ from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
 from killswitch.policy.schema.policy import Match
 from killswitch.policy.schema.route import FilePath
-from killswitch.policy.schema.scalars import LONGEST, Duration, Name, Word, pattern_json, whole_number, written_micros
+from killswitch.policy.schema.scalars import (
+    LONGEST,
+    Duration,
+    Name,
+    Reference,
+    Word,
+    pattern_json,
+    whole_number,
+    written_micros,
+)
 
 LEAST_REFRESHES = 2
 """The minimum number of refreshes per timeout: a single lost refresh must not trigger the timer."""
@@ -78,6 +87,9 @@ class AddressWay(Part):
 
     url: HeartbeatUrl
     """The address; `/` and the name of the heartbeat are appended."""
+    token: Reference | None = None
+    """A reference to the token that is sent with each request, never the token itself: env:NAME or file:PATH. Left out:
+    none is sent."""
 
 
 def _way_form(value: object) -> str:

@@ -102,6 +102,14 @@ def test_what_is_too_small_is_zero_and_never_enlarged(rules: dict[str, Decimal],
     assert (found.contracts, found.bound_by) == (0, bound)
 
 
+def test_the_minimum_notional_of_an_inverse_contract_is_its_face_in_quote() -> None:
+    """960 contracts of 100 USD are 96,000 USD, 1.6 BTC: more than 90,000, less than 100,000."""
+    rules = replace(RULES, contract_size=D(100), inverse=True, amount_step=D(1))
+    for least, contracts in ((90_000, 960), (100_000, 0)):
+        found = to_stop("48000", equity="20", rules=replace(rules, min_notional=D(least)))
+        assert found.contracts == contracts
+
+
 @pytest.mark.parametrize("equity", ["0", "-5"])
 def test_no_equity_is_no_size_whatever_else_is_unknown(equity: str) -> None:
     """At zero and below nothing can be bought, at any price."""

@@ -372,7 +372,8 @@ def test_accepted_or_unaffected_stops_do_not_keep_a_timer_from_starting(site: Si
         (Order("e2", "BTC", "buy", Decimal(10), trigger_price=Decimal(120)), ()),
         (Order("o1", "ETH", "sell", Decimal(10), trigger_price=Decimal(90)), ()),
         (replace(STOP, position_side="short"), ()),
-        (replace(STOP, client_order_id="ks" + "0" * 29), ()),
+        (replace(STOP, client_order_id="ks" + "0" * 29), ("BTC",)),  # one that we have restored or placed
+        (replace(STOP, client_order_id="ks" + "0" * 29, trigger_price=None), ()),  # our own closing order
     ],
 )  # fmt: skip
 def test_a_protective_order_is_one_that_reduces_a_position(order: Order, bare: tuple[str, ...]) -> None:

@@ -73,7 +73,7 @@ class Site:
         self.exchange = Exchange({LONG: D(10)}, lambda: (self.time.elapsed, self.time.now()), markets=[Market("BTC")])
 
     def runner(self, mishaps: Mishaps | None = None, **more: Any) -> Runner:
-        wire = EntryWire(self.exchange, self.time, mishaps, traits=OFFERING)
+        wire = more.pop("wire", EntryWire)(self.exchange, self.time, mishaps, traits=OFFERING)
         rules = more.pop("rules", (rule(),))
         policies = replace(graphs.policy_set(crash_policy()), stops=rules)
         accounts = {"main": ArmedAccount("main", "paper", "swap", "USDT", wire, armed=True)}

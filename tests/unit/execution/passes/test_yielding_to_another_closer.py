@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from killswitch.model.venue import OrderReport, OrderRequest
 from tests.faults.exchange import Exchange, Key, Market
 from tests.faults.mishaps import Mishap, Occasion, Rule
 from tests.faults.scene import Scene, long
-from tests.faults.wire import KNOWN
+from tests.faults.wire import KNOWN, Wire
 
 D = Decimal
 BTC, ETH = long("BTC", "ETH")
@@ -147,6 +148,16 @@ def test_a_position_that_falls_is_left_to_whoever_reduces_it() -> None:
     assert oversold(play) == 0
 
 
+def test_one_position_that_falls_holds_the_others_back() -> None:
+    """The other closes ETH after 2 s: its order on BTC may be on its way, and BTC waits for two more polls."""
+    play = scene({BTC: 10, ETH: 5})
+    play.decide({BTC: 0, ETH: 0})
+    play.at(2.0, lambda: play.exchange.trade(ETH, D(-5)))
+    play.play()
+    ((at, symbol, _),) = sent(play)
+    assert (symbol, at >= 6) == ("BTC", True)
+
+
 def test_a_bot_that_trades_all_the_time_does_not_prevent_the_close() -> None:
     """It sells and buys each second; after 30 s of falls this closer no longer leaves the position to it."""
     play = scene()
@@ -172,6 +183,39 @@ def test_what_the_other_has_outstanding_is_never_sold() -> None:
     assert play.exchange.orders[resting].state == "canceled"
     assert [it.data["order"] for it in play.entries("cancelled")] == [resting]
     assert oversold(play) == 0
+
+
+def test_orders_of_two_symbols_with_one_id_both_count() -> None:
+    """Some venues number the orders of each symbol: two orders of id 7 are two orders."""
+    play = scene({BTC: 10, ETH: 10})
+    for symbol in ("BTC", "ETH"):
+        order = play.exchange.rest(symbol, "sell", D(4), name=f"ks{symbol.lower() * 5}", price=D(200))
+        placed = play.exchange.orders[order]
+        play.exchange.orders[order] = replace(placed, id="7")
+    play.decide({BTC: 0, ETH: 0})
+    play.play(patience=8)
+    assert [amount for *_, amount in sent(play)] == [6, 6]
+
+
+class SlowCancels(Wire):
+    """Cancels take 1.6 s."""
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        await asyncio.sleep(1.6)
+        await super().cancel(symbol, order_id)
+
+
+def test_a_permission_lapses_where_the_order_is_held_up() -> None:
+    """A stop blocks the first order, and its cancel takes 1.6 s: no order leaves on a poll from before that."""
+    play = scene(wire=SlowCancels, blocking=True, exchange=Exchange)
+    play.exchange.rest("BTC", "sell", D(10), reduce_only=True, trigger_price=D(50), trigger_when="falls")
+    play.decide({BTC: 0})
+    assert play.play() == {"d1": "flat"}
+    calls = play.wire.travelled
+    polls = [it.left for it in calls if it.call == "snapshot"]
+    submits = [it.left for it in calls if it.call == "submit"]
+    assert len(submits) == 2
+    assert [at for at in submits if not any(at - 1.1 <= poll <= at for poll in polls)] == []
 
 
 def test_an_order_that_the_other_has_just_placed_makes_this_one_yield_again() -> None:
@@ -298,7 +342,7 @@ ORDERS = st.lists(
 @given(ORDERS)
 def test_outstanding_is_what_is_left_of_the_orders_that_can_reduce_the_position(orders: list[Order]) -> None:
     """Sells against a long, buys against a short, never below zero; in hedge mode of the named position only."""
-    by_id = {order.id: order for order in orders}
+    by_id = {(order.symbol, order.id): order for order in orders}
     poll, one_way = OtherActivity(0.0, {}, by_id, {}, is_hedged=True), OtherActivity(0.0, {}, by_id, {})
     for symbol, side, closes in (("BTC", "long", "sell"), ("BTC", "short", "buy"), ("ETH", "long", "sell")):
         expected = of_any_side = D(0)
@@ -314,7 +358,7 @@ def test_outstanding_is_what_is_left_of_the_orders_that_can_reduce_the_position(
 def test_an_unreadable_amount_may_close_everything() -> None:
     """Nothing is plausible about NaN."""
     order = Order("1", "BTC", "sell", D("NaN"), client_order_id=OTHERS)
-    assert OtherActivity(0.0, {}, {"1": order}, {}).outstanding(BTC) == D("Infinity")
+    assert OtherActivity(0.0, {}, {("BTC", "1"): order}, {}).outstanding(BTC) == D("Infinity")
 
 
 def with_ladder(decision: Decision) -> Decision:

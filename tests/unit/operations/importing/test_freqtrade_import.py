@@ -91,6 +91,24 @@ def test_a_bot_that_trades_is_imported_as_one_that_observes_and_the_report_names
     assert listed(found, "dry_run") == [("approximated", "config.json", 3)]
 
 
+def test_a_dry_run_is_an_account_that_observes(tmp_path: Path) -> None:
+    """The same document, exactly."""
+    found = imported(tmp_path)
+    (dry,) = [each for each in found.settings if each.key == "dry_run"]
+    assert (dry.outcome, dry.text) == ("imported", "execution: observe")
+
+
+def test_a_blacklist_of_pairs_and_bases_is_banned_at_the_gate(tmp_path: Path) -> None:
+    """`BNB/.*` is every pair of BNB; any other pattern keeps the list from being imported, and is listed."""
+    config = CONFIG.replace('"pair_whitelist"', '"pair_blacklist": ["BNB/.*", "DOGE/USDT:USDT"], "pair_whitelist"')
+    found = imported(tmp_path, config)
+    assert "banned: [BNB, DOGE/USDT:USDT]" in found.files["limits.yaml"]
+    assert listed(found, "exchange.pair_blacklist") == [("approximated", "config.json", 7)]
+    pattern = imported(tmp_path, config.replace("BNB/.*", ".*(UP|DOWN)/USDT"))
+    assert "limits.yaml" not in pattern.files
+    assert listed(pattern, "exchange.pair_blacklist") == [("no equivalent", "config.json", 7)]
+
+
 def test_no_secret_is_in_the_folder_or_in_the_report(tmp_path: Path) -> None:
     """Neither from the configuration nor from a file of variables."""
     write(tmp_path, config__json=CONFIG, s__py=STRATEGY, bot__env="FREQTRADE__EXCHANGE__PASSWORD=PASS-1234\n")
@@ -269,13 +287,14 @@ def test_of_several_strategies_the_configured_one_is_read(tmp_path: Path) -> Non
 
 def test_the_folder_validates_and_is_never_written_over(tmp_path: Path) -> None:
     """The second import into the same folder is refused, and so is a folder with a file of somebody."""
-    write(tmp_path, config__json=CONFIG, s__py=STRATEGY)
+    config = CONFIG.replace('"pair_whitelist"', '"pair_blacklist": ["BNB/.*"], "pair_whitelist"')
+    write(tmp_path, config__json=config, s__py=STRATEGY)
     arguments = (tmp_path / "config.json", "--strategy", tmp_path / "s.py", "--out", tmp_path / "out")
     assert run(*arguments).return_value == 0
     before = {each.name: each.read_bytes() for each in (tmp_path / "out").iterdir()}
     checked = CliRunner().invoke(ksctl, ["validate", str(tmp_path / "out")], standalone_mode=False)
     assert checked.exception is None, checked.output
-    assert "ok: 4 documents" in checked.output
+    assert "ok: 5 documents" in checked.output
     again = run(*arguments)
     assert "is not empty" in str(again.exception)
     assert {each.name: each.read_bytes() for each in (tmp_path / "out").iterdir()} == before

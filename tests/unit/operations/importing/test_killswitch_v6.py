@@ -243,6 +243,13 @@ def test_a_line_behind_an_anchor_is_where_the_setting_is_written(tmp_path: Path)
     assert listed(found, key) == [("no equivalent", line)]
 
 
+def test_a_merged_key_has_the_line_at_which_it_is_written(tmp_path: Path) -> None:
+    """The stages themselves come by `<<`."""
+    found = imported(tmp_path)
+    line = CONFIG.splitlines().index("  stage_2:") + 1
+    assert listed(found, "exchanges.binance.accounts.futures.stage_2") == [("approximated", line)]
+
+
 def test_source_modes_name_a_side(tmp_path: Path) -> None:
     """A declared side needs no attribution."""
     for mode, side in (("LONG", "long"), ("SHORT", "short"), ("MIXED", "both")):

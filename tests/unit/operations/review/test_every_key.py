@@ -116,6 +116,8 @@ KINDS_OF_A2 = {
     "no route": lambda: without("NotificationRoute"),
     "dead man's switch": lambda: changed("DeadMansSwitch", "spec", "timeout", value="90s"),
     "no dead man's switch": lambda: without("DeadMansSwitch"),
+    "catastrophe stop": lambda: changed("CatastropheStop", "spec", "distance", value="25%"),
+    "no catastrophe stop": lambda: without("CatastropheStop"),
     "session": lambda: changed("Session", "spec", "closes", value="15:00"),
     "limits": lambda: changed("Limits", "spec", "leverage", value=4),
     "no limits": lambda: without("Limits"),

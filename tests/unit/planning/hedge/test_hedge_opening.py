@@ -20,7 +20,7 @@ from killswitch.operations.preview import preview
 from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET, Obstacles, TickAccounts
 from killswitch.planning.interpreter import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
-from tests.unit.planning.test_proxy_hedge import BTC, ETH, World, down, hedge, main, orders, other, policies
+from tests.unit.planning.hedge.test_proxy_hedge import BTC, ETH, World, down, hedge, main, orders, other, policies
 from tests.worlds import START, account, operator_event, position, rules, snapshot
 
 D = Decimal

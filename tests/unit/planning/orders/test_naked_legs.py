@@ -12,7 +12,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.interpreter import Outcome
 from killswitch.signals.arguments import HedgeLegs, LegOfHedge
-from tests.unit.planning.test_proxy_hedge import BTC, World, hedge, main, orders, other, policies
+from tests.unit.planning.hedge.test_proxy_hedge import BTC, World, hedge, main, orders, other, policies
 from tests.worlds import account, position, rules
 
 D = Decimal

@@ -1,0 +1,148 @@
+"""`ksctl serve`: the HTTP API in a process of its own, and the tokens that it accepts."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import options
+from killswitch.cli.options import RECORD_TEXT, UncheckedPath, option
+from killswitch.cli.terminal import print_json, print_note, print_text
+
+if TYPE_CHECKING:
+    from killswitch.server.access import Role
+
+MOST_CONNECTIONS = 256
+LARGEST_HEADERS = 16 << 10
+"""Bytes."""
+ROLES = ("viewer", "trader", "risk", "admin")
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog=options.example_text("ksctl serve --store ks.sqlite --tokens tokens.json"),
+)
+@click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
+              help="The store of the runner. It is only read.")  # fmt: skip
+@click.option("--tokens", "tokens_at", type=UncheckedPath(dir_okay=False), help="The file of the tokens.")
+@option("--listen", default="127.0.0.1:8600", metavar="ADDRESS:PORT", help="Where to listen.")
+@click.option("--host-name", "host_names", multiple=True, metavar="HOST[:PORT]",
+              help="A further Host that requests may name, as behind a proxy. Repeatable.")  # fmt: skip
+@click.option("--tls-certificate", type=UncheckedPath(dir_okay=False), help="The certificate chain, for TLS.")
+@click.option("--tls-key", type=UncheckedPath(dir_okay=False), help="Its private key.")
+@click.option("--behind-proxy", is_flag=True,
+              help="Listen on an address that is not loopback without TLS, because a proxy has it.")  # fmt: skip
+@click.pass_context
+def serve(
+    context: click.Context, store_at: str | None, tokens_at: Path | None, listen: str, host_names: tuple[str, ...],
+    tls_certificate: Path | None, tls_key: Path | None, behind_proxy: bool,
+) -> None:  # fmt: skip
+    """Serve the HTTP API /v1: status, heartbeats and operator commands.
+
+    A process of its own, next to `ksctl run`. It opens the store for reading only: a command becomes a synced file next
+    to the store, which the runner takes at once. Every request but /healthz and /readyz needs a token: see `ksctl serve
+    token`. The description is at /v1/openapi.json.
+
+    It listens on loopback unless told otherwise, and refuses another address without TLS or --behind-proxy.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if store_at is None or tokens_at is None:
+        raise click.UsageError("name the store with --store and the tokens with --tokens")
+    if (tls_certificate is None) != (tls_key is None):
+        raise click.UsageError("--tls-certificate and --tls-key belong together")
+    address, port = _address(listen)
+    if not (_is_loopback(address) or tls_certificate is not None or behind_proxy):
+        raise click.UsageError(
+            f"{address} is reached from other machines, and tokens would travel unencrypted: add --tls-certificate and "
+            "--tls-key, or --behind-proxy where a proxy has TLS"
+        )
+    from killswitch.server.access import TokenFileError
+
+    try:
+        _serve(store_at, tokens_at, address, port, host_names, tls_certificate, tls_key)
+    except TokenFileError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _serve(
+    store_at: str, tokens_at: Path, address: str, port: int, host_names: tuple[str, ...], certificate: Path | None,
+    key: Path | None,
+) -> None:  # fmt: skip
+    import uvicorn
+
+    from killswitch.cli.session import opened_store
+    from killswitch.server.app import ServerSettings, create_app
+    from killswitch.store.command_spool import CommandSpool, spool_of
+
+    store = Path(store_at.removeprefix("sqlite:///"))
+    with opened_store(store_at, read_only=True):
+        pass  # a misspelled path would take commands that no runner ever finds
+    with options.file_errors(f"no folder for commands can be created next to {store}"):
+        CommandSpool(spool_of(store)).prepare()
+    names = {f"{host}:{port}" for host in (address, "127.0.0.1", "localhost")} | set(host_names)
+    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names))))
+    print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
+    uvicorn.run(
+        app, host=address, port=port, log_level="warning", access_log=False, server_header=False,
+        limit_concurrency=MOST_CONNECTIONS, h11_max_incomplete_event_size=LARGEST_HEADERS, timeout_keep_alive=10,
+        http="h11", proxy_headers=False, lifespan="off",
+        ssl_certfile=None if certificate is None else str(certificate), ssl_keyfile=None if key is None else str(key),
+    )  # fmt: skip
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{listen} is not ADDRESS:PORT, as in 127.0.0.1:8600", param_hint="--listen")
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+@options.verb(
+    "ksctl serve token --tokens tokens.json --principal maker --role trader --scope account/main", group=serve
+)
+@click.option("--tokens", "tokens_at", type=UncheckedPath(dir_okay=False), required=True, help="The file of tokens.")
+@click.option("--principal", type=RECORD_TEXT, required=True, help="Whose it is: the author of its commands.")
+@click.option("--role", type=click.Choice(ROLES), required=True,
+              help="viewer reads; trader also closes, locks and beats; risk also unlocks and resets.")  # fmt: skip
+@click.option("--scope", "scopes", type=RECORD_TEXT, multiple=True, required=True,
+              help="account/NAME, venue/NAME, …; portfolio is everything. May be given more than once.")  # fmt: skip
+@click.option("--for", "length", type=options.DURATION, help="How long it is valid. Default: until it is revoked.")
+@options.output
+def token(
+    tokens_at: Path, principal: str, role: Role, scopes: tuple[str, ...], length: float | None, output: str
+) -> None:
+    """Issue a token, which is printed once. The file has its hash only.
+
+    A server reads the file again when it changes. To revoke a token, remove its entry from the file.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from msgspec.structs import replace
+
+    from killswitch.server.access import TokenFile, TokenFileError, issue, read_tokens, write_tokens
+
+    now = datetime.now(UTC)
+    secret, record = issue(principal, role, scopes, now, None if length is None else now + timedelta(seconds=length))
+    try:
+        with options.file_errors(f"{tokens_at} cannot be written"):
+            before = read_tokens(tokens_at) if tokens_at.exists() else TokenFile()
+            write_tokens(tokens_at, replace(before, tokens=(*before.tokens, record)))
+    except TokenFileError as error:
+        raise click.ClickException(str(error)) from error
+    if output == "json":
+        print_json({"token": secret, "id": record.id, "principal": principal, "role": role, "scopes": list(scopes)})
+    else:
+        print_text(secret)
+        print_note(f"token {record.id} of {principal} ({role}): it is shown this once")

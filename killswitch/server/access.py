@@ -1,0 +1,163 @@
+"""Who may do what: tokens with roles and scopes, and the class of a command by its effect. Pure, but for the file.
+
+A token is 256 random bits behind a prefix, shown once; the file holds its SHA-256. A slow hash would add nothing to 256
+random bits, and would cost time under an attack. A token that this program did not generate has another form, so that
+no example or password is ever one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.model.snapshot import Event, Instant
+
+FORMAT: Final = "killswitch.tokens/v1"
+PREFIX: Final = "kst_"
+_TOKEN = re.compile(r"kst_[A-Za-z0-9_-]{43}", re.ASCII)
+
+Role = Literal["viewer", "trader", "risk", "admin"]
+EffectClass = Literal["read", "report", "tighten", "loosen"]
+"""`read` changes nothing. `report`: what a bot sends of itself, such as heartbeats. `tighten` reduces risk, and never
+waits for a second person. `loosen` lets risk in again."""
+
+RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
+    "viewer": frozenset({"read"}),
+    "trader": frozenset({"read", "report", "tighten"}),
+    "risk": frozenset({"read", "report", "tighten", "loosen"}),
+    "admin": frozenset({"read"}),
+}
+"""What each role may do, in its scopes. An admin issues tokens, on the machine itself."""
+
+TIGHTENING: Final = frozenset({"close", "lock", "resume"})
+"""Kinds of events that only reduce risk: `resume` ends the pause of a policy, so that it protects again."""
+
+
+class TokenRecord(Struct, frozen=True, omit_defaults=True):
+    """One token: whose it is and what it may do. `hash`: SHA-256 of the token, in hexadecimal digits.
+
+    `scopes`: account/NAME, venue/NAME, …; `portfolio` is everything.
+    """
+
+    id: str
+    hash: str
+    principal: str
+    role: Role
+    scopes: tuple[str, ...]
+    created: Instant
+    expires: Instant | None = None
+
+
+class TokenFile(Struct, frozen=True):
+    """The tokens of a server."""
+
+    tokens: tuple[TokenRecord, ...] = ()
+    format: str = FORMAT
+
+
+class TokenFileError(Exception):
+    """The file of tokens cannot be used; the message has the path, the cause and the way out."""
+
+
+_DECODER = msgspec.json.Decoder(TokenFile)
+_ENCODER = msgspec.json.Encoder()
+
+
+def class_of(event: Event) -> EffectClass:
+    """The class of a command, by what it does and not by its verb."""
+    return "tighten" if event.kind in TIGHTENING else "loosen"
+
+
+def is_covered(scope: str | None, scopes: Iterable[str]) -> bool:
+    """Whether a token with these scopes reaches `scope`; None is the portfolio, which only `portfolio` covers."""
+    held = frozenset(scopes)
+    return "portfolio" in held or (scope is not None and scope in held)
+
+
+def refusal(token: TokenRecord, wanted: EffectClass, scope: str | None, *, is_scoped: bool = True) -> str | None:
+    """Why the token may not do that, with what to do instead; None if it may."""
+    if wanted not in RIGHTS[token.role]:
+        able = ", ".join(role for role, rights in RIGHTS.items() if wanted in rights)
+        return f"the role {token.role} may not {_verb(wanted)}: it takes one of {able}"
+    if is_scoped and not is_covered(scope, token.scopes):
+        return f"the token is for {', '.join(token.scopes) or 'no scope'}, and not for {scope or 'portfolio'}"
+    return None
+
+
+def _verb(wanted: EffectClass) -> str:
+    return {
+        "read": "read", "report": "report", "tighten": "close or lock",
+        "loosen": "unlock, reset, pause or set flags",
+    }[wanted]  # fmt: skip
+
+
+def issue(
+    principal: str, role: Role, scopes: Sequence[str], created: datetime, expires: datetime | None
+) -> tuple[str, TokenRecord]:
+    """A new token, which is shown once, and its record."""
+    token = PREFIX + secrets.token_urlsafe(32)
+    digest = sha256(token.encode()).hexdigest()
+    return token, TokenRecord(secrets.token_hex(4), digest, principal, role, tuple(scopes), created, expires)
+
+
+class Tokens:
+    """The tokens of a file, read again when it changes: a revoked token ends within a request."""
+
+    def __init__(self, path: Path) -> None:
+        """TokenFileError if the file cannot be read."""
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._records: tuple[TokenRecord, ...] = ()
+        self._read()
+
+    def find(self, presented: str, now: datetime) -> TokenRecord | None:
+        """The record of a token that is valid now. TokenFileError if the file has become unreadable."""
+        self._read()
+        if not _TOKEN.fullmatch(presented):
+            return None
+        digest = sha256(presented.encode()).hexdigest()
+        found = None
+        for record in self._records:  # all of them: the time must not tell which one it was
+            if hmac.compare_digest(record.hash, digest) and (record.expires is None or now < record.expires):
+                found = record
+        return found
+
+    def _read(self) -> None:
+        try:
+            stat = self._path.stat()
+            changed = (stat.st_mtime_ns, stat.st_ino)
+            if changed != self._seen:
+                self._records, self._seen = read_tokens(self._path).tokens, changed
+        except OSError as error:
+            raise TokenFileError(f"the tokens in {self._path} cannot be read: {error.strerror}") from error
+
+
+def read_tokens(path: Path) -> TokenFile:
+    """The tokens of a file. TokenFileError if it is no such file, OSError if it cannot be read."""
+    try:
+        found = _DECODER.decode(path.read_bytes())
+    except msgspec.MsgspecError as error:
+        raise TokenFileError(f"{path} is no file of tokens ({error}): issue one with `ksctl serve token`") from error
+    if found.format != FORMAT:
+        raise TokenFileError(f"{path} has the format {found.format}, and this version reads {FORMAT}")
+    return found
+
+
+def write_tokens(path: Path, tokens: TokenFile) -> None:
+    """Replace the file of tokens, readable by its owner alone. OSError if that fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.format(_ENCODER.encode(tokens), indent=2))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,117 @@
+"""Bodies of requests and answers, as the description of the API has them; and heartbeats, which are kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict, Field
+
+from killswitch.model.words import Cause, LockMode
+from killswitch.server.access import EffectClass
+
+MOST_NAMES: Final = 10_000
+"""Names that are remembered; one more is refused, because a flood of names must not push a real one out."""
+
+
+class ReceivedBeat(Struct, frozen=True):
+    """The newest heartbeat of a name: when it arrived (monotonic seconds), and its progress."""
+
+    at: float
+    progress: int | None
+
+
+class FullError(Exception):
+    """More names than `MOST_NAMES`."""
+
+
+class Heartbeats:
+    """The newest heartbeat of each name. A server that starts has none, and says so: it answers 404, and no age."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._newest: dict[str, ReceivedBeat] = {}
+
+    def receive(self, name: str, progress: int | None) -> None:
+        """Record a heartbeat. FullError for a further name when there are too many."""
+        if name not in self._newest and len(self._newest) >= MOST_NAMES:
+            raise FullError(f"{MOST_NAMES} names beat already: restart the server, or send fewer names")
+        self._newest[name] = ReceivedBeat(self._monotonic(), progress)
+
+    def age(self, name: str) -> tuple[float, int | None] | None:
+        """Seconds since the newest heartbeat, and its progress; None if there was none since the start."""
+        found = self._newest.get(name)
+        return None if found is None else (max(0.0, self._monotonic() - found.at), found.progress)
+
+
+class ProblemBody(BaseModel):
+    """An error, as `application/problem+json`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class BeatBody(BaseModel):
+    """A heartbeat. `progress`: a counter of the sender's loops."""
+
+    model_config = ConfigDict(extra="forbid")
+    progress: Annotated[int | None, Field(ge=0, le=2**63 - 1)] = None
+
+
+class BeatAge(BaseModel):
+    """Seconds since the newest heartbeat arrived, and its progress."""
+
+    age: float
+    progress: int | None
+
+
+class CommandBody(BaseModel):
+    """An operator command. The author is the principal of the token."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["close", "lock", "unlock", "reset", "flag", "pause", "resume"]
+    scope: Annotated[str | None, Field(max_length=200)] = None
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    cause: Cause | None = None
+    force: bool = False
+    lock: LockMode | None = None
+    seconds: Annotated[float | None, Field(gt=0, le=30 * 86400)] = None
+    flag: Annotated[str | None, Field(max_length=100)] = None
+    set: bool | None = None
+
+
+class Accepted(BaseModel):
+    """A command that is on disk. `state`: `accepted` until a tick has taken it, `taken`, then `applied`.
+
+    `decisions` and `notices`: what the tick that applied it has decided and said.
+    """
+
+    id: str
+    kind: str
+    scope: str | None
+    effect: EffectClass
+    state: Literal["accepted", "taken", "applied"]
+    is_replay: bool
+    runner: str
+    decisions: list[str] = []
+    notices: list[str] = []
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ProblemBody, "description": what, "content": {"application/problem+json": {}}}
+    for code, what in {
+        400: "The request cannot be read.",
+        401: "No valid token.",
+        403: "The token may not do that, or a page of another origin asks.",
+        404: "There is no such thing.",
+        409: "The policies or accounts have no such scope.",
+        413: "The body is too long.",
+        415: "The body is no JSON.",
+        421: "The Host is not one of this server.",
+        422: "A field is missing or wrong, or the idempotency key was used with another body.",
+        503: "The store, or its runner, takes no more at the moment.",
+    }.items()
+}

@@ -1,0 +1,150 @@
+"""A folder of operator commands next to the store: a server leaves them there, and the runner stores them.
+
+A server under attack must not contend for the store, so that it writes one synced file for each command, and the tick
+that finds it stores it as an event with the same id. An event is stored once, however often its file is found.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+
+LARGEST: Final = 64 << 10
+"""Bytes of a file."""
+MOST: Final = 1_000
+"""Files that may wait; of them at most half may be of commands that loosen."""
+TAKEN_AT_ONCE: Final = 100
+"""Commands that one tick takes, those that tighten first."""
+
+Urgency = Literal["0-tighten", "1-loosen"]
+"""How the name of a file begins: a sorted folder has the commands that tighten first."""
+
+
+class SpooledCommand(Struct, frozen=True):
+    """A command with the digest of the request that gave it: a retry with another body is another command."""
+
+    event: Event
+    body: str
+
+
+class SpoolFullError(Exception):
+    """Too many commands wait; the message says which kind is still taken."""
+
+
+_ENCODER = msgspec.json.Encoder(decimal_format="string")
+_DECODER = msgspec.json.Decoder(SpooledCommand)
+
+
+def spool_of(store: Path) -> Path:
+    """The folder of the commands of a store."""
+    return store.with_name(f"{store.name}.commands")
+
+
+class CommandSpool:
+    """The folder, for the server that fills it and the runner that empties it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._done = folder / "done"
+
+    def prepare(self) -> None:
+        """Create the folders. OSError if that fails."""
+        self._done.mkdir(parents=True, exist_ok=True)
+
+    # Of the server
+
+    def put(self, command: SpooledCommand, urgency: Urgency) -> bool:
+        """Leave a command: it is on disk when this returns. SpoolFullError, or OSError.
+
+        False, and nothing is changed, if one with its id waits already: of two requests with one key at the same moment
+        the first counts.
+        """
+        waiting = self._names()
+        loosening = sum(name.startswith("1-") for name in waiting)
+        if len(waiting) >= MOST or (urgency == "1-loosen" and loosening >= MOST // 2):
+            raise SpoolFullError(f"{len(waiting)} commands wait for the runner, which takes none: see `ksctl status`")
+        body = _ENCODER.encode(command)
+        if len(body) > LARGEST:
+            raise SpoolFullError(f"a command has at most {LARGEST} bytes")
+        path = self.folder / f"{urgency}-{command.event.id}.json"
+        temporary = self.folder / f".{path.name}.{secrets.token_hex(4)}"
+        try:
+            with temporary.open("xb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync(self.folder)
+        return True
+
+    def find(self, id_: str) -> tuple[SpooledCommand, bool] | None:
+        """The command with this id, and whether a tick has taken it; None if nobody gave it, or it is forgotten."""
+        for urgency in ("0-tighten", "1-loosen"):
+            name = f"{urgency}-{id_}.json"
+            for folder, is_taken in ((self.folder, False), (self._done, True)):
+                found = _read(folder / name)
+                if found is not None:
+                    return found, is_taken
+        return None
+
+    # Of the runner
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a command waits."""
+        return bool(self._names())
+
+    def take(self, store: Store) -> tuple[str, ...]:
+        """Store the commands that wait; returns the names of files that hold none. Raises StoreError and OSError.
+
+        A file is moved once its event is stored. A crash in between stores the same event again, which counts once.
+        """
+        damaged = []
+        for name in sorted(self._names())[:TAKEN_AT_ONCE]:
+            command = _read(self.folder / name)
+            if command is None:
+                damaged.append(name)
+            else:
+                store.put_event(command.event)
+            (self.folder / name).replace(self._done / name)
+        return tuple(damaged)
+
+    def _names(self) -> list[str]:
+        try:
+            return [each.name for each in os.scandir(self.folder) if each.name.endswith(".json")]
+        except FileNotFoundError:
+            return []
+
+
+def _read(path: Path) -> SpooledCommand | None:
+    try:
+        with path.open("rb") as file:
+            return _DECODER.decode(file.read(LARGEST + 1))
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest_of(body: bytes) -> str:
+    """The digest of the body of a request."""
+    return sha256(body).hexdigest()

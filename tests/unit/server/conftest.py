@@ -1,0 +1,81 @@
+"""A server on loopback over a store that a run has left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+
+from killswitch.server.access import Role, TokenFile, TokenRecord, issue, write_tokens
+from killswitch.server.app import ServerSettings, create_app
+from killswitch.store.command_spool import CommandSpool, spool_of
+from killswitch.store.sqlite import open_store
+
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+ROLES: tuple[Role, ...] = ("viewer", "trader", "risk", "admin")
+
+
+class Served:
+    """A running server: its address, its tokens by role, and its spool."""
+
+    def __init__(self, store: Path, folder: Path) -> None:
+        self.tokens: dict[str, str] = {}
+        records: list[TokenRecord] = []
+        for role in ROLES:
+            for scope in ("portfolio", "account/main"):
+                secret, record = issue(f"{role} of {scope}", role, (scope,), CREATED, None)
+                self.tokens[f"{role} {scope}"] = secret
+                records.append(record)
+        self.tokens_at = folder / "tokens.json"
+        write_tokens(self.tokens_at, TokenFile(tuple(records)))
+        self.spool = CommandSpool(spool_of(store))
+        self.spool.prepare()
+        config = uvicorn.Config(lambda: None, host="127.0.0.1", port=0, log_level="error", lifespan="off", http="h11")
+        socket = config.bind_socket()
+        self.port = socket.getsockname()[1]
+        self.host = f"127.0.0.1:{self.port}"
+        app = create_app(ServerSettings(store, self.tokens_at, (self.host,)))
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", http="h11"))
+        self._thread = threading.Thread(target=self._server.run, args=([socket],), daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+    def ask(self, method: str, path: str, who: str | None = None, **more: Any) -> requests.Response:
+        """The answer to a request with the token of `who`, as in `trader account/main`."""
+        headers = dict(more.pop("headers", {}))
+        if who is not None:
+            headers["Authorization"] = f"Bearer {self.tokens[who]}"
+        return requests.request(method, f"http://{self.host}{path}", headers=headers, timeout=30, **more)
+
+    def give(self, who: str, key: str, **command: Any) -> requests.Response:
+        """The answer to a command."""
+        return self.ask("POST", "/v1/commands", who, json=command, headers={"Idempotency-Key": key})
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    """An empty store."""
+    path = tmp_path / "ks.sqlite"
+    open_store(str(path)).close()
+    return path
+
+
+@pytest.fixture
+def served(store_path: Path, tmp_path: Path) -> Iterator[Served]:
+    server = Served(store_path, tmp_path)
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,174 @@
+"""Every route for every role, tokens of every wrong kind, and requests that are no request of ours."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from killswitch.model.snapshot import Event
+from killswitch.server.access import TokenFile, TokenFileError, Tokens, class_of, is_covered, issue, write_tokens
+from tests.unit.server.conftest import CREATED, ROLES, Served
+
+WITHOUT_TOKEN = {("GET", "/healthz"), ("GET", "/readyz")}
+MATRIX = {
+    # route: the status for viewer, trader, risk and admin, each with a token of account/main
+    ("GET", "/v1/heartbeats/maker"): (404, 404, 404, 404),
+    ("POST", "/v1/heartbeats/maker"): (403, 204, 204, 403),
+    ("GET", "/v1/status"): (403, 403, 403, 403),
+    ("POST", "/v1/commands close"): (403, 202, 202, 403),
+    ("POST", "/v1/commands lock"): (403, 202, 202, 403),
+    ("POST", "/v1/commands unlock"): (403, 403, 202, 403),
+    ("POST", "/v1/commands reset"): (403, 403, 202, 403),
+    ("POST", "/v1/commands flag"): (403, 403, 202, 403),
+    ("GET", "/v1/commands/hand-0123456789abcdef"): (404, 404, 404, 404),
+}
+
+
+@pytest.mark.parametrize("route", MATRIX, ids=" ".join)
+def test_each_role_may_do_what_the_table_says(served: Served, route: tuple[str, str]) -> None:
+    """In its own scope; reading the whole status takes a token of the portfolio."""
+    method, path = route
+    for role, status in zip(ROLES, MATRIX[route], strict=True):
+        who = f"{role} account/main"
+        if path.startswith("/v1/commands "):
+            kind = path.split()[1]
+            more = {"flag": "stopped", "set": True} if kind == "flag" else {}
+            answer = served.give(who, f"{kind}-of-{role}", kind=kind, scope="account/main", reason="test", **more)
+        elif method == "POST":
+            answer = served.ask(method, path, who, json={"progress": 1})
+        else:
+            answer = served.ask(method, path, who)
+        assert answer.status_code == (status if path != "/v1/heartbeats/maker" or method == "POST" else 404), role
+    if path == "/v1/status":
+        assert served.ask(method, path, "viewer portfolio").status_code == 200
+
+
+def test_a_token_of_one_account_reaches_no_other_and_not_the_portfolio(served: Served) -> None:
+    """Also where the scope is left out, which is the portfolio."""
+    for number, scope in enumerate(("portfolio", "venue/paper", "symbol/BTC", None)):
+        answer = served.give("risk account/main", f"of-another-{number}", kind="close", scope=scope, reason="test")
+        assert answer.status_code == 403, scope
+        answer = served.give("risk portfolio", f"of-everything-{number}", kind="close", scope=scope, reason="test")
+        assert answer.status_code == 202, scope
+
+
+@pytest.mark.parametrize(("method", "path"), [*((m, p.split()[0]) for m, p in MATRIX), ("GET", "/v1/openapi.json")])
+def test_no_route_but_the_probes_answers_without_a_token(served: Served, method: str, path: str) -> None:
+    """Loopback is no authentication. The description names no secret, and is for everybody."""
+    answer = served.ask(method, path, json={"kind": "close", "reason": "x"} if method == "POST" else None,
+                        headers={"Idempotency-Key": "without-token"})  # fmt: skip
+    assert answer.status_code in ((200,) if path == "/v1/openapi.json" else (401, 422)), answer.text
+    for method_, path_ in WITHOUT_TOKEN:
+        assert served.ask(method_, path_).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer secret",
+        "Basic YTpi",
+        f"Bearer kst_{'A' * 43}",
+        f"Bearer kst_{'A' * 42}",
+        "kst_",
+    ],
+)
+def test_a_wrong_token_is_refused(served: Served, header: str) -> None:
+    """Of the right form or not."""
+    answer = served.ask("GET", "/v1/status", headers={"Authorization": header})
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_an_expired_and_a_revoked_token_are_refused(tmp_path: Path) -> None:
+    """At the next request."""
+    path = tmp_path / "tokens.json"
+    secret, record = issue("ann", "risk", ("portfolio",), CREATED, CREATED + timedelta(hours=1))
+    write_tokens(path, TokenFile((record,)))
+    tokens = Tokens(path)
+    assert tokens.find(secret, CREATED) == record
+    assert tokens.find(secret, CREATED + timedelta(hours=1)) is None
+    write_tokens(path, TokenFile())
+    assert tokens.find(secret, CREATED) is None
+
+
+def test_the_file_has_no_token_and_is_its_owners_alone(tmp_path: Path) -> None:
+    """Only hashes are at rest."""
+    path = tmp_path / "tokens.json"
+    secret, record = issue("ann", "risk", ("portfolio",), CREATED, None)
+    write_tokens(path, TokenFile((record,)))
+    assert secret not in path.read_text()
+    assert secret.removeprefix("kst_") not in path.read_text()
+    assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("content", ["", "{}x", '{"tokens": 1}', '{"tokens": [], "format": "other"}'])
+def test_a_damaged_file_of_tokens_is_an_error_with_its_path(tmp_path: Path, content: str) -> None:
+    """Never an empty set of tokens that somebody takes for a locked door."""
+    path = tmp_path / "tokens.json"
+    path.write_text(content)
+    with pytest.raises(TokenFileError, match=r"tokens\.json"):
+        Tokens(path)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "localhost.evil.example"}, 421),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+    ],
+)
+def test_a_request_of_a_foreign_page_is_refused_for_reads_as_well(
+    served: Served, headers: dict[str, str], status: int
+) -> None:
+    """DNS rebinding ends at the Host, a page of another site at its origin."""
+    answer = served.ask("GET", "/v1/status", "viewer portfolio", headers=headers)
+    assert answer.status_code == status
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.parametrize("key", ["token", "access_token", "TOKEN", "api_key"])
+def test_a_token_in_a_query_is_refused(served: Served, key: str) -> None:
+    """It would be in every log on the way."""
+    assert served.ask("GET", f"/v1/status?{key}=kst_x", "viewer portfolio").status_code == 400
+
+
+def test_a_form_of_a_page_is_no_command(served: Served) -> None:
+    """An effect takes a POST of JSON, which no form can send without being asked."""
+    for content in ("application/x-www-form-urlencoded", "text/plain", ""):
+        answer = served.ask("POST", "/v1/commands", "risk portfolio", data='{"kind": "close", "reason": "x"}',
+                            headers={"Content-Type": content, "Idempotency-Key": "from-a-form"})  # fmt: skip
+        assert answer.status_code == 415
+    assert served.ask("GET", "/v1/commands", "risk portfolio").status_code == 405
+
+
+def test_a_body_of_ten_megabytes_is_refused(served: Served) -> None:
+    """With its length declared, and in chunks without one."""
+    large = b'{"reason": "' + b"x" * 10_000_000
+    for data in (large, iter([large])):
+        try:
+            headers = {"Content-Type": "application/json", "Idempotency-Key": "too-large"}
+            answer = served.ask("POST", "/v1/commands", "risk portfolio", data=data, headers=headers)
+        except OSError:
+            continue  # the connection was closed while the body was still being sent
+        assert answer.status_code == 413
+
+
+def test_the_class_of_a_command_is_its_effect() -> None:
+    """Whatever its verb: resuming a policy protects again, and pausing one disarms it."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    found = {kind: class_of(Event("x", now, kind)) for kind in ("close", "lock", "unlock", "reset", "pause", "resume")}
+    assert found == {
+        "close": "tighten", "lock": "tighten", "unlock": "loosen", "reset": "loosen", "pause": "loosen",
+        "resume": "tighten",
+    }  # fmt: skip
+    assert not is_covered(None, ("account/main",))
+    assert is_covered("account/main", ("portfolio",))

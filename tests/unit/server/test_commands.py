@@ -1,0 +1,185 @@
+"""Commands over HTTP: on disk when they are accepted, given once, and taken by a runner."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from killswitch.model.snapshot import Event
+from killswitch.runner.tick_inputs import SpoolIntake
+from killswitch.store.command_spool import CommandSpool, SpooledCommand, SpoolFullError, spool_of
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+from tests.unit.server.conftest import CREATED, Served
+
+
+def taken(served: Served, store_path: Path) -> list[Event]:
+    """The commands in the store once a runner has taken them."""
+    store = open_store(str(store_path))
+    try:
+        SpoolIntake(served.spool, store).take()
+        return list(store.pending_events())
+    finally:
+        store.close()
+
+
+def test_a_command_is_on_disk_when_it_is_accepted_and_an_event_when_it_is_taken(
+    served: Served, store_path: Path
+) -> None:
+    """Its author is the principal of the token, whatever the body says."""
+    answer = served.give("trader account/main", "close-it-now", kind="close", scope="account/main", reason="feed lost")
+    assert answer.status_code == 202
+    body = answer.json()
+    assert (body["state"], body["effect"], body["is_replay"]) == ("accepted", "tighten", False)
+    (event,) = taken(served, store_path)
+    assert (event.id, event.kind, event.scope, event.author, event.reason, event.cause, event.lock) == (
+        body["id"], "close", "account/main", "trader of account/main", "feed lost", "operator", "reduce_only",
+    )  # fmt: skip
+    again = served.ask("GET", f"/v1/commands/{body['id']}", "viewer account/main").json()
+    assert again["state"] == "taken"
+
+
+def test_a_retry_is_the_same_command_with_its_present_state(served: Served, store_path: Path) -> None:
+    """A client that lost the answer sends it again, also at the same moment: it is given once."""
+    command = {"kind": "close", "scope": "account/main", "reason": "feed lost"}
+    answers: list[str] = []
+
+    def give() -> None:
+        answers.append(served.give("trader account/main", "one-key-of-many", **command).json()["id"])
+
+    threads = [threading.Thread(target=give) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(answers)) == 1
+    assert len(taken(served, store_path)) == 1
+    replay = served.give("trader account/main", "one-key-of-many", **command).json()
+    assert (replay["is_replay"], replay["state"]) == (True, "taken")
+    assert len(taken(served, store_path)) == 1
+
+
+def test_a_key_that_was_used_with_another_body_is_refused_and_one_of_another_principal_is_another(
+    served: Served, store_path: Path
+) -> None:
+    """A key names one request of one principal."""
+    first = served.give("trader account/main", "the-same-key", kind="close", scope="account/main", reason="a")
+    other = served.give("trader account/main", "the-same-key", kind="close", scope="account/main", reason="b")
+    theirs = served.give("risk portfolio", "the-same-key", kind="close", scope="account/main", reason="a")
+    assert (first.status_code, other.status_code, theirs.status_code) == (202, 422, 202)
+    assert first.json()["id"] != theirs.json()["id"]
+    assert len(taken(served, store_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ({"kind": "close"}, "reason"),
+        ({"kind": "close", "reason": ""}, "reason"),
+        ({"kind": "sell", "reason": "x"}, "kind"),
+        ({"kind": "close", "reason": "x", "author": "me"}, "author"),
+        ({"kind": "flag", "reason": "x"}, "a flag needs"),
+        ({"kind": "pause", "scope": "policy/a", "reason": "x"}, "a pause of a policy needs"),
+        ({"kind": "lock", "reason": "x", "seconds": -1}, "seconds"),
+        ({"kind": "lock", "reason": "x", "seconds": 1e9}, "seconds"),
+    ],
+)
+def test_a_command_that_is_incomplete_is_refused_with_the_way_out(
+    served: Served, command: dict[str, object], why: str
+) -> None:
+    """As problem+json."""
+    answer = served.ask("POST", "/v1/commands", "risk portfolio", json=command, headers={"Idempotency-Key": "12345678"})
+    assert answer.status_code == 422
+    assert why in answer.json()["detail"]
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_command_without_an_idempotency_key_is_refused(served: Served) -> None:
+    """Without one, a retry closes twice."""
+    command = {"kind": "close", "reason": "x"}
+    assert served.ask("POST", "/v1/commands", "risk portfolio", json=command).status_code == 422
+
+
+def test_a_full_folder_refuses_what_loosens_first(tmp_path: Path) -> None:
+    """Nothing that reduces risk waits for anything that does not."""
+    spool = CommandSpool(tmp_path)
+    spool.prepare()
+    for number in range(500):
+        spool.put(SpooledCommand(Event(f"hand-{number:016x}", CREATED, "unlock"), ""), "1-loosen")
+    with pytest.raises(SpoolFullError, match="wait for the runner"):
+        spool.put(SpooledCommand(Event("hand-more", CREATED, "unlock"), ""), "1-loosen")
+    spool.put(SpooledCommand(Event("hand-close", CREATED, "close"), ""), "0-tighten")
+
+
+def test_what_tightens_is_taken_first_and_a_damaged_file_is_paged(store: SqlStore, tmp_path: Path) -> None:
+    """A runner that finds hundreds of commands takes the close with the first."""
+    spool = CommandSpool(tmp_path / "spool")
+    spool.prepare()
+    for number in range(150):
+        spool.put(SpooledCommand(Event(f"hand-{number:016x}", CREATED, "unlock"), ""), "1-loosen")
+    spool.put(SpooledCommand(Event("hand-ffffffffffffffff", CREATED, "close"), ""), "0-tighten")
+    (spool.folder / "0-tighten-broken.json").write_text("{")
+    intake, calls = SpoolIntake(spool, store), []
+    intake.call_tick = lambda: calls.append(1)
+    intake.take()
+    kinds = [event.kind for event in store.pending_events()]
+    assert kinds[0] == "close"
+    assert len(kinds) == 99
+    assert calls == [1]
+    assert [each.key for each in intake.alerts.found] == ["spool/damaged"]
+    intake.take()
+    assert len(store.pending_events()) == 151
+
+
+def test_a_crash_between_the_event_and_the_file_stores_it_once(store: SqlStore, tmp_path: Path) -> None:
+    """The file is there again, and counts once."""
+    spool = CommandSpool(tmp_path / "spool")
+    spool.prepare()
+    command = SpooledCommand(Event("hand-0000000000000001", CREATED, "close"), "")
+    for _ in range(2):
+        spool.put(command, "0-tighten")
+        SpoolIntake(spool, store).take()
+    assert len(store.pending_events()) == 1
+
+
+def test_the_server_changes_no_byte_of_the_store(served: Served, store_path: Path) -> None:
+    """It only reads, whatever it is asked."""
+    before = store_path.read_bytes()
+    served.give("risk portfolio", "any-command", kind="close", reason="x")
+    assert served.ask("GET", "/v1/status", "viewer portfolio").status_code == 200
+    assert store_path.read_bytes() == before
+
+
+def test_a_store_that_is_gone_is_answered_with_503(served: Served, store_path: Path) -> None:
+    """Not ready, and alive."""
+    store_path.unlink()
+    assert served.ask("GET", "/readyz").status_code == 503
+    assert served.ask("GET", "/healthz").status_code == 200
+    assert served.ask("GET", "/v1/status", "viewer portfolio").status_code == 503
+
+
+def test_heartbeats_have_an_age_and_a_progress(served: Served) -> None:
+    """A server that has just started has heard nobody, and says so."""
+    assert served.ask("GET", "/v1/heartbeats/maker", "viewer account/main").status_code == 404
+    assert served.ask("POST", "/v1/heartbeats/maker", "trader account/main", json={"progress": 7}).status_code == 204
+    found = served.ask("GET", "/v1/heartbeats/maker", "viewer account/main").json()
+    assert found["progress"] == 7
+    assert 0 <= found["age"] < 60
+
+
+def test_the_description_names_every_route(served: Served) -> None:
+    """OpenAPI, for programs that are generated from it."""
+    paths = json.loads(served.ask("GET", "/v1/openapi.json").text)["paths"]
+    assert set(paths) == {
+        "/healthz", "/readyz", "/v1/status", "/v1/heartbeats/{name}", "/v1/commands", "/v1/commands/{id}",
+        "/v1/pretrade",
+        "/v1/pretrade/{account}/result",
+    }  # fmt: skip
+
+
+def test_spool_of_a_store_is_next_to_it(tmp_path: Path) -> None:
+    """Runner and server find the same folder."""
+    assert spool_of(tmp_path / "ks.sqlite") == tmp_path / "ks.sqlite.commands"
