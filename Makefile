@@ -13,7 +13,7 @@
 #   make bench [PARTS="replay tick"]   the published numbers, next to their references (at most ten minutes)
 #   make bench-long          the published numbers that take longer: long closes, memory, polling, latency, worlds
 #   make mutants [PACKAGES=engine] [SAMPLE=200]   mutation tests: change one place at a time, check that a test fails (hours)
-#   make evidence            regenerate docs/evidence.md from recorded bars (DATE=, BOOKS=, SEED=)
+#   make evidence [PART=calm]   docs/evidence.md from recorded bars, in parts, and what changed on it (DATE=, BOOKS=, SEED=)
 #   make lock                regenerate constraints.txt from pyproject.toml
 
 SHELL := /bin/bash
@@ -31,7 +31,8 @@ TESTS ?= tests
 # Explicitly selected tests run at every venue.
 NAMED := $(filter-out tests,$(TESTS))$(K)
 DATE ?= $(shell date +%F)
-BOOKS ?= 10
+BOOKS ?= 3
+PART ?= all
 SEED ?= 7
 VENUE ?= binance
 SECONDS ?= 3600
@@ -84,7 +85,7 @@ mutants: $(VENV)/.installed-mutants
 	$(BIN)/python -m tests.mutants $(PACKAGES) $(if $(SAMPLE),--sample=$(SAMPLE))
 
 evidence: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.evidence --date $(DATE) --random $(BOOKS) --seed $(SEED) --jobs $(WORKERS)
+	$(BIN)/python -m tests.evidence --date $(DATE) --part $(PART) --books $(BOOKS) --seed $(SEED) --jobs $(WORKERS)
 
 lock: $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'

@@ -182,6 +182,10 @@ def _closes(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Diff
     if not ours or not theirs:
         yield f"{other.name} {'no longer closes' if ours else 'closes'} positions", not ours, not theirs
         return
+    if [each.order for each in ours] != [each.order for each in theirs] and len(ours) == len(theirs):
+        yield f"{other.name} sends its orders in another order", False, False
+    if base.hedges != head.hedges:
+        yield f"{other.name} closes other hedges as one position", False, False
     keeps, mirror = _closes_all_of(theirs, ours), _closes_all_of(ours, theirs)
     if (keeps or mirror) and {each.unwinding for each in ours} == {each.unwinding for each in theirs}:
         if not (keeps and mirror):
@@ -262,8 +266,6 @@ def _choices(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Dif
         yield f"{other.name} {what} over the window of other triggers, and may select other positions", keeps, mirror
     if (picks(one) or picks(other)) and (rules[0] != rules[1] or base.groups != head.groups):
         yield f"the ranking of {other.name} differs, which chooses its positions", keeps, mirror
-    if (ours or theirs) and base.hedges != head.hedges:
-        yield f"{other.name} closes other hedges as one position", keeps, mirror
 
 
 def _windows(base: Graph, one: Stage, head: Graph, other: Stage) -> bool:

@@ -160,7 +160,7 @@ def _positions(
         made.append(
             PositionSeries(
                 each.symbol, each.side, held, None if carries else by_step, first,
-                each.contract_size or ONE, each.amount_step,
+                each.contract_size or ONE, each.amount_step, each.price_step,
                 None if each.liquidation is None else values(parsed[*path, "liquidation"], steps),
                 None if each.margin is None else values(parsed[*path, "margin"], steps),
                 dict(_trades(path, each.trades, held, clock, found)),

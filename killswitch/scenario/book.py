@@ -301,7 +301,9 @@ def _orders(account: AccountSeries) -> tuple[Order, ...]:
 
 def _instruments(account: AccountSeries) -> tuple[Instrument, ...]:
     found = {
-        each.symbol: Instrument(each.symbol, contract_size=each.contract_size, amount_step=each.amount_step)
+        each.symbol: Instrument(
+            each.symbol, contract_size=each.contract_size, amount_step=each.amount_step, price_step=each.price_step
+        )
         for each in account.positions or ()
     }
     return tuple(found.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
@@ -16,7 +17,7 @@ from killswitch.scenario.series import Unread, Value
 
 Notices = Literal["all", "pages", "none"]
 """Which notices fail a scenario if nothing expects them."""
-Subject = Literal["fires", "resets", "decides", "notice", "in_force", "trigger", "lock_in_force"]
+Subject = Literal["fires", "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops"]
 DECIDED: tuple[Subject, ...] = ("fires", "resets", "decides")
 
 
@@ -36,6 +37,7 @@ class PositionSeries(Struct, frozen=True):
     first_price: Decimal
     contract_size: Decimal
     amount_step: Decimal | None = None
+    price_step: Decimal | None = None
     liquidation: list[Value] | None = None
     margin: list[Value] | None = None
     trades: dict[int, TradeBy] = {}
@@ -82,6 +84,11 @@ class AccountSeries(Struct, frozen=True):
     amounts: dict[str, list[Value]] = {}
     health: dict[str, list[Value]] = {}
     watch: dict[str, list[Value]] = {}
+
+
+def stops_text(lines: Iterable[str]) -> str:
+    """What is done about stops in one text, whatever the order; `none` for nothing."""
+    return "; ".join(sorted(lines)) or "none"
 
 
 class Outage(Struct, frozen=True):

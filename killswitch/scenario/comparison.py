@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from msgspec import Struct
@@ -18,11 +18,12 @@ from killswitch.model.lock_parts import strictest_mode
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.words import LockMode, Place, Severity, place_text
+from killswitch.planning.catastrophe_stops import stops_now
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.replayed_ticks import ReplayedTick
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import status_of_trigger
-from killswitch.scenario.cases import DECIDED, Expectation, Notices, Subject
+from killswitch.scenario.cases import DECIDED, Expectation, Notices, Subject, stops_text
 from killswitch.scenario.values import ClauseValue, reset_values, stage_values, trigger_values
 
 EVERYTHING = ""
@@ -141,6 +142,7 @@ class StepComparison:
         self._graphs = {graph.policy: graph for graph in policies.graphs}
         self._router = router
         self._locks = LocksInForce()
+        self._stop_rules = policies.stops
 
     def seen(self, at: timedelta, snapshot: Snapshot, tick: ReplayedTick) -> list[Seen]:
         """What a step has decided and notified."""
@@ -245,6 +247,9 @@ class StepComparison:
         if each.subject == "lock_in_force":
             mode = self._locks.mode(each.scope, snapshot)
             return None if mode == each.name else Failure(each.at, each.place, each.words, f"lock {mode}")
+        if each.subject == "stops":
+            seen = stops_text(self._stops(each.scope.removeprefix("account/"), snapshot))
+            return None if seen == each.name else Failure(each.at, each.place, each.words, f"stops {seen}")
         evaluator = interpreter.evaluator(each.policy, each.scope)
         if evaluator is None:
             return Failure(each.at, each.place, each.words, f"no snapshot has had {each.scope} yet")
@@ -258,6 +263,22 @@ class StepComparison:
             return None
         state = "confirmed" if status.confirmed else "held" if status.held else "not held"
         return Failure(each.at, each.place, each.words, f"{truth}, {state}", trigger_values(evaluator, index))
+
+    def _stops(self, account: str, snapshot: Snapshot) -> Iterator[str]:
+        """What a run would do about the catastrophe stops of an account, as an expectation says it."""
+        for found in stops_now(self._stop_rules, snapshot.accounts):
+            if found.account != account:
+                continue
+            if found.unknown is not None:
+                yield "unknown"
+            yield from (f"cancel {order.id}" for order in found.leftovers)
+            for line in found.lines:
+                yield from (f"cancel {order.id}" for order in line.to_cancel)
+                for each in line.to_place:
+                    trigger = each.trigger_price.normalize()
+                    yield f"{each.side} {each.amount.normalize():f} {each.symbol} at {trigger:f}"
+                if line.problem is not None:
+                    yield f"none for {line.key[0]}: {line.problem.why}"
 
 
 def _stage_failure(each: Expectation, evaluator: ScopeEvaluator) -> Failure | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from killswitch.graph.nodes import Graph, PolicySet, SignalRef
 from killswitch.graph.problems import Findings, unknown_name
@@ -22,7 +22,7 @@ from killswitch.policy.schema.scenario import SUBJECTS, ScenarioDocument, Scenar
 from killswitch.policy.yaml.source_map import Path as YamlPath
 from killswitch.scenario.account_series import account_series
 from killswitch.scenario.book import ContradictionError, require_consistent
-from killswitch.scenario.cases import AccountSeries, Expectation, Outage, Scenario, Steps, Subject
+from killswitch.scenario.cases import AccountSeries, Expectation, Outage, Scenario, Steps, Subject, stops_text
 from killswitch.scenario.given_signals import GivenSeries, GivenValue, nearest_signal, parse_given, signal_named
 from killswitch.signals.arguments import span
 
@@ -231,15 +231,15 @@ class _Resolver:
 
     def _expectation(self, each: ScenarioExpectation, path: YamlPath) -> Expectation | None:
         subject = _subject(each)
-        key = subject if subject != "lock_in_force" else None
-        name = str(getattr(each, subject))
+        key = subject if subject not in OF_SCOPE else None
+        name = stops_text(each.stops) if each.stops is not None else str(getattr(each, subject))
         needs_policy = subject in ("fires", "resets", "in_force", "trigger")
         policy = self._policy(each, path, needs_policy=needs_policy)
         if needs_policy and policy is None:
             return None
         if policy is not None and key is not None:
             self._name_exists(self._graphs[policy], subject, name, (*path, subject))
-        scope = self._scope(each, policy, path, needs_scope=needs_policy or subject == "lock_in_force")
+        scope = self._scope(each, policy, path, needs_scope=needs_policy or subject in OF_SCOPE)
         for number, route in enumerate(each.notifies or ()):
             routes = [it.name for it in self._policies.routes]
             if route not in routes:
@@ -305,6 +305,10 @@ class _Resolver:
         return list(dict.fromkeys(scope for scopes in found for scope in scopes))
 
 
+OF_SCOPE: Final = ("lock_in_force", "stops")
+"""Subjects that are about a scope, whatever the policy."""
+
+
 def _subject(each: ScenarioExpectation) -> Subject:
     """The key that says what the expectation is about; the document has exactly one."""
     for subject in SUBJECTS:
@@ -315,7 +319,7 @@ def _subject(each: ScenarioExpectation) -> Subject:
 
 def _identity(each: Expectation) -> object:
     """What two expectations of one step must not both say."""
-    if each.subject in ("in_force", "lock_in_force"):
+    if each.subject in ("in_force", *OF_SCOPE):
         return each.at, each.subject, each.policy, each.scope
     if each.subject == "trigger":
         kind = each.truth if each.truth in ("held", "confirmed") else "truth"

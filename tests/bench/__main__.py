@@ -52,7 +52,7 @@ PARTS: Final = (
     Part("push", "source", "everyday", "pushes"),
     Part("proofs", "proofs", "everyday"),
     Part("impact", "backtest", "everyday", "impact"),
-    Part("gate", "gate", "everyday"),
+    Part("gate", "tick", "everyday", "gate"),
     Part("footprint", "memory", "everyday", "footprint", timed=False),
     Part("closing-1000", "closing_parts", "long", "thousand"),
     Part("polling", "polling", "long"),

@@ -1,53 +1,68 @@
-"""The runs behind the page: every policy and variant, over every market and kind of book."""
+"""The runs behind the page: books under policies and rules, in several processes."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
-from decimal import Decimal
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 
 from msgspec import Struct
 
 from killswitch.accounts.opening import read_policies
-from killswitch.cli.lab.backtest_books import BacktestOptions, market_folders, panel_of
-from killswitch.cli.lab.backtest_books import load_books as books_of
 from killswitch.cli.lab.backtest_run import BacktestRun
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.backtest import never_stop
-from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, BookRuns, Campaign, CampaignPart
-from killswitch.lab.outcome import Run, RunCurve
-from killswitch.model.instant import to_micros
-from killswitch.planning.scopes.compiled_policy import scopes_of
+from killswitch.lab.backtest import Rule, never_stop
+from killswitch.lab.campaign import NONE, STAGED
+from killswitch.lab.outcome import Run
+from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.policy.loader import load
 from killswitch.policy.schema.policy import PolicyDocument
-
-CALM = "calm-"
-"""Folders whose name begins so hold an ordinary month, not a crash."""
-SPLITS_OF = 8
-"""A market with so many symbols also gives all of its four-long/four-short books."""
-HORIZON = timedelta(hours=24)
-GROSS = Decimal(3)
+from tests.evidence.markets import EvidenceBook, Span
 
 Say = Callable[[str], None]
-MEANT = {
-    "futures-degross": "hedged",
-    "futures-directional": "directional",
-    "futures-concentrated": "concentrated",
-    "futures-component-risk": "concentrated",
-    "futures-drawdown": "split",
-    "one-exchange-hedged": "hedged",
-    "one-exchange-directional": "directional",
+Trial = tuple[str, Rule]
+"""A label and a rule: (`futures-degross (tight)`, `staged`)."""
+UNPROTECTED: Trial = (NONE, NONE)
+
+MEANT: Mapping[str, tuple[str, ...]] = {
+    "futures-degross": ("hedged",),
+    "futures-directional": ("directional",),
+    "futures-concentrated": ("concentrated",),
+    "futures-component-risk": ("concentrated",),
+    "futures-drawdown": ("split",),
+    "one-exchange-hedged": ("hedged",),
+    "one-exchange-directional": ("directional", "concentrated"),
+    "several-exchanges": ("several",),
+    "spot-drawdown": ("spot",),
 }
-"""The kind of book that a policy's documentation says it is for."""
-COMPARED = {*MEANT, "circuit-breaker"}
-"""The folders of the page: the rules of the others run for days in every tick, or are parts of these."""
+"""The kinds of book that a set's documentation says it is for; the first is the one of its own figures."""
+RECOMMENDED = {
+    "hedged": "one-exchange-hedged",
+    "directional": "one-exchange-directional",
+    "concentrated": "one-exchange-directional",
+    "several": "several-exchanges",
+    "spot": "spot-drawdown",
+}
+"""Kind of book → the set of the chooser."""
+REFERENCE = "futures-drawdown"
+"""The set that every recommendation is compared with."""
+EVERYWHERE = (
+    "circuit-breaker", "futures-component-risk", "futures-concentrated", "futures-degross", "futures-directional",
+    REFERENCE, "one-exchange-directional", "one-exchange-hedged",
+)  # fmt: skip
+"""The sets that every swap book at one exchange is run under."""
+COMPARED: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("hedged", "directional", "concentrated", "split"), EVERYWHERE),
+    "several": ("several-exchanges", "one-exchange-hedged", "circuit-breaker", REFERENCE),
+    "spot": ("spot-drawdown", "circuit-breaker"),
+}
+"""Kind of book → the sets that it is run under: those that watch its accounts, and no others of the folder."""
 
 
 class Candidate(Struct, frozen=True):
-    """A policy, or a variant of one: `label` is `futures-degross` or `futures-degross (tight)`."""
+    """A policy set, or a variant of one: `label` is `futures-degross` or `futures-degross (tight)`."""
 
     label: str
     folder: str
@@ -55,118 +70,106 @@ class Candidate(Struct, frozen=True):
 
 
 class Case(Struct, frozen=True):
-    """One book in one market, with no protection and under each label and rule."""
+    """One book under each trial."""
 
-    part: CampaignPart
-    unprotected: Run
-    protected: Mapping[tuple[str, str], Run]
+    part: EvidenceBook
+    runs: Mapping[Trial, Run]
+
+    @property
+    def unprotected(self) -> Run:
+        return self.runs[UNPROTECTED]
 
 
-class Firings(Struct, frozen=True):
-    """What one label did in one book of a calm market: how often it fired, and how often falsely.
+class Task(Struct, frozen=True):
+    """One book and what it is run under."""
 
-    False: HORIZON after the firing (at the end of the bars, where that is sooner), the unprotected book had at least
-    the equity of the time when the stage fired.
+    part: EvidenceBook
+    trials: tuple[Trial, ...]
+
+
+def candidates(policies: Path, names: Sequence[str], *, variants: bool) -> list[Candidate]:
+    """The sets of these folders, each with its variants where they are wanted."""
+    return [each for name in names for each in _candidates(policies / name, variants=variants)]
+
+
+def _candidates(folder: Path, *, variants: bool) -> Iterator[Candidate]:
+    yield Candidate(folder.name, folder.name, read_policies([folder]).policies)
+    if not variants:
+        return
+    names = {
+        name
+        for document in load([folder]).documents
+        if isinstance(document.model, PolicyDocument)
+        for name in document.model.spec.variants or {}
+    }
+    for name in sorted(names):
+        yield Candidate(f"{folder.name} ({name})", folder.name, read_policies([folder], variant=name).policies)
+
+
+def run_all(
+    books: Sequence[EvidenceBook],
+    policies: Mapping[str, PolicySet],
+    trials: Callable[[EvidenceBook], Sequence[Trial]],
+    *,
+    seed: int,
+    jobs: int,
+    say: Say,
+) -> list[Case]:
+    """Run each book under its trials, in `jobs` processes; the cases are in the order of the books.
+
+    The first failed run ends all of it: a page with holes is no evidence. Books of one span are run one after the
+    other, because making its bars takes longer than a run.
     """
-
-    label: str
-    kind: str
-    fired: int
-    false: int
-    cost: Decimal
-    """Final equity without protection less that with it."""
-
-
-class Evidence(Struct, frozen=True):
-    """All data of the page."""
-
-    tested: tuple[Candidate, ...]
-    cases: tuple[Case, ...]
-    calm: tuple[Firings, ...]
-    missing: tuple[str, ...]
-    seed: int
-    random: int
+    places = sorted(range(len(books)), key=lambda place: books[place].span.name)
+    tasks = [Task(books[place], tuple(trials(books[place]))) for place in places]
+    say(f"  {len(tasks)} books, {sum(len(task.trials) for task in tasks)} runs")
+    found: dict[int, Case] = {}
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (dict(policies), seed)) as pool:
+        results = zip(places, tasks, pool.map(_run_task, tasks), strict=True)
+        for done, (place, task, runs) in enumerate(results, start=1):
+            found[place] = Case(task.part, dict(zip(task.trials, runs, strict=True)))
+            if done % SAID_EVERY == 0:
+                say(f"  {done} of {len(tasks)} books")
+    return [found[place] for place in range(len(books))]
 
 
-def gather(markets: Path, policies: Path, *, random: int, seed: int, jobs: int, say: Say) -> Evidence:
-    """Run everything. The first failed run aborts it: a page with holes is no evidence."""
-    folders = market_folders(markets)
-    parts: list[CampaignPart] = []
-    missing: list[str] = []
-    for folder in folders:
-        whole = 4 if len(list(folder.glob("*.parquet")) + list(folder.glob("*.csv"))) == SPLITS_OF else None
-        made = books_of(BacktestOptions((folder,), None, None, None, whole, random, GROSS, seed))
-        parts += made.parts
-        missing += made.missing
-    tested = tuple(tested_policies(policies))
-    sources = {folder.name: partial(panel_of, folder) for folder in folders}
-
-    def campaign(
-        policy_set: PolicySet, *rules: str, course: bool = False, only: tuple[CampaignPart, ...] = ()
-    ) -> Campaign:
-        return Campaign(sources, only or tuple(parts), rules, BacktestRun(policy_set, seed), course)  # type: ignore[arg-type] # the names are rules
-
-    say(f"{len(parts)} books without protection")
-    bare = _all(campaign(tested[0].policies, NONE), jobs)
-    protected: list[dict[tuple[str, str], Run]] = [{} for _ in parts]
-    for each in tested:
-        say(f"{len(parts)} books under {each.label}")
-        for place, tried in enumerate(_all(campaign(each.policies, STAGED, CLOSE_ALL, IN_PROPORTION), jobs)):
-            protected[place] |= {(each.label, run.rule): run for run in tried.runs}
-    cases = tuple(
-        Case(part, tried.runs[0], runs) for part, tried, runs in zip(parts, bare, protected, strict=True)
-    )  # fmt: skip
-    say("firings of calm months")
-    calm = tuple(
-        firings
-        for case in cases
-        if case.part.market.startswith(CALM)
-        for firings in _calm(case, campaign(tested[0].policies, NONE, course=True, only=(case.part,)), tested)
-    )
-    return Evidence(tested, cases, calm, tuple(missing), seed, random)
+SAID_EVERY = 20
 
 
-def tested_policies(policies: Path) -> Iterator[Candidate]:
-    """Each of the compared folders whose policies watch a swap account, in its default and in each of its variants."""
-    for folder in sorted(path for path in policies.iterdir() if path.name in COMPARED):
-        found = read_policies([folder]).policies
-        account = ("main", "paper", "swap", "USDT")
-        closing = any(
-            type(action).__name__ == "Close" for g in found.graphs for stage in g.stages for action in stage.actions
-        )
-        if not closing or not any(scopes_of(graph.scope, [account]) for graph in found.graphs):
-            continue
-        yield Candidate(folder.name, folder.name, found)
-        names = {
-            name
-            for document in load([folder]).documents
-            if isinstance(document.model, PolicyDocument)
-            for name in document.model.spec.variants or {}
-        }
-        for name in sorted(names):
-            varied = read_policies([folder], variant=name).policies
-            yield Candidate(f"{folder.name} ({name})", folder.name, varied)
+class _Worker:
+    """What a process runs tasks with; kept in it, because sets are too large to send with every task."""
+
+    def __init__(self) -> None:
+        self.policies: dict[str, PolicySet] = {NONE: PolicySet("none", None, ())}
+        self.seed = 0
+
+    def run(self, task: Task) -> list[Run]:
+        bars = bars_of(task.part.span)
+        return [self._run(bars, task.part, *trial) for trial in task.trials]
+
+    def _run(self, bars: PriceMatrix, part: EvidenceBook, label: str, rule: Rule) -> Run:
+        run = BacktestRun(self.policies[label], self.seed)
+        return run(bars, part.book, rule, with_curve=False, stop=never_stop, on_bar=lambda _: None)
 
 
-def _all(campaign: Campaign, jobs: int) -> tuple[BookRuns, ...]:
-    results = campaign.run(jobs=jobs, stop=never_stop, on_progress=lambda _: None)
-    if not results.is_complete:
-        raise SystemExit("\n".join(f"{one.market}: {one.book}: {one.rule}: {one.text}" for one in results.faults))
-    return results.tried
+_worker = _Worker()
 
 
-def _calm(case: Case, campaign: Campaign, tested: tuple[Candidate, ...]) -> Iterator[Firings]:
-    (again,) = _all(campaign, 1)
-    course = again.runs[0].course
-    assert course is not None  # the campaign asked for it
-    for each in tested:
-        staged = case.protected[each.label, STAGED]
-        false = sum(recovered(course, to_micros(firing.at)) for firing in staged.firings)
-        cost = case.unprotected.final_equity - staged.final_equity
-        yield Firings(each.label, case.part.member.kind, len(staged.firings), false, cost)
+def _begin(policies: dict[str, PolicySet], seed: int) -> None:
+    _worker.policies.update(policies)
+    _worker.seed = seed
 
 
-def recovered(course: RunCurve, at: int) -> bool:
-    then = bisect_left(course.at, at)
-    later = min(bisect_left(course.at, at + round(HORIZON.total_seconds() * 1_000_000)), len(course.at) - 1)
-    return course.equity[later] >= course.equity[then]
+def _run_task(task: Task) -> list[Run]:
+    return _worker.run(task)
+
+
+@lru_cache(maxsize=2)
+def bars_of(span: Span) -> PriceMatrix:
+    """The bars of a span; the last two are kept."""
+    return span.bars()
+
+
+def staged(label: str) -> Trial:
+    """The trial of a set as it is."""
+    return label, STAGED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -116,12 +117,47 @@ def test_heartbeats_over_http_are_heard_through_the_server(tmp_path: Path, monke
                     until(lambda: flat(site), "the watcher has closed everything")
 
 
+def test_a_server_that_is_killed_is_started_again_by_its_run(tmp_path: Path) -> None:
+    """`ksctl run --serve` keeps it up, and ends it with the run; no tick is missed meanwhile."""
+    with paper(*FILLING) as address:
+        site, tokens = WatchedSite(tmp_path, address), tmp_path / "tokens.json"
+        ksctl(
+            "serve", "token", "--tokens", str(tokens), "--principal", "ann", "--role", "viewer", "--scope", "portfolio"
+        )
+        port = free_port()
+        beats = f"http://127.0.0.1:{port}"
+        with site.running("--serve", str(tokens), "--listen", f"127.0.0.1:{port}") as runner:
+            until(lambda: _answers(beats), "the server answers")
+            first = served_by(port)
+            os.kill(first, signal.SIGKILL)
+            until(lambda: served_by(port) not in (0, first) and _answers(beats), "another server answers")
+            assert terminate(runner)[0] == 0
+        assert served_by(port) == 0, "it ends with the run"
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def served_by(port: int) -> int:
+    """The id of the `ksctl serve` process on a port; 0 if there is none."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"serve" in command and f"127.0.0.1:{port}".encode() in command and b"run" not in command:
+            return int(folder.name)
+    return 0
+
+
 @contextmanager
 def serving(site: WatchedSite, tokens: Path) -> Iterator[str]:
     """The address of `ksctl serve` on the runner's store."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     place = ("--store", str(site.store), "--tokens", str(tokens), "--listen", f"127.0.0.1:{port}")
     with process("serve", *place) as server:
         address = f"http://127.0.0.1:{port}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.sources.policy_source import PolicySource
     from killswitch.runner.tick_inputs import SpoolIntake
+    from killswitch.server.child import ServerProcess
     from killswitch.store.sql import SqlStore
     from killswitch.watcher.own_beats import RunnerHeartbeat
 
@@ -71,6 +73,9 @@ if TYPE_CHECKING:
 @click.option("--ping", type=options.RECORD_TEXT, metavar="REFERENCE",
               help="Request this address after a tick, every 10 s: env:NAME or file:PATH with the address of a service "
                    "that notices when requests end.")  # fmt: skip
+@click.option("--serve", "tokens_at", type=options.UncheckedPath(dir_okay=False), metavar="TOKENS",
+              help="Start `ksctl serve` next to the run, with this file of tokens, and keep it up.")  # fmt: skip
+@options.option("--listen", default="127.0.0.1:8600", metavar="ADDRESS:PORT", help="With --serve: where it listens.")
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
 @options.output
@@ -78,7 +83,7 @@ def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
     shadow: str | None, record: Path | None, events_at: str | None, min_free: int, heartbeat_to: tuple[str, ...],
-    ping: str | None, ticks: int | None, journal: str | None, output: str,
+    ping: str | None, tokens_at: Path | None, listen: str, ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -104,7 +109,7 @@ def run(
     from killswitch.runner.lease import this_process
 
     claim_holder = ClaimHolder(this_process(), str(Path(store_at.removeprefix("sqlite:///")).absolute()))
-    with StartFailures() as failures, RunClaims(claim_holder) as claims:
+    with StartFailures() as failures, RunClaims(claim_holder) as claims, _server(store_at, tokens_at, listen) as served:
         from killswitch.cli.live.start_checks import checked_accounts, claimed
         from killswitch.cli.live.starting_set import starting_set
         from killswitch.cli.session import lock_paths
@@ -119,7 +124,7 @@ def run(
         found_before += claimed(claims, start.loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
-            journal, output == "json", found_before, shadow, _own_heartbeat(heartbeat_to, ping),
+            journal, output == "json", found_before, shadow, (*_own_heartbeat(heartbeat_to, ping), *served),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -141,8 +146,25 @@ class _RunSettings(Struct, frozen=True):
     found_before: tuple[KeyWarning, ...]
     shadow: str | None
     """The set of --shadow."""
-    heartbeat: tuple[RunnerHeartbeat, ...]
-    """The observer that sends the runner's own heartbeats, if it sends any."""
+    observers: tuple[RunnerHeartbeat | ServerProcess, ...]
+    """What sends the runner's own heartbeats and keeps a server up, where that is wanted."""
+
+
+@contextmanager
+def _server(store_at: str, tokens_at: Path | None, listen: str) -> Iterator[tuple[ServerProcess, ...]]:
+    """The server of --serve for as long as the run lasts; none without it."""
+    if tokens_at is None:
+        yield ()
+        return
+    from killswitch.server.child import ServerProcess
+
+    options_of_server = ("--store", store_at, "--tokens", str(tokens_at), "--listen", listen)
+    server = ServerProcess(options_of_server, Path(store_at.removeprefix("sqlite:///")))
+    server.start()
+    try:
+        yield (server,)
+    finally:
+        server.stop()
 
 
 def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> tuple[RunnerHeartbeat, ...]:
@@ -204,7 +226,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.heartbeat, gate_view, intake, *outputs.observers,
+                *shadow_observers(shadows, files), *it.observers, gate_view, intake, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,

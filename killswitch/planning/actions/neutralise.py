@@ -18,6 +18,7 @@ from killswitch.graph.unwinding import UnwindingRule, unwinding_named
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.actions.kind import ActionPlan, KnownBook, Most, MostContext, Planned
 from killswitch.planning.actions.kind import Context as PlanContext
+from killswitch.planning.orders.hedge_netting import cut_apart
 from killswitch.planning.orders.net_hedge import NetHedge, NetToHedge, net_hedge
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.rounding import CLOSED_STATES, greatest_order
@@ -77,6 +78,7 @@ def _plan(action: Neutralise, context: PlanContext) -> Planned:
     opened = _opened(action, cuts, risk, book, rule)
     if opened is not None:
         remarks.append(opened if isinstance(opened, str) else f"what is left is hedged: {opened.text}")
+    remarks += cut_apart(targets, book.netted)
     hedges = () if opened is None or isinstance(opened, str) else (opened,)
     return Planned(targets, rule, remarks=tuple(remarks), opens=hedges)
 

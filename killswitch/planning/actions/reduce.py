@@ -17,6 +17,7 @@ from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.unwinding import UnwindingRule, unwinding_named
 from killswitch.planning.actions.kind import ActionPlan, KnownBook, Most, MostContext, Planned
 from killswitch.planning.actions.kind import Context as PlanContext
+from killswitch.planning.orders.hedge_netting import cut_apart
 from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.ranking import Ranked, RankingCandidate, candidates
 from killswitch.planning.targets.selection import SelectedTarget, ranked_book
@@ -122,6 +123,7 @@ def _plan(action: Reduce, context: PlanContext) -> Planned:
         return _nothing(rule, f"it has sold {count_of(cap, 'time')} within 24 hours, which is its bound", *remarks)
     parts = cuts(sold, amount, action.order)
     targets = [SelectedTarget(each.ranked, each.contracts - parts[each.key]) for each in sold if each.key in parts]
+    remarks += cut_apart(targets, book.netted) if action.account is None else ()
     return Planned(targets, rule, remarks=tuple(remarks), should_select=bool(notional), reduces=bool(targets))
 
 

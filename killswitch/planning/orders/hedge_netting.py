@@ -357,3 +357,23 @@ def left_naked(
             if rows is None or any(row.symbol == symbol and row.contracts for row in rows):
                 what = "which cannot be read" if rows is None else "which this close does not reach"
                 yield f"the hedge {hedge.name} is left naked: {symbol} on {name}, {what}"
+
+
+ONE_RATIO = Decimal("0.01")
+"""Difference of the cut fractions of two legs up to which they are cut in one ratio: lots round them apart."""
+
+
+def cut_apart(targets: Sequence[SelectedTarget], book: NettedBook) -> tuple[str, ...]:
+    """A remark on each hedge whose legs the targets cut in different ratios, so that its net changes."""
+    left = {each.ranked.candidate.key: each.contracts for each in targets}
+    found: dict[str, str] = {}
+    for hedge in book.hedges.values():
+        cut = [1 - left.get(leg.candidate.key, leg.candidate.position.contracts) / leg.candidate.position.contracts
+               for leg in hedge.legs]  # fmt: skip
+        if cut and max(cut) - min(cut) > ONE_RATIO:
+            parts = (
+                f"{leg.candidate.position.symbol} on {leg.candidate.account.account} by {part:.0%}"
+                for leg, part in zip(hedge.legs, cut, strict=True)
+            )
+            found[hedge.name] = f"the legs of the hedge {hedge.name} are cut apart: {', '.join(parts)}"
+    return tuple(found.values())

@@ -117,6 +117,8 @@ class ScenarioPosition(Part):
     """Base units of a contract. Left out: 1."""
     amount_step: Price | None = None
     """The venue's step of quantities, in contracts. Left out: the venue does not state it."""
+    price_step: Price | None = None
+    """The step of prices, to which catastrophe stops are rounded. Left out: unknown, so that none can be placed."""
     liquidation: SeriesText | None = None
     """A series of liquidation prices. Left out: unknown."""
     margin: SeriesText | None = None
@@ -242,7 +244,7 @@ class ScenarioRestart(Part):
 
 
 FIRING = "fires"
-SUBJECTS = (FIRING, "resets", "decides", "notice", "in_force", "trigger", "lock_in_force")
+SUBJECTS = (FIRING, "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops")
 """The keys of which an expectation has exactly one: what it is about."""
 OF_DECISIONS = ("lock", "lock_of", "orders", "cancels", "notifies", "reason", "source")
 """Keys of an expectation about a decision."""
@@ -250,7 +252,7 @@ OF_DECISIONS = ("lock", "lock_of", "orders", "cancels", "notifies", "reason", "s
 
 class ScenarioExpectation(Part):
     """What happens at a step, or what is in force after it. It has exactly one of the keys `fires`, `resets`,
-    `decides`, `notice`, `in_force`, `trigger` and `lock_in_force`."""
+    `decides`, `notice`, `in_force`, `trigger`, `lock_in_force` and `stops`."""
 
     at: DurationOrZero
     """When, from the start: a step of the scenario."""
@@ -278,6 +280,10 @@ class ScenarioExpectation(Part):
     lock_in_force: Literal["reduce_only", "all", "none"] | None = None
     """The lock of the whole scope that decisions have written, after this step. Left out: it is about something
     else."""
+    stops: tuple[Text, ...] | None = None
+    """What is done about the catastrophe stops of the account in `scope` at this step, in any order: `sell 1
+    BTC/USDT:USDT at 80`, `cancel ID`, `none for BTC/USDT:USDT: REASON`, or `unknown`; empty where nothing is. Left out:
+    it is about something else."""
     lock: Literal["reduce_only", "all", "none"] | None = None
     """The lock that the decision writes. Left out: not compared."""
     lock_of: tuple[Text, ...] | None = None

@@ -113,10 +113,22 @@ def _run(
     scenario: Callable[[SnapshotReader, VirtualTime], Awaitable[None]],
     account: str = ON_TIME,
     watch: tuple[str, ...] = (),
+    orders_first: bool = False,
 ) -> None:
     """Run a scenario with a snapshot reader of this venue, in virtual time."""
     time = VirtualTime()
-    spec = AccountSpec(account, "ccxt", "swap", "USDT", None, {"clock": time}, {}, exchange="binanceusdm", watch=watch)
+    spec = AccountSpec(
+        account,
+        "ccxt",
+        "swap",
+        "USDT",
+        None,
+        {"clock": time},
+        {},
+        exchange="binanceusdm",
+        watch=watch,
+        orders_first=orders_first,
+    )
 
     async def play() -> None:
         kind = _dialect(venue)
@@ -578,3 +590,42 @@ def test_a_snapshot_is_dated_by_the_time_of_its_request() -> None:
         assert asyncio.get_running_loop().time() == 7.0
 
     _run(VenueData(), scenario)
+
+
+@pytest.mark.parametrize("orders_first", [False, True])
+def test_with_a_gate_orders_are_never_read_after_positions(orders_first: bool) -> None:
+    """Also after a movement, which makes them due: read in the same snapshot they would be newer than the positions."""
+    venue = VenueData()
+
+    async def scenario(reader: SnapshotReader, time: VirtualTime) -> None:
+        for second in range(20):
+            if second == 7:
+                venue.size = Decimal(3)
+            venue.requests.clear()
+            seen = await reader.snapshot()
+            assert seen.orders_as_of is not None
+            assert seen.positions_as_of is not None
+            assert seen.orders_as_of <= seen.positions_as_of
+            if "orders" in venue.requests:
+                is_before = venue.requests.index("orders") < venue.requests.index("account")
+                assert is_before is orders_first
+                assert seen.orders_as_of == seen.positions_as_of
+            await time.sleep(1.0)
+
+    _run(venue, scenario, orders_first=orders_first)
+
+
+def test_old_orders_are_dated_by_their_own_request() -> None:
+    """Orders of 5 s keep the time at which they were requested."""
+    venue = VenueData()
+
+    async def scenario(reader: SnapshotReader, time: VirtualTime) -> None:
+        ages = []
+        for _ in range(6):
+            seen = await reader.snapshot()
+            assert seen.orders_as_of is not None and seen.positions_as_of is not None
+            ages.append((seen.positions_as_of - seen.orders_as_of).total_seconds())
+            await time.sleep(1.0)
+        assert ages == pytest.approx([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], abs=0.01)
+
+    _run(venue, scenario, orders_first=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from killswitch.client import PretradeGate, lock_mode
+from killswitch.client import PretradeAnswer, PretradeGate, lock_mode
 from killswitch.client.heartbeat import monotonic_seconds
 
 ENTRY = {"symbol": "BTC", "side": "buy", "amount": "1", "unit": "contracts"}
@@ -39,7 +39,8 @@ def test_a_verdict_is_passed_on_with_its_time(tmp_path: Path) -> None:
         assert (answer.may_send, answer.reason, answer.is_verdict) == (True, "allowed", True)
         assert before + 2 <= answer.until <= monotonic_seconds() + 2
         assert asked.may_still_send(answer, ENTRY)
-        assert not asked.may_still_send(answer._replace(until=monotonic_seconds() - 0.001), ENTRY)
+        late = PretradeAnswer(answer.question, True, "allowed", "", True, monotonic_seconds() - 0.001)
+        assert not asked.may_still_send(late, ENTRY)
         assert asyncio.run(asked.ask_async("main", ENTRY)).may_send
 
 

@@ -283,3 +283,16 @@ def test_every_futures_policy_has_a_tight_variant(repository: Path, name: str) -
         assert tight[1] is not None
         assert tight[0].value == Decimal(quarter)
         assert abs(tight[1].value - own[1] * tight[0].value / own[0]) <= Decimal("0.0005")
+
+
+def test_the_quiet_variant_for_hedged_books_raises_every_threshold_of_both_policies(repository: Path) -> None:
+    """Selected in one of them alone, the other would still fire early."""
+    loaded = load([repository / "policies" / "one-exchange-hedged"])
+    specs = [each.model.spec for each in loaded.documents if isinstance(each.model, PolicyDocument)]
+    assert len(specs) == 2
+    for policy in specs:
+        quiet = policy.variants["quiet"].triggers
+        assert set(quiet) == set(policy.triggers)
+        for name, changed in quiet.items():
+            assert changed.at_least is not None
+            assert changed.at_least.value > threshold(policy, name)[2]

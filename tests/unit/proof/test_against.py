@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from killswitch.planning.stage_decision import attribution_window
 from killswitch.policy.loader import load
 from killswitch.proof.against import SetComparison, compare_sets
 from killswitch.proof.solver import Prover
+from killswitch.signals.arguments import HedgeLegs, LegOfHedge
 from tests.unit.proof.policies import policy, set_of, stage
 
 pytest.importorskip("z3", reason="the extra `prove` is not installed")
@@ -442,3 +444,18 @@ def test_a_higher_level_that_may_decline_does_not_replace_one_that_does_not(tmp_
     base = policy(f"{fall('a')}\n{fall('b', '10%')}", f"{ONE}\n{checked}")
     head = policy(fall("b", "7%"), checked)
     assert compared(tmp_path, base, head).verdict() not in ("TIGHTENING", "EQUIVALENT")
+
+
+def test_another_order_of_a_close_and_another_hedge_are_differences(tmp_path: Path) -> None:
+    """What is closed in the end is the same, and what stands open on the way is not."""
+    worst = stage(1, "any: [a]", actions="[{close: {side: both, rank: component-risk, fraction: 100%}}]")
+    risk = worst.replace("fraction", "order: risk_first, fraction")
+    found = compared(tmp_path, policy(fall("a"), worst), policy(fall("a"), risk))
+    assert found.verdict() == "NEITHER"
+    assert any("sends its orders in another order" in each.text for each in found.changes)
+    plain = set_of(tmp_path, policy(fall("a"), worst))
+    hedge = HedgeLegs("carry", (LegOfHedge("a", "BTC_USDT", Decimal(1)), LegOfHedge("b", "BTC_USDT", Decimal(1))))
+    hedged = replace(plain, graphs=tuple(replace(each, hedges=(hedge,)) for each in plain.graphs))
+    found = compared(tmp_path, plain, hedged)
+    assert found.verdict() == "NEITHER"
+    assert any("closes other hedges as one position" in each.text for each in found.changes)

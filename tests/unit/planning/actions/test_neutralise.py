@@ -285,6 +285,22 @@ def test_component_risk_keeps_the_declared_share_of_the_gross() -> None:
     assert cut["DOGE"] > cut.get("BTC", 0)
 
 
+def test_a_hedge_whose_legs_are_cut_apart_is_named() -> None:
+    """BTC against ETH is a declared hedge; only BTC is reduced, which changes its net."""
+    pair = """---
+apiVersion: killswitch.dev/v1
+kind: HedgeGroup
+metadata: {name: pair}
+spec:
+  legs:
+    - {account: main, symbol: 'BTC/USDT:USDT', ratio: 1}
+    - {account: main, symbol: 'ETH/USDT:USDT', ratio: 1}
+"""
+    _, outcome = run(policy(documents=pair), {"BTC": 100, "ETH": -40})
+    assert list(sold(outcome)) == ["BTC"]
+    assert "the legs of the hedge pair are cut apart: BTC/USDT:USDT on main by" in reason(outcome)
+
+
 OPEN = ", open: {account: desk, instrument: 'BTC/USDT:USDT', at_most: 3000 USDT}"
 
 

@@ -133,6 +133,12 @@ def test_a_fill_of_unknown_owner_is_paged_and_nothing_is_closed(client: str | No
     assert first.decisions == outcome.decisions == ()
 
 
+def test_a_closing_fill_of_hedge_mode_is_no_breach_whoever_owns_it() -> None:
+    """It buys back a short: the position side decides what a fill enlarges, and it enlarges nothing."""
+    cover = replace(buy("3", "1", "x"), client_order_id=None, position_side="short")
+    assert breaches(Site("close").seen(2, net("10"), cover)) == []
+
+
 def test_a_fill_of_unknown_owner_is_not_paged_again_by_a_snapshot_that_repeats_it() -> None:
     """A tick for another account repeats the snapshot, and with it the fills."""
     site = Site()
