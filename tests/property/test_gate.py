@@ -26,7 +26,7 @@ from killswitch.limits.moment import GateMoment, LockState
 from killswitch.limits.question import OrderAsked, OutcomeReport, Question
 from killswitch.limits.reservations import Reservations
 from killswitch.limits.verdict import PreparedBook
-from killswitch.limits.view import GateAccount, GateView, ReadTimes, SeenFill
+from killswitch.limits.view import GateAccount, GateView, InFlight, ReadTimes, SeenFill
 from killswitch.model.snapshot import Order, Position
 from tests.unit.limits.gates import BTC, limits, sizes, state, usdt
 from tests.worlds import START
@@ -332,6 +332,25 @@ def test_an_opposite_position_nets_nothing_in_advance(is_netted: bool) -> None:
         site.venue.fill(name)
     assert site.venue.net == (24 if is_netted else 12)
     assert (site.worst() > LIMIT) is is_netted
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_our_own_close_in_flight_counts_against_a_plain_exit(is_counted: bool) -> None:
+    """Long 10 under a lock, and our close of 10 on the wire: not counted, a plain exit of 10 passes, and turns it."""
+    site = Site(0, enforces=True)
+    site.venue.net = Decimal(10)
+    site.read()
+    close = InFlight("ks1", BTC, "sell", Decimal(10), reduce_only=True, position_side="long")
+    (account,) = site.view().accounts
+    shown = replace(site.view(), accounts=(replace(account, own=(close,) if is_counted else ()),))
+    asked = OrderAsked(BTC, "sell", Decimal(10), "contracts", client_order_id="a")
+    at = GateMoment(site.now, site.started, LockState("reduce_only", "x"))
+    allowed = verdict.verdict(Question("a", "main", (asked,)), shown, Reservations(), at).verdict.allowed
+    assert allowed is not is_counted
+    for name in ("ks1", "a") if allowed else ("ks1",):
+        site.venue.resting.append((Order(name, BTC, "sell", Decimal(10), name, reduce_only=name == "ks1"), True))
+        site.venue.fill(name)
+    assert bool(site.venue.flips) is not is_counted
 
 
 HISTORIES = 400
