@@ -60,8 +60,8 @@ class NaiveVenue:
         self.filled: dict[str, Decimal] = {}
         self.flips: list[str] = []
         self.excused: set[str] = set()
-        """Exits that a later verdict names as conflicts, or next to which an entry of their side was allowed; and those that
-        a gate which was started again could not name."""
+        """Exits that a later verdict names as conflicts, or that a gate which was started again could not name, or next
+        to which an entry of their side was allowed."""
 
     def fill(self, name: str, most: Decimal | None = None) -> None:
         """Fill a resting order by up to `most`."""
