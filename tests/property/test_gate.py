@@ -60,7 +60,8 @@ class NaiveVenue:
         self.filled: dict[str, Decimal] = {}
         self.flips: list[str] = []
         self.excused: set[str] = set()
-        """Exits that a later verdict names as conflicts, or next to which an entry of their side was allowed."""
+        """Exits that a later verdict names as conflicts, or that a gate which was started again could not name, or next
+        to which an entry of their side was allowed."""
 
     def fill(self, name: str, most: Decimal | None = None) -> None:
         """Fill a resting order by up to `most`."""
@@ -211,8 +212,11 @@ class Site:
         elif choice < 0.98:
             self.locked = not self.locked
         else:
-            self.held, self.started = Reservations(), self.now  # the gate is started again, and can name nothing
-            self.venue.excused.update(sent.order.id for sent in self.wire if sent.is_exit)
+            # The gate is started again, and can name no exit that its view does not show.
+            self.held, self.started = Reservations(), self.now
+            shown = {order.id for order in self.seen[1]}
+            sent = [each.order.id for each in self.wire] + [order.id for order, _ in self.venue.resting]
+            self.venue.excused.update(name for name in sent if name not in shown)
 
     def worst(self) -> Decimal:
         """The largest side of the account, as the venue has it."""
