@@ -19,9 +19,7 @@ def adapter(spec: AccountSpec) -> VenueAdapter:
     if isinstance(market, PaperMarket):
         from killswitch_paper.local import LocalVenue
 
-        return LocalVenue(
-            spec.account, market, _clock(spec.options.get("clock")), spec.watch, dates_orders=spec.orders_first
-        )
+        return LocalVenue(spec.account, market, _clock(spec.options.get("clock")), spec.watch)
     if market is not None:
         raise ValueError(f"option market of account {spec.account} must be a PaperMarket")
     if spec.endpoint is None:

@@ -83,8 +83,6 @@ class HttpVenue(VenueAdapter):
         self._market = _market(spec)
         self._currency = spec.currency
         self._watch = spec.watch
-        self._dates_orders = spec.orders_first
-        """Whether snapshots state when the orders were read: at the moment of everything else."""
         self._base = _loopback(spec)
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout, sock_connect=timeout, sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
@@ -119,8 +117,7 @@ class HttpVenue(VenueAdapter):
             return self._failed("malformed", f"the answer is about account {seen.account}", malformed=1)
         self._rules, self._venue = headers.get(RULES_HEADER, ""), seen.venue
         latency = (time.monotonic() - began) * 1000
-        orders_at = seen.positions_as_of if self._dates_orders else None
-        return replace(seen, health=_health(latency), orders_as_of=orders_at)
+        return replace(seen, health=_health(latency))
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
         return await self._query(dict[str, Prices], "GET", "prices", [("symbol", symbol) for symbol in symbols])

@@ -29,24 +29,15 @@ class LocalVenue(VenueAdapter):
     """One account of a `PaperMarket`, as a VenueAdapter. `submit` may raise OrderRejectedError; before the first bar
     the venue is down; where its terms have limits, any call may raise RateLimitedError. Nothing else fails."""
 
-    def __init__(
-        self,
-        account: str,
-        market: PaperMarket,
-        clock: Clock | None,
-        watch: Sequence[str] = (),
-        *,
-        dates_orders: bool = False,
-    ) -> None:
+    def __init__(self, account: str, market: PaperMarket, clock: Clock | None, watch: Sequence[str] = ()) -> None:
         """Without a clock the account is observed at the close of the last bar. Raises ValueError for an unknown
-        account. `dates_orders`: whether snapshots state when the orders were read, at the moment of everything else."""
+        account."""
         if account not in market.accounts:
             raise ValueError(f"the paper market has no account {account}; it has {', '.join(market.accounts)}")
         self.account = account
         self._market = market
         self._clock = clock
         self._watch = watch
-        self._dates_orders = dates_orders
         self._known_rules = 0
         terms = market.terms.traits
         self.traits = replace(terms, conditional_orders=ONE_PRICE)
@@ -66,8 +57,7 @@ class LocalVenue(VenueAdapter):
         fresh = self._known_rules != self._market.rules_version
         self._known_rules = self._market.rules_version
         at = self._clock.now() if self._clock else None
-        seen = self._market.snapshot(self.account, at, instruments=fresh, watch=self._watch)
-        return replace(seen, orders_as_of=seen.positions_as_of) if self._dates_orders else seen
+        return self._market.snapshot(self.account, at, instruments=fresh, watch=self._watch)
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
         """Prices of the market. They cost nothing of any limit."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from killswitch.graph.actions.kind import of_node
 from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.nodes import Graph, PolicySet, SignalRef
 from killswitch.graph.wording import signal_text, signals_of, span
@@ -40,7 +41,7 @@ def named_symbols(policies: PolicySet, symbols: Iterable[str]) -> tuple[str, ...
         _value(signal, key) for graph in policies.graphs for signal in graph.signals for key in ("symbol", "base")
     }
     stages = (stage for graph in policies.graphs for stage in graph.stages)
-    wanted |= {action.hub for stage in stages for action in stage.actions if isinstance(action, Neutralise)}
+    wanted |= {action.hub for stage in stages for action in of_node(stage.actions, Neutralise)}
     return tuple(symbol for symbol in symbols if symbol in wanted or market_name(symbol) in wanted - {None})
 
 

@@ -76,19 +76,20 @@ def is_warming_up(account: GateAccount, moment: GateMoment) -> bool:
 def doubt(account: GateAccount, moment: GateMoment) -> tuple[Reason, str] | None:
     """Why nothing plain can be proved by the account's state now; None if it can."""
     state, reads, limits = account.state, account.reads, account.limits
-    if is_warming_up(account, moment):
+    if reads.orders is not None and is_warming_up(account, moment):
         return "warming_up", "the gate has just started, and an order that was allowed before may still arrive"
     age = None if reads.positions is None else moment.now - reads.positions
-    if limits is None or age is None or age > timedelta(microseconds=limits.stale_after):
+    if state.quality == "ok" and (limits is None or age is None or age > timedelta(microseconds=limits.stale_after)):
         what = "of unknown age" if age is None else f"{age.total_seconds():.1f} s old"
         return "view_stale", f"the account's state is {what}"
+    order = "orders were read after positions" if reads.orders is not None else "when orders were read is not stated"
     unknown: tuple[tuple[bool, Reason, str], ...] = (
         (state.quality != "ok", "account_unknown", f"the account is {state.quality}: {state.reason or 'no reason'}"),
         (state.positions is None, "positions_unknown", "the account's positions are unknown"),
         (state.orders is None, "orders_unknown", "the account's resting orders are unknown"),
         (
             not reads.is_ordered, "orders_newer_than_positions",
-            "orders were read after positions, so that a fill may be in neither",
+            f"{order}, so that a fill between the two may be in neither",
         ),
     )  # fmt: skip
     return next(((reason, text) for is_so, reason, text in unknown if is_so), None)

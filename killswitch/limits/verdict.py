@@ -19,7 +19,16 @@ from killswitch.graph.limits import LimitsRule
 from killswitch.limits.book import GateBook
 from killswitch.limits.checks import CheckedLimits, EntryCase, check_limits
 from killswitch.limits.exposure import CountedOnce, CountedOrders, margin_of
-from killswitch.limits.moment import Denial, GateMoment, doubt, held_back, is_back, no_limits, times_of
+from killswitch.limits.moment import (
+    Denial,
+    GateMoment,
+    doubt,
+    held_back,
+    is_back,
+    is_warming_up,
+    no_limits,
+    times_of,
+)
 from killswitch.limits.orders_asked import Leg, legs_of, mistake_in
 from killswitch.limits.question import GateVerdict, LegVerdict, Question, Reason
 from killswitch.limits.reservations import MINUTE, Answered, ApprovedOrder, Reservations
@@ -155,8 +164,8 @@ def _of_exit(judging: _Judging, leg: Leg, found: Judgement) -> Denial | None:
     if (found.is_exit or found.effect == "assumed") and judging.moment.lock_state.mode_at(side, symbol) == "all":
         return Denial("lock_all", f"the position is locked: {judging.moment.lock_state.reason}")
     why = judging.doubt
-    never = judging.book.holdings.sizes is None
-    if found.effect == "assumed" and why is not None and (why[0] == "warming_up" or never):
+    account, never = judging.book.account, judging.book.holdings.sizes is None
+    if found.effect == "assumed" and why is not None and (never or is_warming_up(account, judging.moment)):
         return _unproved(judging, leg, why)
     if found.effect == "unproved" and leg.claims_exit and why is not None:
         return _unproved(judging, leg, why)

@@ -66,6 +66,7 @@ def snapshot_of(
         unrealized=ZERO if cash else _clean(margin.unrealized),
         wallet_as_of=at,
         positions_as_of=at,
+        orders_as_of=at,
         marked_at=at,
         fills_as_of=rows_until,
         flows_as_of=rows_until,

@@ -147,11 +147,11 @@ def propose(
 
 def _opening(fired: Decision, hedge: NetHedge) -> Decision:
     """The decision that opens a hedge with the stage that fired. An operator ends it; no reset does."""
-    first = hedge.intents[0]
+    first = hedge.orders[0]
     what = f"{fired.stage}/hedge/{first.account}/{first.symbol}"
     return replace(
         fired, id=decision_id(fired.policy, fired.scope, what, fired.as_of), kind="hedge", book=None, attribution=None,
-        triggers=(), cooldown_until=None, no_reset_before=None, intents=hedge.intents, previous_level=fired.level,
+        triggers=(), cooldown_until=None, no_reset_before=None, intents=hedge.orders, previous_level=fired.level,
         reason=f"opened against what the reductions leave: {hedge.text}",
     )  # fmt: skip
 

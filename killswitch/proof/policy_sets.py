@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from killswitch.graph.actions.close import Close, closes_among
+from killswitch.graph.actions.kind import of_node
 from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.nodes import Graph, PolicySet, ScopeRule, Stage
 from killswitch.graph.routing import MessageAttributes
@@ -82,8 +83,8 @@ def _opened(policy_set: PolicySet, graph: Graph) -> Iterator[tuple[Stage, str | 
         for account, symbol in _opens(policy_set, graph, close):
             yield stage, account, symbol
     for stage in graph.stages:
-        for action in stage.actions:
-            if isinstance(action, Neutralise) and action.open is not None:
+        for action in of_node(stage.actions, Neutralise):
+            if action.open is not None:
                 yield stage, action.open.account, action.open.instrument
 
 

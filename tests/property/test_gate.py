@@ -26,7 +26,7 @@ from killswitch.limits.moment import GateMoment, LockState
 from killswitch.limits.question import OrderAsked, OutcomeReport, Question
 from killswitch.limits.reservations import Reservations
 from killswitch.limits.verdict import PreparedBook
-from killswitch.limits.view import GateAccount, GateView, ReadTimes, SeenFill
+from killswitch.limits.view import GateAccount, GateView, InFlight, ReadTimes, SeenFill
 from killswitch.model.snapshot import Order, Position
 from tests.unit.limits.gates import BTC, limits, sizes, state, usdt
 from tests.worlds import START
@@ -60,7 +60,8 @@ class NaiveVenue:
         self.filled: dict[str, Decimal] = {}
         self.flips: list[str] = []
         self.excused: set[str] = set()
-        """Exits that a later verdict names as conflicts, or next to which an entry of their side was allowed."""
+        """Exits that a later verdict names as conflicts, or that a gate which was started again could not name, or next
+        to which an entry of their side was allowed."""
 
     def fill(self, name: str, most: Decimal | None = None) -> None:
         """Fill a resting order by up to `most`."""
@@ -211,8 +212,11 @@ class Site:
         elif choice < 0.98:
             self.locked = not self.locked
         else:
-            self.held, self.started = Reservations(), self.now  # the gate is started again, and can name nothing
-            self.venue.excused.update(sent.order.id for sent in self.wire if sent.is_exit)
+            # The gate is started again, and can name no exit that its view does not show.
+            self.held, self.started = Reservations(), self.now
+            shown = {order.id for order in self.seen[1]}
+            sent = [each.order.id for each in self.wire] + [order.id for order, _ in self.venue.resting]
+            self.venue.excused.update(name for name in sent if name not in shown)
 
     def worst(self) -> Decimal:
         """The largest side of the account, as the venue has it."""
@@ -332,6 +336,25 @@ def test_an_opposite_position_nets_nothing_in_advance(is_netted: bool) -> None:
         site.venue.fill(name)
     assert site.venue.net == (24 if is_netted else 12)
     assert (site.worst() > LIMIT) is is_netted
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_our_own_close_in_flight_counts_against_a_plain_exit(is_counted: bool) -> None:
+    """Long 10 under a lock, and our close of 10 on the wire: not counted, a plain exit of 10 passes, and turns it."""
+    site = Site(0, enforces=True)
+    site.venue.net = Decimal(10)
+    site.read()
+    close = InFlight("ks1", BTC, "sell", Decimal(10), reduce_only=True, position_side="long")
+    (account,) = site.view().accounts
+    shown = replace(site.view(), accounts=(replace(account, own=(close,) if is_counted else ()),))
+    asked = OrderAsked(BTC, "sell", Decimal(10), "contracts", client_order_id="a")
+    at = GateMoment(site.now, site.started, LockState("reduce_only", "x"))
+    allowed = verdict.verdict(Question("a", "main", (asked,)), shown, Reservations(), at).verdict.allowed
+    assert allowed is not is_counted
+    for name in ("ks1", "a") if allowed else ("ks1",):
+        site.venue.resting.append((Order(name, BTC, "sell", Decimal(10), name, reduce_only=name == "ks1"), True))
+        site.venue.fill(name)
+    assert bool(site.venue.flips) is not is_counted
 
 
 HISTORIES = 400

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 from msgspec import Struct, field
@@ -68,6 +68,11 @@ class ActionKind(Struct, Generic[W, A], frozen=True):
 
 
 AnyActionKind = ActionKind[Any, Any]
+
+
+def of_node(actions: Iterable[Action], node: type[A]) -> list[A]:
+    """The actions of this class among these, in order."""
+    return [each for each in actions if isinstance(each, node)]
 
 
 def check_ranking(name: str, path: Path, around: Surroundings) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
-from killswitch.graph.actions.kind import Surroundings
+from killswitch.graph.actions.kind import Surroundings, of_node
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.actions.reduce import Reduce, room
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import (
+    Action,
     AllOf,
     AnyOf,
     Compare,
@@ -39,33 +40,44 @@ def check_cuts(scope: ScopeRule, stages: Sequence[Stage], variants: Variants, ar
         if around.found.gaps.has_flaw(path):
             continue
         _cuts_once(stage, path, around)
-        for place, action in enumerate(stage.actions):
-            if isinstance(action, Neutralise):
-                _opens_unlocked(stage, action, (*path, "actions", place, "neutralise"), around)
-            if isinstance(action, Reduce):
-                where = (*path, "actions", place, "reduce")
-                _needs_equity(scope, action, where, around)
-                _is_bounded(stage, action, where, around)
-                if action.account is None:
-                    _has_room(stage, action, variants, where, around)
-                elif action.flows == "page":
-                    message = f"what is withdrawn from {action.account} is not followed for this scope"
-                    around.found.error("KS3045", (*where, "flows"), message, "write `flows: reduce`")
+        for neutral in of_node(stage.actions, Neutralise):
+            _opens_unlocked(stage, neutral, _path_of(stage, neutral, path, "neutralise"), around)
+        for reduction in of_node(stage.actions, Reduce):
+            _reduces(scope, stage, reduction, _path_of(stage, reduction, path, "reduce"), variants, around)
+
+
+def _path_of(stage: Stage, action: Action, path: Path, key: str) -> Path:
+    """The path of an action's key."""
+    place = next(place for place, each in enumerate(stage.actions) if each is action)
+    return (*path, "actions", place, key)
+
+
+def _reduces(
+    scope: ScopeRule, stage: Stage, action: Reduce, path: Path, variants: Variants, around: Surroundings
+) -> None:
+    """Report a cut to a leverage that is not known, not bounded, or met again at once."""
+    _needs_equity(scope, action, path, around)
+    _is_bounded(stage, action, path, around)
+    if action.account is None:
+        _has_room(stage, action, variants, path, around)
+    elif action.flows == "page":
+        message = f"what is withdrawn from {action.account} is not followed for this scope"
+        around.found.error("KS3045", (*path, "flows"), message, "write `flows: reduce`")
 
 
 def _cuts_once(stage: Stage, path: Path, around: Surroundings) -> None:
     """Report a stage that neutralises a book, and sells of it by another action too."""
     selling = [place for place, action in enumerate(stage.actions) if "orders" in action_kind(action).effects]
-    neutral = [place for place in selling if isinstance(stage.actions[place], Neutralise)]
+    neutral = of_node(stage.actions, Neutralise)
     if neutral and len(selling) > 1:
         message = f"`{stage.name}` neutralises the book, and sells of it by another action too, so that neither holds"
         fix = "write a stage for each of them, with a level of its own"
-        around.found.error("KS3047", (*path, "actions", neutral[0], "neutralise"), message, fix, key=True)
+        around.found.error("KS3047", _path_of(stage, neutral[0], path, "neutralise"), message, fix, key=True)
 
 
 def _opens_unlocked(stage: Stage, action: Neutralise, path: Path, around: Surroundings) -> None:
     """Report a hedge that is opened under the stage's own lock of every order."""
-    if action.open is not None and any(isinstance(it, LockTrading) and it.mode == "all" for it in stage.actions):
+    if action.open is not None and any(each.mode == "all" for each in of_node(stage.actions, LockTrading)):
         message = f"`{stage.name}` locks every order, and may open {action.open.instrument} on {action.open.account}"
         fix = "write `lock_trading: {mode: reduce_only}`, or take `open` out"
         around.found.error("KS3048", (*path, "open"), message, fix, key=True)
@@ -135,7 +147,7 @@ def _needs_equity(scope: ScopeRule, action: Reduce, path: Path, around: Surround
 
 def _is_bounded(stage: Stage, action: Reduce, path: Path, around: Surroundings) -> None:
     """Warn of a cut that a bot undoes, and that is then repeated without a bound."""
-    if action.at_most_per_day is None and not any(isinstance(each, LockTrading) for each in stage.actions):
+    if action.at_most_per_day is None and not of_node(stage.actions, LockTrading):
         around.found.warning(
             "KS5049", path,
             f"`{stage.name}` neither locks trading nor bounds how often it cuts: a bot that adds again is cut again",

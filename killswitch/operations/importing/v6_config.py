@@ -8,6 +8,7 @@ aliased instead of copying it, and makes no Python objects of tags.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Final
 from msgspec import Struct
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import YAMLError, YAMLWarning
 
 from killswitch.operations.importing.report import ImportedSetting, ImportRefusedError, Outcome, read_text
 
+_OF_READER: Final = (ValueError, TypeError, AttributeError, LookupError, AssertionError, NotImplementedError)
+"""What ruamel.yaml's loader raises by itself for damaged text, next to its own errors."""
 _WINDOW: Final = re.compile(r"(\d{1,6})([mhd]?)")
 _MINUTES: Final = {"": 1, "m": 1, "h": 60, "d": 24 * 60}
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9_]*_[A-Z0-9_]*")
@@ -140,9 +143,12 @@ def list_rest(reading: V6Import, section: ConfigSection) -> None:
 def read_v6(path: Path) -> ConfigSection:
     """The configuration. ImportRefusedError for a file that cannot be read, or that is no YAML mapping."""
     loader = YAML(typ="rt")
+    text = read_text(path)
     try:
-        found = loader.load(read_text(path))
-    except (YAMLError, ValueError, RecursionError) as error:
+        with warnings.catch_warnings():  # an anchor that is there twice is an error for version 6, too
+            warnings.simplefilter("error", YAMLWarning)
+            found = loader.load(text)
+    except (YAMLError, YAMLWarning, RecursionError, *_OF_READER) as error:
         mark = getattr(error, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
         why = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
+from killswitch.graph.actions.kind import of_node
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.actions.neutralise import OpenedHedge
 from killswitch.graph.nodes import PolicySet
@@ -29,7 +30,7 @@ from killswitch.valuation.trust import reason_untrusted
 class NetHedge(Struct, frozen=True):
     """The orders that open a hedge, and its text."""
 
-    intents: tuple[Intent, ...]
+    orders: tuple[Intent, ...]
     text: str
 
 
@@ -99,7 +100,7 @@ def is_locked_for_all(lock: WrittenLock, account: str, policies: PolicySet) -> b
     stage = next(stages, None)
     if stage is None:
         return not lock.only or any(part.mode == "all" for part in lock.only)
-    return any(isinstance(each, LockTrading) and each.mode == "all" for each in stage.actions)
+    return any(each.mode == "all" for each in of_node(stage.actions, LockTrading))
 
 
 def _price(account: AccountSnapshot, symbol: str) -> Decimal | None:

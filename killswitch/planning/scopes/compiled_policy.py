@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from killswitch.engine.step import StageMachine, triggers_of
 from killswitch.graph.actions.close import closes_among
+from killswitch.graph.actions.kind import of_node
 from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.actions.registry import action_kind
@@ -77,7 +78,7 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
     """Compile the graph for the ticks."""
     equity = graph.equity
     collectors = _collectors(graph)
-    neutral = [it for stage in graph.stages for it in stage.actions if isinstance(it, Neutralise)]
+    neutral = [it for stage in graph.stages for it in of_node(stage.actions, Neutralise)]
     windows = (*(rule.window for rule in graph.rankings), *(it.window for it in neutral))
     keep = max(longest_window((*graph.signals, *graph.position_signals)), *windows, reach(collectors, equity.max_gap))
     return CompiledPolicy(
@@ -115,11 +116,11 @@ def _collectors(graph: Graph) -> Mapping[type[Collector], Needs]:
     estimated = [rule for rule in graph.groups if rule.estimate is not None]
     sampled += [{"window": it.window, "every": it.every} for rule in estimated if (it := rule.estimate) is not None]
     actions = [action for stage in graph.stages for action in stage.actions]
-    sampled += [{"window": it.window, "every": it.sample} for it in actions if isinstance(it, Neutralise)]
+    sampled += [{"window": it.window, "every": it.sample} for it in of_node(actions, Neutralise)]
     needs = collector_needs((*graph.signals, *graph.position_signals))
     if sampled:
         needs[PriceSamples] = [*needs.get(PriceSamples, ()), *sampled]
-    if any(isinstance(action, Reduce) and action.flows == "page" for action in actions):
+    if any(each.flows == "page" for each in of_node(actions, Reduce)):
         needs.setdefault(TransfersOfDay, [{}])
     if estimated:
         needs[GroupEstimates] = [{"group": rule.group} for rule in estimated]

@@ -200,7 +200,7 @@ def _linked(symbols: Iterable[str], group: SymbolGroup, before: EstimatedGroups)
 
 def parts_of(group: SymbolGroup, symbols: Iterable[str], estimates: GroupEstimates | None, *, together: bool) -> Groups:
     """The symbols of the group among these, as the groups that they form; `together` decides what is in doubt."""
-    present = tuple(sorted({symbol for symbol in symbols if group.has(symbol)}))
+    present = _present(group, tuple(symbols))
     if group.estimate is None:
         return _declared_parts(group, present, together)
     found = None if estimates is None else estimates.estimated(group)
@@ -209,6 +209,12 @@ def parts_of(group: SymbolGroup, symbols: Iterable[str], estimates: GroupEstimat
     kept = found.together if together else found.apart
     parts = (tuple(symbol for symbol in part if symbol in present) for part in kept)
     return tuple(part for part in parts if part)
+
+
+@lru_cache(maxsize=1_024)
+def _present(group: SymbolGroup, symbols: tuple[str, ...]) -> tuple[str, ...]:
+    """The symbols of the group among these, sorted; a book of thousands has the same ones for many ticks."""
+    return tuple(sorted({symbol for symbol in symbols if group.has(symbol)}))
 
 
 @lru_cache(maxsize=4_096)

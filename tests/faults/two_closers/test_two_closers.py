@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pytest
+
+from killswitch.execution.account_executor import AccountExecutor
+from tests.faults import campaign
 from tests.faults.two_closers.simulation import ENFORCED, played
 
 ACCEPTED = 0.005
@@ -41,3 +47,11 @@ def test_where_reduce_only_is_enforced_nothing_is_ever_oversold_and_nobody_waits
         found = played(seed, traits=ENFORCED)
         assert (found.oversold, found.left) == (0, 0)
         assert found == played(seed, traits=ENFORCED, yields=False)
+
+
+@pytest.mark.parametrize("first", [6000, 6100, 6200])
+def test_a_closer_that_yields_ends_every_close_under_random_faults(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """Lost, late and garbled requests, kills, trades of others: nothing is closed twice, and every decision ends."""
+    monkeypatch.setattr(campaign, "AccountExecutor", partial(AccountExecutor, yields=True))
+    failed = [each for each in map(campaign.random_run, range(first, first + 8)) if each.violations]
+    assert list(map(str, failed)) == []

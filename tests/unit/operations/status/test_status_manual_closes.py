@@ -13,6 +13,7 @@ from killswitch.cli.operate.single_tick import run_one_tick
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.results import Result, newest_results
+from killswitch.model.words import Cause
 from killswitch.operations.commands import answer_to, operator_event
 from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.status import StoreStatus, encode_status, store_status
@@ -24,10 +25,10 @@ from tests.shown import status_text
 DAY = 86_400.0
 
 
-def close_manually(world: World, store: SqlStore, author: str, reason: str) -> None:
+def close_manually(world: World, store: SqlStore, author: str, reason: str, cause: Cause = "drill") -> None:
     """Close the account with a command that runs a single tick: 10 BTC at 110, for a fee of 1."""
     runner = world.runner(store, [ScriptedVenue(book("1100"))])
-    event = operator_event("close", "account/main", author, reason, world.clock.now(), cause="drill")
+    event = operator_event("close", "account/main", author, reason, world.clock.now(), cause=cause)
     asyncio.run(run_one_tick(runner, store, event, 600.0))
 
 
@@ -62,6 +63,16 @@ def test_status_shows_the_result_of_a_close_without_a_runner(world: World) -> No
         "risk-desk", "account/main", "order 12", "drill",
     )  # fmt: skip
     assert closed["result"]["standing"] == "flat"
+
+
+def test_a_close_of_a_dead_mans_switch_is_not_called_one_by_hand(world: World) -> None:
+    """Neither in the heading nor in the row: nobody's hand gave it."""
+    store = world.open()
+    close_manually(world, store, "deadman/bots", "silent for 60 s", "dead-man")
+    text = status_text(status_of(world, store), "s")
+    assert "Closes by hand and by dead-man's switches\n" in text
+    assert "dead-man close: account/main (silent for 60 s)" in text
+    assert "close by hand" not in text
 
 
 def test_status_shows_no_positions_that_a_close_without_a_runner_has_closed(world: World) -> None:

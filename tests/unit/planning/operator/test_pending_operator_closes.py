@@ -85,6 +85,12 @@ def test_a_close_of_unreadable_accounts_only_is_not_consumed(desk: Desk) -> None
     assert closed(desk.tick(3, up("a"))) == [("a", Decimal(3))]
 
 
+def test_a_close_of_a_dead_mans_switch_that_waits_is_called_so(desk: Desk) -> None:
+    """No person is to be looked for who gave it."""
+    _, (notice,) = desk.tick(1, down("a"), events=(replace(CLOSE, cause="dead-man"),))
+    assert notice.text.startswith("the dead-man close waits: a is down")
+
+
 @pytest.mark.parametrize(("second", "expected"), [(601, [("a", Decimal(3))]), (601.5, [])])
 def test_a_close_waits_for_ten_minutes(desk: Desk, second: float, expected: object) -> None:
     """From the tick that processed it, at second 1; a page says that it does not wait any longer."""

@@ -35,7 +35,7 @@ def test_a_block_is_a_whole_set_whose_three_scenarios_pass(title: str, tmp_path:
 @pytest.mark.parametrize("title", SETS)
 def test_a_scenario_of_a_block_fails_where_other_orders_are_expected(title: str, tmp_path: Path) -> None:
     """The order that is expected is the one that is planned."""
-    text, count = re.subn(r"orders: \[sell (\d+) ", r"orders: [sell 1\1 ", SETS[title])
+    text, count = re.subn(r"orders: \[sell ([\d.]+) ", r"orders: [sell 1\1 ", SETS[title])
     assert count
     (tmp_path / "set.yaml").write_text(text, encoding="utf-8")
     assert CliRunner().invoke(ksctl, ["test", str(tmp_path)]).exit_code == 1
