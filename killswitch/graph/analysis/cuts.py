@@ -26,8 +26,7 @@ from killswitch.graph.nodes import (
 from killswitch.graph.resolution.strategies import without_equity
 from killswitch.graph.wording import percent
 from killswitch.policy.yaml.source_map import Path
-
-LEVERAGE = "exposure.leverage"
+from killswitch.signals.exposure_signals import LEVERAGE
 
 Variants = Sequence[Mapping[str, Trigger | None]]
 """The triggers of a policy as written, and with the thresholds of each variant, in the same order."""
