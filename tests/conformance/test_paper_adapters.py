@@ -13,6 +13,7 @@ import pytest
 from killswitch.market.terms import read_terms
 from killswitch.model.venue import (
     AccountSpec,
+    ConditionalOrderRule,
     OrderRejectedError,
     OrderReport,
     OrderRequest,
@@ -302,7 +303,10 @@ def test_an_adapter_declares_the_traits_of_its_venue() -> None:
     assert batches is not None and batches.most == 5
     away: dict[str, object] = {"endpoint": "http://127.0.0.1:1"}
     plain = adapter(_spec(**away))
-    assert (plain.traits, plain.batches, plain.close_book) == (VenueDescription(), None, None)
+    # Its market fills reduce-only orders at the position at most, and knows one price.
+    one_price = ConditionalOrderRule(("mark", "index", "last"))
+    bounded = VenueDescription(enforces_reduce_only=True, conditional_orders=one_price)
+    assert (plain.traits, plain.batches, plain.close_book) == (bounded, None, None)
     stated = adapter(_spec(**away, batch=20, limits=[{"name": "a", "allowed": 3, "per": 1, "by": "symbol"}]))
     assert stated.batches is not None
     assert (stated.batches.most, stated.traits.limits) == (20, (RateLimit("a", 3, 1.0, "symbol"),))

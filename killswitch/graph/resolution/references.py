@@ -113,10 +113,10 @@ def _check_estimate(estimate: GroupEstimate | None, found: Findings) -> None:
     if estimate is None:
         return
     if estimate.window < 24 * HOUR or estimate.least < LEAST_RETURNS:
-        key = "window" if estimate.window < 24 * HOUR else "least"
+        short = "window" if estimate.window < 24 * HOUR else "least"
         message = "of so short a sample 10 to 36% of the pairs change their group each hour by chance"
         fix = f"write `window: 24h` or more, and `least: {LEAST_RETURNS}` or more"
-        found.error("KS3063", ("spec", "estimate", key), message, fix)
+        found.error("KS3063", ("spec", "estimate", short), message, fix)
     elif estimate.window // estimate.every < estimate.least:
         message = f"{estimate.least} returns of {span(estimate.every)} do not fit into {span(estimate.window)}"
         fix = "lengthen the window, sample more often, or ask for fewer"

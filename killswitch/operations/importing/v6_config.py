@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -89,8 +90,9 @@ class ConfigSection:
 
 def _line(content: CommentedMap, key: str) -> int | None:
     wanted = next((each for each in content if str(each) == key), key)
-    if wanted in (content.lc.data or {}):
-        return int(content.lc.key(wanted)[0]) + 1
+    with suppress(KeyError):  # a key that was merged in has no line here
+        if (place := content.lc.key(wanted)) is not None:
+            return int(place[0]) + 1
     return next((line for each in _merged(content) if (line := _line(each, key)) is not None), None)
 
 
