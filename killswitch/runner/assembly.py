@@ -38,6 +38,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, Tracer
+from killswitch.model.venue import Transfers
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import Interpreter
 from killswitch.runner.account_memory import AccountMemory, restore_adapters
@@ -147,7 +148,7 @@ def assemble(
     runner = Runner(
         reloads, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget),
-        closings, _effects(closing, interpreter, arming, store, timeline, is_run=is_run),
+        closings, _effects(closing, interpreter, arming, store, timeline, _transfers(accounts), is_run=is_run),
         Observers((publisher, AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
@@ -265,13 +266,20 @@ def _effects(
     arming: Arming,
     store: Store,
     clock: Clock,
+    transfers: Mapping[str, Transfers],
     *,
     is_run: bool,
 ) -> Effects:
     open_closes = OpenCloses(closing.closings, closing.suspension, interpreter, arming)
-    context = PerformerContext(store, clock, arming.acts_on, open_closes, is_run=is_run)
+    context = PerformerContext(store, clock, arming.acts_on, open_closes, is_run=is_run, transfers=transfers)
     performing = EffectPerformers(performers(closing.lock_writer or Performer(), closing, context))
     return Effects(performing, arming, closing.lock_writer, closing.suspension)
+
+
+def _transfers(accounts: Mapping[str, ArmedAccount]) -> dict[str, Transfers]:
+    """The armed accounts that can move money to others."""
+    offered = ((name, it.adapter.transfers) for name, it in accounts.items() if it.armed)
+    return {name: transfers for name, transfers in offered if transfers is not None}
 
 
 def _held_lease(
