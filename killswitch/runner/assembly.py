@@ -27,6 +27,8 @@ from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.effects.performing import EffectPerformers, Performer, PerformerContext
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
+from killswitch.graph.actions.kind import of_node
+from killswitch.graph.actions.top_up_margin import TopUpMargin
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.source_places import store_places
@@ -398,13 +400,21 @@ def _unrouted(policies: PolicySet) -> Alerts:
 
 
 def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> Alerts:
-    """A page for each armed account that no enforcing policy covers: a misspelled scope looks like a calm market."""
+    """A page for each armed account that no enforcing policy covers: a misspelled scope looks like a calm market.
+
+    One that margin is moved from needs no policy of its own.
+    """
     watched = {
         name
         for graph in policies.graphs
         if graph.mode == "enforce"
         for names in scopes_over(graph.scope, accounts.values()).values()
         for name in names
+    } | {
+        action.source
+        for graph in policies.graphs
+        for stage in graph.stages
+        for action in of_node(stage.actions, TopUpMargin)
     }
     return together(
         alert_if(

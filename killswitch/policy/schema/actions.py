@@ -279,7 +279,8 @@ _ELSEWHERE = {
     "notify page alert message": "write `notify: [NAME]` as a key of the stage; a NotificationRoute names its targets",
     "close_all close_positions flatten sell sell_all liquidate": "write `close: {side: …, fraction: …}`: neither has a "
     "default",
-    "top_up add_margin transfer": "write `top_up_margin: {from: …, to_ratio: …, at_most: …, keep: …}`: none has a default",
+    "top_up add_margin transfer": "write `top_up_margin: {from: …, to_ratio: …, at_most: …, keep: …}`: none "
+    "has a default",
     "cancel cancel_all cancel_order": "write `cancel_orders: {kind: …}`: it has no default",
 }
 """Words of other programs for actions, and how they are written here."""
