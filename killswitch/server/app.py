@@ -251,7 +251,7 @@ class ApiRoutes:
         more = {
             "cause": (command.cause or "operator") if command.kind == "close" else None,
             "force": command.force, "flag": command.flag, "is_set": command.set, "until": until,
-            "lock": command.lock or ("reduce_only" if command.kind in ("close", "lock") else None),
+            "lock": command.mode or ("reduce_only" if command.kind in ("close", "lock") else None),
         }  # fmt: skip
         event = operator_event(command.kind, command.scope, token.principal, command.reason, at, **more)
         return structs.replace(event, id=event.id[:-16] + digest)

@@ -77,7 +77,8 @@ class CommandBody(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     cause: Cause | None = None
     force: bool = False
-    lock: LockMode | None = None
+    mode: LockMode | None = None
+    """The mode of the lock that a `lock` or a `close` writes. Left out: `reduce_only`."""
     seconds: Annotated[float | None, Field(gt=0, le=30 * 86400)] = None
     flag: Annotated[str | None, Field(max_length=100)] = None
     set: bool | None = None

@@ -127,6 +127,10 @@ def _references(reading: V6Import, exchange: str, section: ConfigSection) -> tup
             continue
         reading.note("imported", section, key, text)
         found.append((ours, variable))
+    wanted = ["key", "secret", *(["passphrase"] if exchange == "bitget" else [])]
+    if missing := [name for name, ours in CREDENTIALS if ours in wanted and ours not in dict(found)]:
+        where = f"{section.file}:{section.line('enabled')}"
+        raise ImportRefusedError(f"{where}: {exchange} has no {' and no '.join(missing)}, which version 6 refuses too")
     return tuple(found)
 
 

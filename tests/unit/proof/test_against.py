@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.graph.compile import compile_loaded
+from killswitch.graph.limits import LimitsRule
 from killswitch.graph.nodes import AdaptiveRule, Graph, PolicySet, TimerRule
 from killswitch.graph.wording import signal_text
 from killswitch.model.instant import SECOND
@@ -357,6 +358,19 @@ def test_a_removed_dead_man_switch_is_a_loosening(tmp_path: Path) -> None:
     with_switch = replace(plain, timers=(timer,))
     assert compared(tmp_path, with_switch, plain).verdict() == "LOOSENING"
     assert compared(tmp_path, plain, with_switch).verdict() == "TIGHTENING"
+
+
+def test_removed_limits_are_a_loosening_and_changed_ones_have_no_order(tmp_path: Path) -> None:
+    """New ones are a tightening; what a changed limit lets through is not compared."""
+    plain = set_of(tmp_path, policy(fall("a"), ONE))
+    tight, wide = (
+        replace(plain, limits=(LimitsRule("main", ("main",), SECOND, SECOND, SECOND, (), leverage=Decimal(most)),))
+        for most in (3, 5)
+    )
+    assert compared(tmp_path, tight, plain).verdict() == "LOOSENING"
+    assert compared(tmp_path, plain, tight).verdict() == "TIGHTENING"
+    assert compared(tmp_path, tight, wide).verdict() == compared(tmp_path, wide, tight).verdict() == "NEITHER"
+    assert compared(tmp_path, tight, tight).verdict() == "EQUIVALENT"
 
 
 def test_a_wider_choice_of_the_worst_is_no_tightening(tmp_path: Path) -> None:

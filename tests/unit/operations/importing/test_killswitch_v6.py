@@ -345,6 +345,7 @@ def test_the_regime_guard_of_version_7_is_listed_with_the_set_that_has_it(tmp_pa
         ("a: !!python/object/apply:os.system ['true']\n", "no account is enabled"),
         ("[" * 3000, "not YAML"),
         ("a: \x00\n", "not YAML"),
+        (CONFIG.replace("    api_secret_env: BINANCE_API_SECRET\n", ""), "binance has no api_secret"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_refused_with_its_place(
