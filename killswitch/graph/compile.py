@@ -16,8 +16,7 @@ from hashlib import sha256
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
-from killswitch.graph.analysis.cuts import check_cuts
-from killswitch.graph.analysis.top_ups import check_top_ups
+from killswitch.graph.analysis.cuts import check_cuts, check_top_ups
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Action,

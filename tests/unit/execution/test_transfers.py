@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +18,7 @@ from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Transfer
 from killswitch.model.snapshot import Snapshot
-from killswitch.model.store import TickRecord
+from killswitch.model.store import JournalEntry, TickRecord
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, Transfers, VenueDownError, VenueError
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -52,9 +52,9 @@ class Bank:
         return {name: Transfers(place, name, self.send) for name in ("treasury", "main")}
 
 
-def performer(store: SqlStore, bank: Bank, *, later: float = 0.0, **more: bool) -> TransferPerformer:
+def performer(store: SqlStore, bank: Bank, *, later: float = 0.0, is_run: bool = True) -> TransferPerformer:
     """A performer whose clock is `later` seconds after the decision."""
-    made = context(store, transfers=bank.transfers(), **more)
+    made = context(store, transfers=bank.transfers(), is_run=is_run)
     return TransferPerformer(replace(made, clock=VirtualClock(START + timedelta(seconds=later))))
 
 
@@ -150,18 +150,17 @@ def test_a_restart_before_the_request_sends_it_once_and_after_it_never(store: Sq
     assert (len(bank.requests), statuses(store)) == (1, ["sent"])
 
 
-def _killing(store: SqlStore, at: int) -> Callable[[], None]:
-    """Ends the process at its append number `at`: `restore` undoes it."""
+def _killing(store: SqlStore, at: int, patch: pytest.MonkeyPatch) -> None:
+    """End the process at its write number `at` to the journal."""
     append, left = store.append, [at]
 
-    def dying(entry: object) -> int:
+    def dying(entry: JournalEntry) -> int:
         left[0] -= 1
         if left[0] < 0:
             raise Killed
-        return append(entry)  # type: ignore[arg-type]  # passed on as it is
+        return append(entry)
 
-    store.append = dying  # type: ignore[method-assign]
-    return lambda: setattr(store, "append", append)
+    patch.setattr(store, "append", dying)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -192,13 +191,9 @@ def test_no_sequence_of_kills_sends_a_transfer_twice(
 
     for killed_at, number, elapsed in [*runs, (9, 3, 0.0)]:
         now += elapsed
-        restore = _killing(store, killed_at)
-        try:
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            _killing(store, killed_at, patch)
             asyncio.run(run(now, number))
-        except Killed:
-            pass
-        finally:
-            restore()
     assert len(bank.requests) <= 1
     assert {request[2] for request in bank.requests} <= {"kstrd1"}
     store.close()

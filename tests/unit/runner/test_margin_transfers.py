@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import PolicySet
 from killswitch.market.paper import PaperMarket
-from killswitch.model.venue import Transfers
 from killswitch.runner.assembly import assemble
 from killswitch.runner.observers import TickReport
 from killswitch.runner.performers import CapabilityError
@@ -152,7 +151,8 @@ def test_a_set_is_refused_where_an_account_cannot_take_part(world: World) -> Non
     market, store = paper(), world.open()
     plain, away = (LocalVenue("treasury", market, world.clock) for _ in range(2))
     plain.transfers = None
-    away.transfers = Transfers("elsewhere", "treasury", away._transfer)
+    assert away.transfers is not None
+    away.transfers = replace(away.transfers, place="elsewhere")
     main, bare = (LocalVenue("main", market, world.clock) for _ in range(2))
     bare.transfers = None
     source = LocalVenue("treasury", market, world.clock)
