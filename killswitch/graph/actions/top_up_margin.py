@@ -13,6 +13,8 @@ from killswitch.model.words import Place
 from killswitch.policy.schema import actions, policy
 from killswitch.policy.yaml.source_map import Path
 
+ZERO = Decimal(0)
+
 
 @frozen_from(actions.TopUpMargin, by_hand=["at_most", "keep"], source="from")
 class TopUpMargin(Action, frozen=True):
@@ -45,11 +47,14 @@ def _money(amount: Decimal, action: TopUpMargin) -> str:
 
 
 def _top_up(written: actions.TopUpMargin, _: policy.Stage, path: Path, around: Surroundings) -> TopUpMargin:
-    check_account(written.source, (*path, "from"), around)
+    found = around.found
+    if not found.gaps.has_flaw((*path, "from")):
+        check_account(written.source, (*path, "from"), around)
+    flawed = found.gaps.has_flaw(path)  # then nothing else is checked, and the policy is not compiled
     return freeze(
         written, TopUpMargin,
-        at_most=written.at_most.value, keep=written.keep.value, currency=written.at_most.currency or "",
-        place=around.found.place(path, key=True),
+        at_most=ZERO if flawed else written.at_most.value, keep=ZERO if flawed else written.keep.value,
+        currency="" if flawed else written.at_most.currency or "", place=found.place(path, key=True),
     )  # fmt: skip
 
 

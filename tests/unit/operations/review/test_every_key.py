@@ -26,12 +26,12 @@ HOLDERS = {
     "Action.lock_trading", "PolicySpec.scope", "PolicySpec.triggers", "PolicySpec.stages", "Stage.reset",
     "Stage.actions", "PolicySpec.reference", "Variant.triggers", "AutoReset.auto", "Stage.attribution",
     "Action.cancel_orders", "Action.close", "Stage.breach", "Action.exit_process", "CircuitBreaker.attribution",
-    "CircuitBreaker.breach", "Adaptive.of", "PolicySpec.disabled", "BreakerSpec.disabled",
+    "CircuitBreaker.breach", "Adaptive.of", "PolicySpec.disabled", "BreakerSpec.disabled", "Action.top_up_margin",
 }  # fmt: skip
 """Keys that are required and hold others, which are edited themselves."""
 NOT_ALONE = {
     "ThresholdTrigger.signal", "SignalOf.signal", "Stage.any", "Reference.currency", "ThresholdTrigger.group",
-    "ThresholdTrigger.hedge", "ThresholdTrigger.days", "Stage.on_breach", "CircuitBreaker.on_breach",
+    "ThresholdTrigger.hedge", "TopUpMargin.from", "TopUpMargin.at_most", "TopUpMargin.keep", "ThresholdTrigger.days", "Stage.on_breach", "CircuitBreaker.on_breach",
 }  # fmt: skip
 """Keys of which no other value compiles without a second edit; `EDITS` has one for each."""
 MOST = 9
@@ -154,6 +154,8 @@ EDITS: dict[str, tuple[tuple[str | int, ...], object]] = {
     "ThresholdTrigger.signal": (("triggers", "leverage", "signal"), "exposure.margin_ratio"),
     "Stage.any": (("stages", 2, "any"), ["small"]), "ThresholdTrigger.days": (("triggers", "night", "days"), "mon-thu"),
     "Stage.on_breach": (("stages", 2, "on_breach"), "cancel"),
+    "TopUpMargin.at_most": (("stages", 5, "actions", 0, "top_up_margin", "at_most"), "2000 USDT"),
+    "TopUpMargin.keep": (("stages", 5, "actions", 0, "top_up_margin", "keep"), "400 USDT"),
     "lock": (("stages", 0, "actions", 0), {"lock_trading": {"mode": "reduce_only"}}),
 }  # fmt: skip
 
