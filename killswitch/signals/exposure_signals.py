@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from killswitch.signals.arguments import GROUP, WINDOW, Argument
 from killswitch.signals.declaration import (
@@ -199,6 +199,8 @@ def _group_ahead(of: Callable[[BookPath, tuple[str, ...]], Floats], *uses: bool)
     return look_ahead
 
 
+LEVERAGE: Final = "exposure.leverage"
+"""The signal that a reduction to a leverage is checked against."""
 _UNKNOWN = "positions are unknown, or a price is missing"
 
 PICK = Argument(
@@ -232,7 +234,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         look_ahead=_ahead(_net_ahead),
     ),
     _condition(
-        name="exposure.leverage",
+        name=LEVERAGE,
         equity_at=of_equity(_leverage),
         needs_equity=True,
         unit="ratio",

@@ -34,8 +34,7 @@ from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.yaml.source_map import Path
-
-LEVERAGE = "exposure.leverage"
+from killswitch.signals.exposure_signals import LEVERAGE
 
 Variants = Sequence[Mapping[str, Trigger | None]]
 """The triggers of a policy as written, and with the thresholds of each variant, in the same order."""
