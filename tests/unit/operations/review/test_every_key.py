@@ -31,7 +31,8 @@ HOLDERS = {
 """Keys that are required and hold others, which are edited themselves."""
 NOT_ALONE = {
     "ThresholdTrigger.signal", "SignalOf.signal", "Stage.any", "Reference.currency", "ThresholdTrigger.group",
-    "ThresholdTrigger.hedge", "TopUpMargin.from", "TopUpMargin.at_most", "TopUpMargin.keep", "ThresholdTrigger.days", "Stage.on_breach", "CircuitBreaker.on_breach",
+    "TopUpMargin.from", "TopUpMargin.at_most", "TopUpMargin.keep",
+    "ThresholdTrigger.hedge", "ThresholdTrigger.days", "Stage.on_breach", "CircuitBreaker.on_breach",
 }  # fmt: skip
 """Keys of which no other value compiles without a second edit; `EDITS` has one for each."""
 MOST = 9
