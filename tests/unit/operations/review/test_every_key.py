@@ -27,6 +27,7 @@ HOLDERS = {
     "Stage.actions", "PolicySpec.reference", "Variant.triggers", "AutoReset.auto", "Stage.attribution",
     "Action.cancel_orders", "Action.close", "Stage.breach", "Action.exit_process", "CircuitBreaker.attribution",
     "CircuitBreaker.breach", "Adaptive.of", "PolicySpec.disabled", "BreakerSpec.disabled", "Action.top_up_margin",
+    "Action.reduce", "Action.neutralise",
 }  # fmt: skip
 """Keys that are required and hold others, which are edited themselves."""
 NOT_ALONE = {
@@ -145,7 +146,7 @@ def test_a2_no_document_is_changed_or_removed_unseen(name: str) -> None:
 EDITS: dict[str, tuple[tuple[str | int, ...], object]] = {
     "mode": (("mode",), "observe"), "scope": (("scope", "match", "account"), ["main"]),
     "level": (("stages", 2, "level"), 4), "cooldown": (("stages", 1, "cooldown"), "91m"),
-    "reset": (("stages", 0, "reset"), "manual"), "corroborate": (("stages", 2, "corroborate"), False),
+    "reset": (("stages", 0, "reset"), "manual"), "corroborate": (("stages", 6, "corroborate"), False),
     "unexplained": (("unexplained", "flow_grace"), "91s"), "stale": (("stale_after",), "31s"),
     "notify": (("stages", 0, "notify"), []), "runbook": (("stages", 0, "runbook"), "stop"),
     "expect": (("expect", "positions"), "at most 30%"), "variant": (("variant",), "tight"),
