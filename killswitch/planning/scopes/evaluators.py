@@ -179,7 +179,7 @@ class ScopeEvaluators:
                 found.setdefault(evaluator.scope, {}).setdefault(group, []).append(evaluator)
         for evaluator in self:
             evaluator.capped_with = found.get(evaluator.scope, {})
-        moving = tuple(each for each in self if each.compiled.moves_margin)
+        moving = tuple(each for each in self if each.compiled.moves_margin or each.moved)
         for evaluator in moving:
             evaluator.moving_with = moving
 

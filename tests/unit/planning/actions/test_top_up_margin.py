@@ -217,6 +217,16 @@ def test_a_restart_remembers_what_was_moved() -> None:
     assert moved(later) == []
 
 
+def test_a_reload_remembers_what_was_moved() -> None:
+    """A larger bound in the next text of the policy leaves 750 on the way, with which nothing more is needed."""
+    interpreter = Interpreter(policy("1000"))
+    book = holder("main", "750", "450"), treasury()
+    assert amounts(tick(interpreter, after(minutes=1), *book)) == [Decimal(750)]
+    ready = interpreter.prepare(policy("5000"), interpreter.states(), lambda _policy, _scope, _since: ())
+    interpreter.reload(ready)
+    assert [amounts(tick(interpreter, after(minutes=minute), *book)) for minute in (2, 3, 4)] == [[], [], []]
+
+
 def test_two_accounts_do_not_take_the_same_money_of_one_source() -> None:
     """Each needs 750, and 1,100 is free above 500: the second account gets none, rather than what is not there."""
     policies = policy(accounts="first, second")
