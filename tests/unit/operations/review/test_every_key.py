@@ -32,7 +32,7 @@ HOLDERS = {
 """Keys that are required and hold others, which are edited themselves."""
 NOT_ALONE = {
     "ThresholdTrigger.signal", "SignalOf.signal", "Stage.any", "Reference.currency", "ThresholdTrigger.group",
-    "TopUpMargin.from", "TopUpMargin.at_most", "TopUpMargin.keep",
+    "TopUpMargin.from", "TopUpMargin.at_most", "TopUpMargin.keep", "Neutralise.by",
     "ThresholdTrigger.hedge", "ThresholdTrigger.days", "Stage.on_breach", "CircuitBreaker.on_breach",
 }  # fmt: skip
 """Keys of which no other value compiles without a second edit; `EDITS` has one for each."""
@@ -156,6 +156,11 @@ EDITS: dict[str, tuple[tuple[str | int, ...], object]] = {
     "ThresholdTrigger.signal": (("triggers", "leverage", "signal"), "exposure.margin_ratio"),
     "Stage.any": (("stages", 2, "any"), ["small"]), "ThresholdTrigger.days": (("triggers", "night", "days"), "mon-thu"),
     "Stage.on_breach": (("stages", 2, "on_breach"), "cancel"),
+    "Neutralise.by": (
+        ("stages", 3, "actions", 0),
+        {"neutralise": {"by": "notional", "window": "24h", "sample": "5m", "least": 100, "if_unknown": "notional",
+                        "fallback": "nothing"}},
+    ),
     "TopUpMargin.at_most": (("stages", 5, "actions", 0, "top_up_margin", "at_most"), "2000 USDT"),
     "TopUpMargin.keep": (("stages", 5, "actions", 0, "top_up_margin", "keep"), "400 USDT"),
     "lock": (("stages", 0, "actions", 0), {"lock_trading": {"mode": "reduce_only"}}),
