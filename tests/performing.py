@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from killswitch.execution.effects.performing import EffectPerformers, Performer, PerformerContext
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.store import Store
+from killswitch.model.venue import Transfers
 from killswitch.runner.performers import performers
 from tests.worlds import START
 
@@ -17,9 +18,12 @@ def context(
     open_closes: Callable[[], tuple[str, ...]] = tuple,
     acts: bool = True,
     is_run: bool = True,
+    transfers: Mapping[str, Transfers] | None = None,
 ) -> PerformerContext:
     """The context of a run on this store at a fixed time. `acts`: whether it acts on decisions at all."""
-    return PerformerContext(store, VirtualClock(START), lambda _: acts, open_closes, is_run=is_run)
+    return PerformerContext(
+        store, VirtualClock(START), lambda _: acts, open_closes, is_run=is_run, transfers=transfers or {}
+    )
 
 
 def table(store: Store) -> EffectPerformers:

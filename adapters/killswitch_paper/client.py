@@ -42,6 +42,7 @@ from killswitch.model.venue import (
     OrderRequest,
     Prices,
     RateLimitedError,
+    Transfers,
     VenueAdapter,
     VenueDownError,
     VenueError,
@@ -54,6 +55,7 @@ from killswitch_paper.wire import (
     USED_HEADER,
     BatchAnswer,
     RequestRefusal,
+    TransferRequest,
     encode,
     is_loopback,
     read_used,
@@ -92,6 +94,7 @@ class HttpVenue(VenueAdapter):
         self.traits = replace(described, conditional_orders=ONE_PRICE)
         """From the account's options; the server does not publish them."""
         self.close_book = self._close_book if described.whole_book else None
+        self.transfers = Transfers(self._base, self.account, self._transfer)
         self.batches = Batching(described.batch, self._submit_batch) if described.batch > 1 else None
         self._used: Mapping[str, int] = {}
 
@@ -134,6 +137,9 @@ class HttpVenue(VenueAdapter):
     async def _close_book(self) -> None:
         await self._change("POST", "book/close", {})
 
+    async def _transfer(self, account: str, amount: Decimal, transfer: str) -> None:
+        await self._change("POST", "transfers", {}, encode(TransferRequest(account, amount, transfer)))
+
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         query = {"symbol": symbol, "client_order_id": client_order_id}
         status, _, body = await self._call("GET", "orders", query)
@@ -161,9 +167,9 @@ class HttpVenue(VenueAdapter):
         status, _, content = await self._call(method, path, query, body)
         return _decoded(status, content, kind)
 
-    async def _change(self, method: str, path: str, query: Query) -> None:
+    async def _change(self, method: str, path: str, query: Query, body: bytes | None = None) -> None:
         """Send a change whose successful answer has no body."""
-        status, _, content = await self._call(method, path, query)
+        status, _, content = await self._call(method, path, query, body)
         if status != 204:
             _refuse(status, content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
 
 from msgspec.structs import replace
 
@@ -19,6 +20,7 @@ from killswitch.model.venue import (
     OrderRequest,
     Prices,
     RateLimitedError,
+    Transfers,
     VenueAdapter,
     VenueDownError,
     VenueError,
@@ -42,6 +44,7 @@ class LocalVenue(VenueAdapter):
         terms = market.terms.traits
         self.traits = replace(terms, conditional_orders=ONE_PRICE)
         self.close_book = self._close_book if terms.whole_book else None
+        self.transfers = Transfers(f"paper market {id(market)}", account, self._transfer)
         self.batches = Batching(terms.batch, self._submit_batch) if terms.batch > 1 else None
 
     def used(self) -> Mapping[str, int]:
@@ -92,6 +95,11 @@ class LocalVenue(VenueAdapter):
     async def _close_book(self) -> None:
         self._charge("close_book")
         self._market.close_book(self.account)
+
+    async def _transfer(self, account: str, amount: Decimal, transfer: str) -> None:
+        if self._clock is not None:
+            self._market.move_clock(self._clock.now())
+        self._market.move(self.account, account, amount, transfer)
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -27,6 +27,7 @@ from killswitch_paper.wire import (
     RequestRefusal,
     StateRequest,
     TakeRequest,
+    TransferRequest,
     check_numbers,
     encode,
     is_loopback,
@@ -91,6 +92,7 @@ def _application(handlers: _Handlers) -> web.Application:
             web.get(f"{account}/fills", handlers.fills),
             web.delete(f"{account}/orders/{{order}}", handlers.cancel),
             web.post(f"{account}/flows", handlers.flow),
+            web.post(f"{account}/transfers", handlers.transfer),
             web.post(f"{account}/taken", handlers.take_over),
             web.post("/v1/states", handlers.set_state),
         ]
@@ -236,6 +238,13 @@ class _Handlers:
         lag = None if wanted.lag is None else timedelta(seconds=wanted.lag)
         with _bad_requests():
             return _json(self._market.flow(account, wanted.kind, wanted.amount, asset=wanted.asset, lag=lag))
+
+    async def transfer(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, TransferRequest)
+        account = self._account(request)
+        self._require_begun()
+        self._market.move(account, wanted.to, wanted.amount, wanted.id)
+        return web.Response(status=204)
 
     async def take_over(self, request: web.Request) -> web.Response:
         body = await _body(request, TakeRequest)

@@ -11,6 +11,7 @@
     DELETE /v1/accounts/{account}/orders/{order}?symbol=    204, also for an order that is gone
     POST   /v1/accounts/{account}/orders/batch              [OrderRequest] → [BatchAnswer], one for each, in order
     POST   /v1/accounts/{account}/book/close                204
+    POST   /v1/accounts/{account}/transfers                 TransferRequest → 204; it costs nothing of any limit
     POST   /v1/accounts/{account}/flows                     FlowRequest → Flow
     POST   /v1/accounts/{account}/taken                     TakeRequest → Fill
     POST   /v1/states                                       StateRequest → 204
@@ -100,6 +101,14 @@ class FlowRequest(Struct, frozen=True, forbid_unknown_fields=True):
     amount: Decimal
     asset: str | None = None
     lag: Annotated[float, Meta(ge=0, le=LONGEST_LAG)] | None = None
+
+
+class TransferRequest(Struct, frozen=True):
+    """Money that moves from the account of the address to the account `to`, once under an `id`."""
+
+    to: str
+    amount: Decimal
+    id: str
 
 
 class TakeRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ from hashlib import sha256
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
-from killswitch.graph.analysis.cuts import check_cuts
+from killswitch.graph.analysis.cuts import check_cuts, check_top_ups
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Action,
@@ -174,6 +174,7 @@ def _graph(
     check_priced(policy, conditions, around.columns, documents, around.others, found)
     varied = variants(policy, compiled, stages, around)
     check_cuts(scopes, stages, [compiled, *varied.values()], around)
+    check_top_ups(policy, stages, documents, around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
     triggers = [each for each in chosen.values() if each is not None]
     if not content or len(triggers) < len(compiled) or has_errors(found.diagnostics):

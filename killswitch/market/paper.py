@@ -9,7 +9,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.market.account import CASH_MARKETS, PaperAccount
-from killswitch.market.holding import PaperHolding
+from killswitch.market.holding import ZERO, PaperHolding
 from killswitch.market.interventions import Interventions
 from killswitch.market.matching import Matching, Quotes, SplitMix64
 from killswitch.market.meter import Meter
@@ -71,6 +71,7 @@ class PaperMarket:
         self._tapes = {instrument.symbol: tape_of(instrument) for instrument in instruments}
         self._accounts: dict[str, PaperAccount] = {}
         self._origin = ""
+        self._transfers: set[str] = set()
         self._ids = 0
         self._activity = MarketActivity()
         quotes = Quotes(self._tapes)
@@ -153,6 +154,25 @@ class PaperMarket:
         """
         holder = self._account(account)
         return self._actions.transfer(holder, kind, amount, asset or holder.currency, self._time(), lag)
+
+    def move(self, source: str, account: str, amount: Decimal, transfer: str) -> None:
+        """Move free money between two accounts of one currency; both rows show at once, whatever the lag of the terms.
+
+        Raises OrderRejectedError for the id of an earlier transfer, an amount not above 0, an account that there is not
+        or in another currency, and more than the source has free; ValueError before the first bar.
+        """
+        giver, taker = self._account(source), self._accounts.get(account)
+        if transfer in self._transfers:
+            raise OrderRejectedError("other", f"there was a transfer {transfer} already")
+        if taker is None or taker is giver or taker.currency != giver.currency:
+            raise OrderRejectedError("other", f"{source} cannot move {giver.currency} to {account}")
+        free = self.snapshot(source, instruments=False).free or ZERO
+        if not ZERO < amount <= free:
+            raise OrderRejectedError("insufficient_margin", f"{source} has {free.normalize():f} free, not {amount:f}")
+        self._transfers.add(transfer)
+        at_once = timedelta(0)
+        self.flow(source, "transfer", -amount, lag=at_once)
+        self.flow(account, "transfer", amount, lag=at_once)
 
     def set_instrument(self, instrument: Instrument) -> None:
         """Change a symbol's rules (its state, for example). Contract size and steps must stay.

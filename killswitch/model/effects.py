@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from killswitch.model.instant import rfc3339
@@ -122,11 +122,20 @@ class Lock(Struct, frozen=True, tag="lock", tag_field="kind"):
     order: LockOrder
 
 
+class Transfer(Struct, frozen=True, tag="transfer", tag_field="kind"):
+    """Money that moves between two accounts of one venue, in the currency of both; sent once, whatever is answered."""
+
+    source: str = field(name="from")
+    account: str = field(name="to")
+    currency: str
+    amount: Decimal
+
+
 class ProcessExit(Struct, frozen=True, tag="process_exit", tag_field="kind"):
     """The exit of the run's process, after every close of the run has ended."""
 
 
-Effect = Orders | Cancels | Lock | ProcessExit
+Effect = Orders | Cancels | Lock | ProcessExit | Transfer
 
 E = TypeVar("E", bound=Struct)
 
@@ -233,6 +242,19 @@ def place_of(order: LockOrder) -> str:
     return order.scope if not order.only else f"{order.scope}, only {parts_text(order.only)}"
 
 
+def _transfer_only(transfer: Transfer, accounts: Collection[str]) -> Transfer | None:
+    return transfer if {transfer.source, transfer.account} <= set(accounts) else None
+
+
+def _transfer_merged(one: Transfer, other: Transfer) -> Transfer:
+    raise ValueError("a decision moves money once: a stage has one `top_up_margin`")
+
+
+def _transfer_text(transfer: Transfer) -> str:
+    amount = f"{transfer.amount.normalize():f} {transfer.currency}"
+    return f"move {amount} of margin from {transfer.source} to {transfer.account}"
+
+
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -279,6 +301,17 @@ EFFECTS: Final[tuple[EffectKind[Any], ...]] = (
         size=lambda _: 1,
         text=lambda _: f"exit the process with code {EXIT_CODE} once no close is in progress",
         merged=lambda one, _: one,
+    ),
+    EffectKind(
+        effect=Transfer,
+        rank=40,
+        noun="transfer",
+        size=lambda _: 1,
+        text=_transfer_text,
+        merged=_transfer_merged,
+        accounts=lambda transfer: (transfer.source, transfer.account),
+        only=_transfer_only,
+        needs="transfers",
     ),
 )
 

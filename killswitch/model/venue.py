@@ -290,6 +290,19 @@ class Prices(Struct, frozen=True):
     at: datetime | None = None
 
 
+class Transfers(Struct, frozen=True):
+    """Money between accounts of one venue. `place`: what all accounts that reach each other share; `name`: this account
+    in it.
+
+    `send` moves an amount, in the currency of the account, to the account of this name, under an id of ours, which the
+    venue carries out at most once. OrderRejectedError: it moved nothing.
+    """
+
+    place: str
+    name: str
+    send: Callable[[str, Decimal, str], Awaitable[None]]
+
+
 class RuleKeeping(Struct, frozen=True):
     """The rules of instruments, kept for the next run, which starts with them while the venue's own are loading.
 
@@ -338,6 +351,9 @@ class VenueAdapter(ABC):
     """Inspect the venue. Raises VenueError only if it is unreachable or rejects the credentials."""
     key_rights: Callable[[], Awaitable[KeyRights]] | None = None
     """The permissions of the credentials, by one or two requests. Raises VenueError if they cannot be read."""
+
+    transfers: Transfers | None = None
+    """Move money of the account to another one of the venue."""
 
     @abstractmethod
     async def snapshot(self) -> AccountSnapshot:

@@ -13,7 +13,7 @@ from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import PolicySet, Stage, Stages
 from killswitch.model.alert import Alert
 from killswitch.model.decision import Decision, Notice, with_effects
-from killswitch.model.effects import Cancels, Orders, ProcessExit, of_kind, tag_of
+from killswitch.model.effects import Cancels, Orders, ProcessExit, Transfer, of_kind, tag_of
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.orders.expected_cost import ExpectedOrder, expected_orders
@@ -171,6 +171,9 @@ def _count(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> None:
     evaluator.count_today(proposal.counted, now)
     if proposal.reduces:
         evaluator.count_reduction(now)
+    transfer = of_kind(proposal.decision.effects, Transfer)
+    if transfer is not None:
+        evaluator.count_transfer(transfer, now)
 
 
 _HELD_BACK = "where"

@@ -18,6 +18,7 @@ from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.actions.registry import action_kind
+from killswitch.graph.actions.top_up_margin import TopUpMargin
 from killswitch.graph.nodes import Action, ConditionNode, Graph, Place, RankingRule, ScopeRule, Stage, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.proof.alignment import firing_key, resolved, triggers_of
@@ -73,6 +74,7 @@ def declines_no_more(base: Graph, one: Stage, head: Graph, other: Stage) -> bool
         selects_part(one)
         and _anywhere(_of(one, Reduce)) == _anywhere(_of(other, Reduce))
         and _anywhere(_of(one, Neutralise)) == _anywhere(_of(other, Neutralise))
+        and _anywhere(_of(one, TopUpMargin)) == _anywhere(_of(other, TopUpMargin))
         and len(ours) == len(theirs)
         and all(_selects(base, a) == _selects(head, b) for a, b in zip(ours, theirs, strict=True))
         and (not selects_losing(one) or (one.attribution == other.attribution and _windows(base, one, head, other)))
@@ -139,14 +141,15 @@ def compare_stages(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterat
     yield from _choices(base, one, head, other)
     yield from _reductions(name, _of(one, Reduce), _of(other, Reduce))
     yield from _neutral(name, _of(one, Neutralise), _of(other, Neutralise))
-    known = (LockTrading, CancelOrders, Close, Reduce, Neutralise)
+    yield from _top_ups(name, _of(one, TopUpMargin), _of(other, TopUpMargin))
+    known = (LockTrading, CancelOrders, Close, Reduce, Neutralise, TopUpMargin)
     rest = [[each for each in stage.actions if not isinstance(each, known)] for stage in (one, other)]
     if rest[0] != rest[1]:
         yield f"other actions of {name} differ", False, False
 
 
 A = TypeVar("A", bound=Action)
-P = TypeVar("P", Reduce, Neutralise)
+P = TypeVar("P", Reduce, Neutralise, TopUpMargin)
 
 
 def _of(stage: Stage, kind: type[A]) -> list[A]:
@@ -212,6 +215,15 @@ def _neutral(name: str, ours: list[Neutralise], theirs: list[Neutralise]) -> Ite
         opens = [any(each.open is not None for each in actions) for actions in (ours, theirs)]
         what = "may open a hedge" if opens[1] and not opens[0] else "neutralises the book otherwise"
         yield f"{name} {what}", False, False
+
+
+def _top_ups(name: str, ours: list[TopUpMargin], theirs: list[TopUpMargin]) -> Iterator[Difference]:
+    """Margin that is moved ends an alarm, and what is moved can be lost: neither more nor less of it is harder."""
+    if not ours or not theirs:
+        if ours or theirs:
+            yield f"{name} {'no longer tops up' if ours else 'tops up'} margin", False, False
+    elif _anywhere(ours) != _anywhere(theirs):
+        yield f"{name} tops up margin otherwise", False, False
 
 
 def _reductions(name: str, ours: list[Reduce], theirs: list[Reduce]) -> Iterator[Difference]:

@@ -27,6 +27,8 @@ from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.effects.performing import EffectPerformers, Performer, PerformerContext
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
+from killswitch.graph.actions.kind import of_node
+from killswitch.graph.actions.top_up_margin import TopUpMargin
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.source_places import store_places
@@ -38,6 +40,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, Tracer
+from killswitch.model.venue import Transfers
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import Interpreter
 from killswitch.runner.account_memory import AccountMemory, restore_adapters
@@ -147,7 +150,7 @@ def assemble(
     runner = Runner(
         reloads, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget),
-        closings, _effects(closing, interpreter, arming, store, timeline, is_run=is_run),
+        closings, _effects(closing, interpreter, arming, store, timeline, _transfers(accounts), is_run=is_run),
         Observers((publisher, AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
@@ -265,13 +268,20 @@ def _effects(
     arming: Arming,
     store: Store,
     clock: Clock,
+    transfers: Mapping[str, Transfers],
     *,
     is_run: bool,
 ) -> Effects:
     open_closes = OpenCloses(closing.closings, closing.suspension, interpreter, arming)
-    context = PerformerContext(store, clock, arming.acts_on, open_closes, is_run=is_run)
+    context = PerformerContext(store, clock, arming.acts_on, open_closes, is_run=is_run, transfers=transfers)
     performing = EffectPerformers(performers(closing.lock_writer or Performer(), closing, context))
     return Effects(performing, arming, closing.lock_writer, closing.suspension)
+
+
+def _transfers(accounts: Mapping[str, ArmedAccount]) -> dict[str, Transfers]:
+    """The armed accounts that can move money to others."""
+    offered = ((name, it.adapter.transfers) for name, it in accounts.items() if it.armed)
+    return {name: transfers for name, transfers in offered if transfers is not None}
 
 
 def _held_lease(
@@ -390,13 +400,21 @@ def _unrouted(policies: PolicySet) -> Alerts:
 
 
 def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> Alerts:
-    """A page for each armed account that no enforcing policy covers: a misspelled scope looks like a calm market."""
+    """A page for each armed account that no enforcing policy covers: a misspelled scope looks like a calm market.
+
+    One that margin is moved from needs no policy of its own.
+    """
     watched = {
         name
         for graph in policies.graphs
         if graph.mode == "enforce"
         for names in scopes_over(graph.scope, accounts.values()).values()
         for name in names
+    } | {
+        action.source
+        for graph in policies.graphs
+        for stage in graph.stages
+        for action in of_node(stage.actions, TopUpMargin)
     }
     return together(
         alert_if(

@@ -9,12 +9,15 @@ from killswitch.accounts.arming import ArmedAccount, Arming, is_acted_on, scopes
 from killswitch.accounts.plug_ins import AdapterError
 from killswitch.execution.effects.performing import EffectPerformers, Performer, PerformerContext
 from killswitch.execution.effects.process_exit import ProcessExitPerformer
+from killswitch.execution.effects.transfer import TransferPerformer
 from killswitch.execution.state.intents import planned_entries
+from killswitch.graph.actions.kind import of_node
 from killswitch.graph.actions.registry import action_kind
+from killswitch.graph.actions.top_up_margin import TopUpMargin
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.alert import NO_ALERTS, Alerts
 from killswitch.model.decision import Decision
-from killswitch.model.effects import Cancels, Lock, Orders, ProcessExit, kind_named
+from killswitch.model.effects import Cancels, Lock, Orders, ProcessExit, Transfer, kind_named
 from killswitch.model.snapshot import Snapshot, WrittenLock
 from killswitch.model.store import JournalEntry
 from killswitch.planning.interpreter import Interpreter
@@ -34,6 +37,7 @@ def performers(locks: Performer, closing: Performer, context: PerformerContext) 
         Cancels: closing,
         Orders: closing,
         ProcessExit: ProcessExitPerformer(context),
+        Transfer: TransferPerformer(context),
     }
 
 
@@ -148,6 +152,7 @@ class Effects:
     async def abandon(self) -> None:
         """Cancel requests under way, and end the threads."""
         await self.suspension.abandon()
+        await self.performing.abandon()
         if self.lock_writer is not None:
             self.lock_writer.close()
 
@@ -173,5 +178,33 @@ def require_capabilities(policies: PolicySet, accounts: Mapping[str, ArmedAccoun
         for name in names
         if getattr(armed[name].adapter, needs) is None
     ]
+    found += _without_transfers(policies, armed)
     if found:
         raise CapabilityError("; ".join(dict.fromkeys(found)))
+
+
+def _without_transfers(policies: PolicySet, armed: Mapping[str, ArmedAccount]) -> list[str]:
+    """What is wrong with the sources of the `top_up_margin` of stages that enforce, one text for each account."""
+    return [
+        f"{stage.place.file}:{stage.place.line}: `top_up_margin` of stage {stage.name} cannot be performed on account "
+        f"{name}: {why}; name another source, or take the action out of the stage"
+        for graph in policies.graphs
+        if graph.mode == "enforce"
+        for stage in graph.stages
+        for action in of_node(stage.actions, TopUpMargin)
+        for names in scopes_over(graph.scope, armed.values()).values()
+        for name in names
+        if (why := _why_not_from(action.source, armed[name], armed)) is not None
+    ]
+
+
+def _why_not_from(source: str, account: ArmedAccount, armed: Mapping[str, ArmedAccount]) -> str | None:
+    """Why the source cannot give margin to the account, or None. That the account offers nothing is reported before."""
+    if source not in armed:
+        return f"its source {source} is not armed"
+    ways = armed[source].adapter.transfers, account.adapter.transfers
+    if ways[0] is None:
+        return f"the adapter of its source {source} does not offer `transfers`"
+    if ways[1] is not None and ways[0].place != ways[1].place:
+        return f"its source {source} is at another place of {armed[source].venue}, and nothing moves money between them"
+    return None

@@ -23,6 +23,7 @@ from killswitch.model.legible import legible
 from killswitch.model.registry import require_same_keys
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, Store, StoreTroubleError
+from killswitch.model.venue import Transfers
 
 SEARCHED_DECISIONS = 10_000
 """Number of decisions that a start searches for planned effects that are not finished."""
@@ -48,6 +49,8 @@ class PerformerContext(Struct, frozen=True):
     accounts that cannot be read; empty if there is none. Complete after orders and cancels were performed."""
     is_run: bool = True
     """False in a command that ticks once itself because no runner is alive: there is no run to end."""
+    transfers: Mapping[str, Transfers] = {}
+    """The armed accounts whose adapters move money to other accounts of their venue."""
 
 
 class Performer:
@@ -77,6 +80,9 @@ class Performer:
         Returns what is wrong after it. Raises only what must end the run.
         """
         return NO_ALERTS
+
+    async def abandon(self) -> None:
+        """Cancel what is under way at the end of the run; the journal has what the next one must know."""
 
 
 class PendingEffect(Struct, frozen=True):
@@ -123,6 +129,11 @@ class EffectPerformers:
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> Alerts:
         """Run one pass of every performer, one after the other; returns what is wrong after it."""
         return together([await performer.perform(decisions, snapshot) for performer in self._performers])
+
+    async def abandon(self) -> None:
+        """Cancel what is under way at the end of the run."""
+        for performer in self._performers:
+            await performer.abandon()
 
 
 class Performed(Struct, frozen=True):

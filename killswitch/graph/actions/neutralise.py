@@ -81,7 +81,7 @@ def _neutralise(written: actions.Neutralise, _: policy.Stage, path: Path, around
     check_ranking(written.rank, path, around)
     check_unwinding(written.unwinding, path, around)
     opened = None
-    if written.open is not None:
+    if written.open is not None and not around.found.gaps.has_flaw((*path, "open")):
         check_account(written.open.account, (*path, "open", "account"), around)
         money = written.open.at_most
         opened = freeze(written.open, OpenedHedge, at_most=money.value, currency=money.currency)

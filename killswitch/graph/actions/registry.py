@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from killswitch.graph.actions import cancel_orders, close, exit_process, lock_trading, neutralise, reduce
+from killswitch.graph.actions import cancel_orders, close, exit_process, lock_trading, neutralise, reduce, top_up_margin
 from killswitch.graph.actions.kind import AnyActionKind
 from killswitch.graph.nodes import Action, Stage
 from killswitch.model.registry import RegistryError, require_same_keys
@@ -16,6 +16,7 @@ ACTIONS: Final[tuple[AnyActionKind, ...]] = (
     close.KIND,
     reduce.KIND,
     neutralise.KIND,
+    top_up_margin.KIND,
     exit_process.KIND,
 )
 

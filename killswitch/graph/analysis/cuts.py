@@ -1,4 +1,7 @@
-"""Checks of actions that cut a book to a measure of it: room below the limit, what withdrawals do, repetitions."""
+"""Checks of actions that cut a book to a measure of it, or move margin to it.
+
+Of cuts: the room below the limit, what withdrawals do, repetitions. Of margin: the account, the source, the currency.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.actions.reduce import Reduce, room
 from killswitch.graph.actions.registry import action_kind
+from killswitch.graph.actions.top_up_margin import TopUpMargin
 from killswitch.graph.nodes import (
     Action,
     AllOf,
@@ -23,8 +27,12 @@ from killswitch.graph.nodes import (
     Stage,
     Trigger,
 )
+from killswitch.graph.resolution.references import matches, of_kind
 from killswitch.graph.resolution.strategies import without_equity
 from killswitch.graph.wording import percent
+from killswitch.policy.loader import Document
+from killswitch.policy.schema.account import AccountDocument
+from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.exposure_signals import LEVERAGE
 
@@ -152,3 +160,49 @@ def _is_bounded(stage: Stage, action: Reduce, path: Path, around: Surroundings) 
             f"`{stage.name}` neither locks trading nor bounds how often it cuts: a bot that adds again is cut again",
             "add `lock_trading: {mode: reduce_only, for: …}` to the stage, or `at_most_per_day` here", key=True,
         )  # fmt: skip
+
+
+def check_top_ups(
+    policy: AnyPolicy, stages: Sequence[Stage], documents: Sequence[Document], around: Surroundings
+) -> None:
+    """Report top-ups of stages (in the order written) of what is not one account, or in another currency."""
+    accounts = {each.metadata.name: each for each, _ in of_kind(documents, AccountDocument)}
+    for number, stage in enumerate(stages):
+        path: Path = ("spec", "stages", number)
+        if around.found.gaps.has_flaw(path) or around.found.gaps.has_flaw(("spec", "scope")):
+            continue
+        for action in of_node(stage.actions, TopUpMargin):
+            where = _path_of(stage, action, path, "top_up_margin")
+            if _has_one_account(policy, action, accounts, where, around):
+                _has_one_currency(policy, action, accounts, where, around)
+
+
+def _has_one_account(
+    policy: AnyPolicy, action: TopUpMargin, accounts: Mapping[str, AccountDocument], path: Path, around: Surroundings
+) -> bool:
+    """Whether each scope is one account, and none of them the source; reports it if not."""
+    scope, source = policy.scope, action.source
+    message, where, fix = None, path, ""
+    if scope.each != "account":
+        message = f"margin is moved to one account, and the scope is `each: {scope.each}`"
+        fix = "write `each: account`"
+    elif source in (scope.match.account or ()) or (source in accounts and matches(scope.match, accounts[source])):
+        message, where = f"`{source}` is in the scope, and would give margin to itself", (*path, "from")
+        fix = "narrow the scope with `match: {account: [...]}`, or name another source"
+    if message is not None:
+        around.found.error("KS3057", where, message, fix, key=where == path)
+    return message is None
+
+
+def _has_one_currency(
+    policy: AnyPolicy, action: TopUpMargin, accounts: Mapping[str, AccountDocument], path: Path, around: Surroundings
+) -> None:
+    """Report an account of the scope, or a source, in another currency than that of the bound."""
+    reached = [name for name, each in sorted(accounts.items()) if matches(policy.scope.match, each)]
+    for name in (action.source, *reached):
+        held = accounts[name].spec.currency if name in accounts else action.currency
+        if held != action.currency:
+            message = f"`{name}` is in {held}, and the bound in {action.currency}: nothing is converted on the way"
+            fix = "name accounts and amounts of one currency"
+            around.found.error("KS3058", (*path, "at_most"), message, fix)
+            return

@@ -176,13 +176,20 @@ def declared_rankings(documents: Documents) -> tuple[dict[str, RankingRule], lis
 
 
 def accounts_watched(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
-    """Warn of accounts in no policy's scope; nothing is reported if a scope is unreadable."""
+    """Warn of accounts in no policy's scope; nothing is reported if a scope is unreadable.
+
+    One that margin is moved from needs no policy of its own.
+    """
     policies = of_kind(everything, PolicyDocument)
     if others.has_unknown_kinds or any(found.gaps.has_flaw(("spec", "scope")) for _, found in policies):
         return []
+    actions = [action for policy, _ in policies for stage in policy.spec.stages for action in stage.actions]
+    sources = {action.top_up_margin.source for action in actions if action.top_up_margin is not None}
     accounts = of_kind(everything, AccountDocument)
     for account, found in accounts:
         if found.gaps.has_flaw(()) or any(matches(policy.spec.scope.match, account) for policy, _ in policies):
+            continue
+        if account.metadata.name in sources:
             continue
         message = f"no policy watches the account `{account.metadata.name}`"
         about = f"market {account.spec.market}, venue {venue_of(account.spec)}, currency {account.spec.currency}"

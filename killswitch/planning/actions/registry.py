@@ -11,7 +11,15 @@ from killswitch.graph.nodes import Action, Stage
 from killswitch.model.effects import Effect, Orders, kind_named, merge_effects, tag_of
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.registry import RegistryError, require_same_keys
-from killswitch.planning.actions import cancel_orders, close, exit_process, lock_trading, neutralise, reduce
+from killswitch.planning.actions import (
+    cancel_orders,
+    close,
+    exit_process,
+    lock_trading,
+    neutralise,
+    reduce,
+    top_up_margin,
+)
 from killswitch.planning.actions.kind import AnyActionPlan, Context, Most, MostContext, Planned
 
 PLANS: Final[tuple[AnyActionPlan, ...]] = (
@@ -20,6 +28,7 @@ PLANS: Final[tuple[AnyActionPlan, ...]] = (
     close.KIND,
     reduce.KIND,
     neutralise.KIND,
+    top_up_margin.KIND,
     exit_process.KIND,
 )
 

@@ -12,6 +12,7 @@ from killswitch.graph.actions.kind import of_node
 from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.actions.registry import action_kind
+from killswitch.graph.actions.top_up_margin import TopUpMargin
 from killswitch.graph.lowering import lower, lower_one
 from killswitch.graph.nodes import Graph, ScopeRule, Stage
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
@@ -55,6 +56,8 @@ class CompiledPolicy(Struct, frozen=True):
     """Whether a trigger warns at shares of its threshold."""
     cap_groups: frozenset[str] = frozenset()
     """The groups in which its closes count for a daily cap."""
+    moves_margin: bool = False
+    """Whether a stage may move margin between accounts."""
 
     def is_disabled(self, now: int) -> bool:
         """Whether the policy is switched off at `now` (microseconds)."""
@@ -104,6 +107,7 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
             for close in closes_among(stage.actions)
             if close.cap_group is not None
         ),
+        moves_margin=any(of_node(stage.actions, TopUpMargin) for stage in graph.stages),
     )
 
 

@@ -26,12 +26,13 @@ from killswitch.engine.state import (
 from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, refute, stage_of_record, step
 from killswitch.graph.nodes import Stage
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
-from killswitch.model.effects import Effect, Lock, LockOrder
+from killswitch.model.effects import Effect, Lock, LockOrder, Transfer
 from killswitch.model.flags import Flag
 from killswitch.model.instant import DAY
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedStateError, HistoryRow, MachineState, decoded
 from killswitch.model.words import ChangeCause, Severity
+from killswitch.planning.margin_transfers import MovedMargin, moved_by, of_day, rows_of, shown
 from killswitch.planning.reload.migration import numbered
 from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold, StoredThreshold
 from killswitch.planning.scopes.compiled_policy import CompiledPolicy
@@ -88,6 +89,8 @@ class StoredEvaluator(Struct):
     counted: list[tuple[int, int]] = []
     reduced: list[int] | UnsetType = UNSET
     """Not stored while no `reduce` has sold."""
+    moved: list[MovedMargin] | UnsetType = UNSET
+    """Not stored while no margin was moved."""
 
 
 _MEMORY = msgjson.Decoder(StoredEvaluator)
@@ -188,6 +191,10 @@ class ScopeEvaluator:
         """When closes that count for a daily cap selected positions (microseconds), and how many."""
         self.reduced: list[int] = []
         """When a `reduce` of the policy sold on the scope (microseconds), within a day."""
+        self.moved: list[MovedMargin] = []
+        """The margin that the policy has moved to the scope within a day."""
+        self.moving_with: Sequence[ScopeEvaluator] = ()
+        """The evaluators whose policies may move margin, of whatever scope: their sources may be the same."""
         self.under_way: Mapping[PnlKey, Decimal] = {}
         """The contracts that closes in progress, and earlier decisions of this tick, leave of each position."""
         self.capped_with: Mapping[str, Sequence[ScopeEvaluator]] = {}
@@ -250,6 +257,8 @@ class ScopeEvaluator:
 
     def _adjust(self, view: ScopeView, events: Iterable[ChangeEvent]) -> None:
         """Adjust what depends on the history, which has observed the view with these events."""
+        if self.moved:
+            self.moved = shown(self.moved, view.all_accounts, rows_of(self.all_moved()), view.as_of)
         if self.compiled.corroborates and view.unknown is None and self.history.has_jumped():
             # a stray price upwards would be a peak from which good prices seem to fall
             seen = corroborate(view)
@@ -291,6 +300,14 @@ class ScopeEvaluator:
     def count_reduction(self, now: int) -> None:
         """Count that a `reduce` has sold at `now`; those of more than a day ago are dropped."""
         self.reduced = [*(at for at in self.reduced if now - at < DAY), now]
+
+    def count_transfer(self, transfer: Transfer, now: int) -> None:
+        """Count that margin is moved at `now`; those of more than a day ago are dropped."""
+        self.moved = [*of_day(self.moved, now), moved_by(transfer, now)]
+
+    def all_moved(self) -> list[MovedMargin]:
+        """The margin that this and other policies have moved within a day, to whatever scope."""
+        return [each for one in dict.fromkeys((self, *self.moving_with)) for each in one.moved]
 
     def fired(self, decision: str) -> None:
         """Start waiting for the close of `decision`."""
@@ -499,6 +516,7 @@ class ScopeEvaluator:
             to_stored(self.state, names), history, self.decision, self.costs, self.cost,
             self.suspicions, self.suspected, self.paged, self.warned,
             {names[i]: each.state() for i, each in self.adaptive.items()}, self.counted, self.reduced or UNSET,
+            self.moved or UNSET,
         )  # fmt: skip
 
     def reload(self, compiled: CompiledPolicy, after: StoredEvaluator | None, history: History | None = None) -> None:
@@ -557,10 +575,12 @@ class ScopeEvaluator:
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
         self.warned, self.counted, self.reduced = dict(kept.warned), kept.counted, kept.reduced or []
+        self.moved = kept.moved or []
         if outage is not None:  # what limits a day is not used up by time that no clock has measured
             self.suspicions = [as_old_as_before(at, *outage) for at in self.suspicions]
             self.counted = [(as_old_as_before(at, *outage), count) for at, count in self.counted]
             self.reduced = [as_old_as_before(at, *outage) for at in self.reduced]
+            self.moved = [replace(each, at=as_old_as_before(each.at, *outage)) for each in self.moved]
         self._restore_adaptive(kept.adaptive, self.compiled.trigger_names)
 
     def _restore_adaptive(self, stored: Mapping[str, StoredThreshold], names: tuple[str, ...]) -> None:

@@ -179,6 +179,9 @@ class ScopeEvaluators:
                 found.setdefault(evaluator.scope, {}).setdefault(group, []).append(evaluator)
         for evaluator in self:
             evaluator.capped_with = found.get(evaluator.scope, {})
+        moving = tuple(each for each in self if each.compiled.moves_margin or each.moved)
+        for evaluator in moving:
+            evaluator.moving_with = moving
 
     def places(self, evaluator: ScopeEvaluator) -> tuple[int, ...] | None:
         """The indexes of the scope's accounts in the last snapshot; None while one of them is missing."""

@@ -61,12 +61,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "action",
-        "top_up_margin add_margin transfer withdraw",
-        "moving money between accounts",
-        "`close` with `all_if: 'position.liquidation_distance <= 0.03'`, which ends the same alarm with less risk",
-    ),
-    _entry(
-        "action",
         "webhook exec run call script command http",
         "starting a program or calling a URL",
         "`notify` of the stage, and a `NotificationRoute` to `json://HOST:PORT`",

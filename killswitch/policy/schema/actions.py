@@ -212,6 +212,26 @@ class Neutralise(Part):
     the venue allows."""
 
 
+class TopUpMargin(Part):
+    """Move margin to the account of the scope from another account, so that its margin ratio falls to a declared one.
+    It feeds the loss: what is moved can be lost too, and `reduce` ends the same alarm without it. It is moved at most
+    once: what was decided counts as moved within 24 hours until the account shows it, whatever the venue answered."""
+
+    source: Annotated[Name, Field(alias="from")]
+    """The account that it is moved from, in the same currency, at a venue that moves money between the two. It must not
+    be in the scope."""
+    to_ratio: ProperShare
+    """The margin ratio after it: maintenance margin ÷ equity. The amount is maintenance ÷ to_ratio − equity, less what
+    is on the way."""
+    partial_to: ProperShare | None = None
+    """The margin ratio that a smaller amount must reach, where the bound or the source does not allow the whole one: it
+    should end the alarm. Left out: nothing is moved then."""
+    at_most: Money
+    """What is moved to one account within 24 hours, by this policy."""
+    keep: Money
+    """What stays free in the source, its own limit; what is on the way from it has left it already."""
+
+
 class ExitProcess(Part):
     """Exit the process of the run with code 1, once no close of the run is in progress."""
 
@@ -242,6 +262,8 @@ class Action(Part):
     """Reduce the leverage to a declared one."""
     neutralise: Neutralise | None = None
     """Reduce what makes the scope depend on the market."""
+    top_up_margin: TopUpMargin | None = None
+    """Move margin to the account from another one."""
     exit_process: ExitProcess | None = None
     """Exit the process of the run with code 1, once no close of any policy is in progress; `{}`. The stage stays
     latched, so that a restarted run goes on with all other scopes."""
@@ -257,6 +279,8 @@ _ELSEWHERE = {
     "notify page alert message": "write `notify: [NAME]` as a key of the stage; a NotificationRoute names its targets",
     "close_all close_positions flatten sell sell_all liquidate": "write `close: {side: …, fraction: …}`: neither has a "
     "default",
+    "top_up add_margin transfer": "write `top_up_margin: {from: …, to_ratio: …, at_most: …, keep: …}`: none "
+    "has a default",
     "cancel cancel_all cancel_order": "write `cancel_orders: {kind: …}`: it has no default",
 }
 """Words of other programs for actions, and how they are written here."""

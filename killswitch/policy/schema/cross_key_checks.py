@@ -6,14 +6,15 @@ problem is reported in one pass. Values of the wrong type are left to the valida
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from typing import TypeVar
 
 from msgspec import Struct
 
 from killswitch.policy.schema.actions import ACTIONS
 from killswitch.policy.schema.part import MistakeError
-from killswitch.policy.schema.scalars import name, plain_number
+from killswitch.policy.schema.scalars import money, name, plain_number, proper_share
 from killswitch.signals.catalogue import ARGUMENTS
 
 COMPARISONS = ("at_least", "at_most", "above", "below")
@@ -168,6 +169,7 @@ def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
 
 def _response(at: Path, response: dict[str, object], name: str) -> Iterator[Breach]:
     """Check the actions of a stage or breaker, and that `losing` has an attribution rule."""
+    yield from _top_ups(at, response, name)
     yield from _breach(at, response, name)
     both = ("no_reset_for", "no_reset_before")
     yield from only_one("KS2217", at, response, both, "time without a reset", "keep one of them")
@@ -223,6 +225,41 @@ def _where(at: Path, close: dict[str, object]) -> Iterator[Breach]:
     if "where_unknown" in close and "where" not in close:
         message, fix = "`where_unknown` has no effect without `where`", "add `where`, or take it out"
         yield Breach("KS2207", (*at, "where_unknown"), message, fix)
+
+
+def _top_ups(at: Path, response: dict[str, object], name: str) -> Iterator[Breach]:
+    """Check that a stage moves margin once, to an account that it does not close, to ratios and amounts that agree."""
+    written = [mapping(action) for action in items(response.get("actions"))]
+    selling = [key for action in written for key in ("close", "reduce", "neutralise") if key in action]
+    found = 0
+    for number, action in enumerate(written):
+        if "top_up_margin" not in action:
+            continue
+        found += 1
+        where, top_up = (*at, "actions", number, "top_up_margin"), mapping(action["top_up_margin"])
+        if selling or found > 1:
+            what = f"sells by `{selling[0]}` too" if selling else "moves margin twice"
+            fix = "write a stage for each of them, with a level of its own"
+            yield Breach("KS2291", where, f"{name} tops up margin, and {what}", fix)
+        ratios = _read(proper_share, top_up.get("to_ratio")), _read(proper_share, top_up.get("partial_to"))
+        if ratios[0] is not None and ratios[1] is not None and ratios[1] <= ratios[0]:
+            message = "a smaller amount cannot reach a ratio that is not above `to_ratio`"
+            yield Breach("KS2292", (*where, "partial_to"), message, "write a higher ratio, or take it out")
+        amounts = _read(money, top_up.get("at_most")), _read(money, top_up.get("keep"))
+        if amounts[0] is not None and amounts[1] is not None and amounts[0].currency != amounts[1].currency:
+            message = f"`at_most` is in {amounts[0].currency}, and `keep` in {amounts[1].currency}"
+            yield Breach("KS2293", (*where, "keep"), message, "write both in the currency of the accounts")
+
+
+T = TypeVar("T")
+
+
+def _read(parse: Callable[[object], T], written: object) -> T | None:
+    """The value as parsed; None where it is left out, or is a mistake of its own."""
+    try:
+        return None if written is None else parse(written)
+    except MistakeError:
+        return None
 
 
 MEASURE_KEYS = {"beta": "hub", "component-risk": "keep"}

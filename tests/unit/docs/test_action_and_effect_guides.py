@@ -37,14 +37,20 @@ EDITS = {
         ),
     ),
     GRAPH: (
-        ("from killswitch.graph.actions import ", "from killswitch.graph.actions import set_mark, "),
+        (
+            "from killswitch.graph.actions import ",
+            "from killswitch.graph.actions import set_mark\nfrom killswitch.graph.actions import ",
+        ),
         (
             "ACTIONS: Final[tuple[AnyActionKind, ...]] = (",
             "ACTIONS: Final[tuple[AnyActionKind, ...]] = (set_mark.KIND, ",
         ),
     ),
     PLANNING: (
-        ("from killswitch.planning.actions import ", "from killswitch.planning.actions import set_mark, "),
+        (
+            "from killswitch.planning.actions import ",
+            "from killswitch.planning.actions import set_mark\nfrom killswitch.planning.actions import ",
+        ),
         ("PLANS: Final[tuple[AnyActionPlan, ...]] = (", "PLANS: Final[tuple[AnyActionPlan, ...]] = (set_mark.KIND, "),
     ),
     EFFECTS: (

@@ -43,7 +43,8 @@ def test_an_action_that_no_registry_has_is_refused() -> None:
             look_up(Unregistered())
     with pytest.raises(
         RegistryError,
-        match="`sell_all` is no action: there are lock_trading, cancel_orders, close, reduce, neutralise, exit_process",
+        match="`sell_all` is no action: there are lock_trading, cancel_orders, close, reduce, neutralise, "
+        "top_up_margin, exit_process",
     ):
         graph_registry.kind_named("sell_all")
 

@@ -18,6 +18,8 @@ LOCK = "{lock_trading: {mode: reduce_only}}"
 N = "window: 24h, sample: 5m, least: 100, if_unknown: nothing, fallback: nothing"
 NOTIONAL = f"{{neutralise: {{by: notional, {N}}}}}"
 
+TOP_UP = "{top_up_margin: {from: treasury, to_ratio: 30%, at_most: 1000 USDT, keep: 500 USDT}}"
+
 
 def reduce(to: str, **more: str) -> str:
     keys = {"to": to, "of": "gross", "order": "proportion", "flows": "page", **more}
@@ -53,10 +55,18 @@ def compared(folder: Path, base: str, head: str) -> SetComparison:
         (NOTIONAL, NOTIONAL.replace("fallback: nothing", "fallback: close"), "NEITHER"),
         (NOTIONAL, NOTIONAL.replace("by: notional", "by: beta, hub: BTC_USDT"), "NEITHER"),
         (NOTIONAL, reduce("2.5"), "NEITHER"),
+        (TOP_UP, TOP_UP, "EQUIVALENT"),
+        (TOP_UP, TOP_UP.replace("1000", "1000.0"), "EQUIVALENT"),
+        (TOP_UP, "", "NEITHER"),
+        ("", TOP_UP, "NEITHER"),
+        (TOP_UP, TOP_UP.replace("1000", "2000"), "NEITHER"),
+        (TOP_UP, TOP_UP.replace("keep: 500", "keep: 100"), "NEITHER"),
+        (TOP_UP, TOP_UP.replace("30%", "30%, partial_to: 40%"), "NEITHER"),
+        (TOP_UP, TOP_UP.replace("treasury", "desk"), "NEITHER"),
     ],
 )
 def test_a_changed_cut(tmp_path: Path, base: str, head: str, word: str) -> None:
-    """A lower target and more cuts a day are harder; another measure or order is neither.
+    """A lower target and more cuts a day are harder; another measure or order, and other margin, is neither.
 
     Nor is a stage that begins or ends to cut: one that cuts also declines while its input is unknown.
     """

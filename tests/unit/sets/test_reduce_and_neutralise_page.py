@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from killswitch.cli import ksctl
 from killswitch.graph.actions.reduce import room
 from killswitch.planning.actions.reduce import to_sell
+from killswitch.planning.margin_transfers import MarginNeed
 from tests.unit.docs.pages import sections
 
 REPOSITORY = Path(__file__).parents[3]
@@ -34,8 +35,8 @@ def test_a_block_is_a_whole_set_whose_three_scenarios_pass(title: str, tmp_path:
 
 @pytest.mark.parametrize("title", SETS)
 def test_a_scenario_of_a_block_fails_where_other_orders_are_expected(title: str, tmp_path: Path) -> None:
-    """The order that is expected is the one that is planned."""
-    text, count = re.subn(r"orders: \[sell ([\d.]+) ", r"orders: [sell 1\1 ", SETS[title])
+    """The order, or the transfer, that is expected is the one that is planned."""
+    text, count = re.subn(r"(orders: \[sell |reason: )([\d.]+) ", r"\g<1>1\2 ", SETS[title])
     assert count
     (tmp_path / "set.yaml").write_text(text, encoding="utf-8")
     assert CliRunner().invoke(ksctl, ["test", str(tmp_path)]).exit_code == 1
@@ -46,4 +47,6 @@ def test_the_numbers_of_the_page_are_computed() -> None:
     book = Decimal(300_000), Decimal(97_000), Decimal("2.5")
     assert [to_sell(*book), to_sell(*book, Decimal("0.001")).quantize(Decimal(1))] == [57_500, 57_644]
     assert "57,500, at a cost of 0.1% 57,644" in PAGE
+    assert MarginNeed(Decimal(450), Decimal(750), Decimal("0.3")).whole == 750
+    assert "of 450 on 750 to 30%\n750" in PAGE
     assert room(Decimal(3), Decimal("2.5")) == Decimal("0.05")

@@ -26,11 +26,13 @@ HOLDERS = {
     "Action.lock_trading", "PolicySpec.scope", "PolicySpec.triggers", "PolicySpec.stages", "Stage.reset",
     "Stage.actions", "PolicySpec.reference", "Variant.triggers", "AutoReset.auto", "Stage.attribution",
     "Action.cancel_orders", "Action.close", "Stage.breach", "Action.exit_process", "CircuitBreaker.attribution",
-    "CircuitBreaker.breach", "Adaptive.of", "PolicySpec.disabled", "BreakerSpec.disabled",
+    "CircuitBreaker.breach", "Adaptive.of", "PolicySpec.disabled", "BreakerSpec.disabled", "Action.top_up_margin",
+    "Action.reduce", "Action.neutralise",
 }  # fmt: skip
 """Keys that are required and hold others, which are edited themselves."""
 NOT_ALONE = {
     "ThresholdTrigger.signal", "SignalOf.signal", "Stage.any", "Reference.currency", "ThresholdTrigger.group",
+    "TopUpMargin.from", "TopUpMargin.at_most", "TopUpMargin.keep", "Neutralise.by",
     "ThresholdTrigger.hedge", "ThresholdTrigger.days", "Stage.on_breach", "CircuitBreaker.on_breach",
 }  # fmt: skip
 """Keys of which no other value compiles without a second edit; `EDITS` has one for each."""
@@ -144,7 +146,7 @@ def test_a2_no_document_is_changed_or_removed_unseen(name: str) -> None:
 EDITS: dict[str, tuple[tuple[str | int, ...], object]] = {
     "mode": (("mode",), "observe"), "scope": (("scope", "match", "account"), ["main"]),
     "level": (("stages", 2, "level"), 4), "cooldown": (("stages", 1, "cooldown"), "91m"),
-    "reset": (("stages", 0, "reset"), "manual"), "corroborate": (("stages", 5, "corroborate"), False),
+    "reset": (("stages", 0, "reset"), "manual"), "corroborate": (("stages", 6, "corroborate"), False),
     "unexplained": (("unexplained", "flow_grace"), "91s"), "stale": (("stale_after",), "31s"),
     "notify": (("stages", 0, "notify"), []), "runbook": (("stages", 0, "runbook"), "stop"),
     "expect": (("expect", "positions"), "at most 30%"), "variant": (("variant",), "tight"),
@@ -154,6 +156,13 @@ EDITS: dict[str, tuple[tuple[str | int, ...], object]] = {
     "ThresholdTrigger.signal": (("triggers", "leverage", "signal"), "exposure.margin_ratio"),
     "Stage.any": (("stages", 2, "any"), ["small"]), "ThresholdTrigger.days": (("triggers", "night", "days"), "mon-thu"),
     "Stage.on_breach": (("stages", 2, "on_breach"), "cancel"),
+    "Neutralise.by": (
+        ("stages", 3, "actions", 0),
+        {"neutralise": {"by": "notional", "window": "24h", "sample": "5m", "least": 100, "if_unknown": "notional",
+                        "fallback": "nothing"}},
+    ),
+    "TopUpMargin.at_most": (("stages", 5, "actions", 0, "top_up_margin", "at_most"), "2000 USDT"),
+    "TopUpMargin.keep": (("stages", 5, "actions", 0, "top_up_margin", "keep"), "400 USDT"),
     "lock": (("stages", 0, "actions", 0), {"lock_trading": {"mode": "reduce_only"}}),
 }  # fmt: skip
 
