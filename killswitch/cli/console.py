@@ -12,17 +12,21 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TextIO
 
 import click
+from msgspec.structs import replace
 
 from killswitch.cli.terminal import print_note
 from killswitch.telemetry.background_writer import CLOSE_TIMEOUT, BackgroundWriter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from killswitch.execution.effects.performing import RunEnd
+    from killswitch.runner.loop import Runner
 
 MAX_PENDING_BYTES = 8 << 20
 """Maximum bytes of pending output."""
@@ -155,6 +159,34 @@ def ignore_foreign_signals(on_hangup: Callable[[], None] = lambda: None) -> None
             on_hangup()
 
     _handle(IGNORED_SIGNALS, ignore)
+
+
+async def run_next_to(
+    work: Coroutine[None, None, None], runner: Runner, ticks: int | None, on_hangup: Callable[[], None] = lambda: None
+) -> RunEnd:
+    """Tick until a signal stops the run, next to `work`, which is cancelled at its end.
+
+    A stop by a signal has its name. An error of the work ends the run, and is raised, as one of a tick is.
+    """
+    stop = asyncio.Event()
+    received: list[str] = []
+
+    def on_signal(name: str) -> None:
+        received.append(name)
+        stop.set()
+
+    handle_stop_signals(on_signal)
+    ignore_foreign_signals(on_hangup)
+    working = asyncio.ensure_future(work)
+    working.add_done_callback(lambda _: stop.set())
+    try:
+        end = await runner.run(stop, ticks)
+    finally:
+        working.cancel()
+        outcome = (await asyncio.gather(working, return_exceptions=True))[0]
+    if isinstance(outcome, Exception):
+        raise outcome
+    return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 
 
 def _print_ignored(name: str) -> None:

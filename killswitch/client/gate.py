@@ -111,7 +111,7 @@ class PretradeGate:
     def report(self, account: str, answer: PretradeAnswer, outcome: Literal["sent", "not_sent", "refused"]) -> bool:
         """Report what became of an allowed order, so that the gate counts it no longer; whether it has taken that.
 
-        `refused`: the venue said no, readably. A time-out or a lost connection is no outcome: report nothing.
+        `refused`: the venue has refused it, readably. A time-out or a lost connection is no outcome: report nothing.
         """
         body = json.dumps({"question": answer.question, "outcome": outcome}).encode()
         try:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 FORMAT: Final = "killswitch.heartbeat/v1"
 WHERE: Final = "KILLSWITCH_HEARTBEATS"
@@ -92,15 +92,26 @@ def write_file(folder: str, name: str, progress: int | None, monotonic: float) -
 
 def post(address: str, name: str, progress: int | None) -> None:
     """Send a heartbeat to an address. OSError if no server takes it."""
-    from urllib.request import Request, urlopen  # takes longer to import than all else here
+    from urllib.request import Request  # takes longer to import than all else here
 
     body = json.dumps({"progress": progress}).encode()
     headers = {"Content-Type": "application/json"}
     if token := os.environ.get(TOKEN):
         headers["Authorization"] = f"Bearer {token}"
     request = Request(f"{address.rstrip('/')}/{name}", body, headers, method="POST")
-    with urlopen(request, timeout=REQUEST_TIMEOUT):
+    with direct_opener().open(request, timeout=REQUEST_TIMEOUT):
         pass
+
+
+def direct_opener() -> Any:
+    """Opens addresses directly: a redirect would carry the token elsewhere, and a proxy would read it."""
+    from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
+
+    class Unfollowed(HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None:
+            """Follow none: the status of the redirect is the answer, which is an error."""
+
+    return build_opener(ProxyHandler({}), Unfollowed)
 
 
 def _warn(text: str) -> None:

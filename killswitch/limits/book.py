@@ -1,4 +1,4 @@
-"""An account as the gate judges orders by it: what is held, what could still fill, what a contract is worth.
+"""An account as the gate judges orders by it: what is held, what could still fill, the value of a contract.
 
 The worst case of a side is what is held on it, with every plain order on it filled in full: what is held on the other
 side nets nothing, because an exit that the venue bounds may take it first.

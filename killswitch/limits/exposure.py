@@ -67,8 +67,8 @@ class CountedOrders:
         self.entries += 1
         side, value = side_of(order), self._value(order)
         self._entering = _plus(self._entering, value)
-        contracts, worth = self._side(order.symbol, side)
-        self._sides[order.symbol, side] = contracts + left_of(order), _plus(worth, value)
+        contracts, before = self._side(order.symbol, side)
+        self._sides[order.symbol, side] = contracts + left_of(order), _plus(before, value)
         before = self._worst.get(order.symbol, ZERO)
         after = self._worst[order.symbol] = self._worst_with(order.symbol, side, None)
         if after is None:

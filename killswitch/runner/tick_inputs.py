@@ -306,29 +306,36 @@ class CommandWatch:
 class SpoolIntake:
     """An observer of a run: it reports what of the folder cannot be taken."""
 
-    def __init__(self, spool: CommandSpool, store: Store) -> None:
+    def __init__(self, spool: CommandSpool, store: Store, now: Callable[[], datetime]) -> None:
+        """`now`: the time as ticks are dated."""
         self._spool = spool
         self._store = store
+        self._now = now
         self.call_tick: Callable[[], None] = lambda: None
         """Begins a tick at once."""
         self._unreadable: str | None = None
         self._damaged: list[str] = []
+        self._expired: list[str] = []
 
     def take(self) -> None:
         """Store the commands that wait, and call a tick for them. Raises StoreError.
 
-        Called once before the first tick, so that a halt which was given while no runner lived precedes everything.
+        Called once before the start of a run, so that a lock which was given while no runner lived precedes everything.
         """
+        self._unreadable = None
         try:
             if not self._spool.is_waiting:
-                self._unreadable = None
                 return
-            self._damaged += self._spool.take(self._store)
-            self._unreadable = None
+            found = self._spool.take(self._store, self._now())
         except OSError as error:
-            # A folder that takes no renames would have its commands stored again and again, and each counts once.
             self._unreadable = f"commands of the server cannot be taken from {self._spool.folder}: {error.strerror}"
-        self.call_tick()
+            return
+        self._damaged += found.damaged
+        self._expired += (f"{each.kind} on {each.scope or 'portfolio'} by {each.author}" for each in found.expired)
+        if found.failed is not None:
+            self._unreadable = f"a command of the server cannot be taken from {self._spool.folder}: {found.failed}"
+        if found.stored:
+            self.call_tick()
 
     async def run(self) -> None:
         """Look until cancelled. Raises StoreError."""
@@ -347,11 +354,11 @@ class SpoolIntake:
     @property
     def alerts(self) -> Alerts:
         """A page for a folder that cannot be read, and for files that hold no command."""
-        named = ", ".join(self._damaged[:MOST_NAMED])
-        damaged = f"files that a server left for the runner hold no command, and nothing is done about them: {named}"
-        return together(
-            (
-                alert_if("spool/unreadable", self._unreadable),
-                alert_if("spool/damaged", damaged if self._damaged else None),
-            )
-        )
+        damaged, expired = (", ".join(each[:MOST_NAMED]) for each in (self._damaged, self._expired))
+        found = {
+            "unreadable": self._unreadable,
+            "damaged": f"files from a server hold no command, and nothing is done about them: {damaged}",
+            "expired": f"commands waited too long for a runner, and are not carried out: {expired}; give them again",
+        }
+        shown = {"unreadable": True, "damaged": bool(damaged), "expired": bool(expired)}
+        return together(alert_if(f"spool/{key}", text if shown[key] else None) for key, text in found.items())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import anyio
 import msgspec
@@ -36,10 +36,27 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.server.access import EffectClass, TokenFileError, TokenRecord, Tokens, class_of, refusal
-from killswitch.server.bodies import ERRORS, Accepted, BeatAge, BeatBody, CommandBody, FullError, Heartbeats
+from killswitch.server.bodies import (
+    ERRORS,
+    Accepted,
+    BeatAge,
+    BeatBody,
+    CommandBody,
+    CommandState,
+    FullError,
+    Heartbeats,
+)
 from killswitch.server.guard import Guard, problem
 from killswitch.server.pretrade import Gate, MistakenQuestionError, NoViewError
-from killswitch.store.command_spool import CommandSpool, SpooledCommand, SpoolFullError, Urgency, digest_of, spool_of
+from killswitch.store.command_spool import (
+    CommandSpool,
+    SpooledCommand,
+    SpoolFullError,
+    SpoolState,
+    Urgency,
+    digest_of,
+    spool_of,
+)
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 
@@ -192,14 +209,14 @@ class ApiRoutes:
             raise HTTPException(503, f"the command is not accepted: {error}") from error
         if not is_first:
             return await self._replayed(id_, body)
-        return await self._outcome(event, is_taken=False, is_replay=False)
+        return await self._outcome(event, state="waiting", is_replay=False)
 
     async def _replayed(self, id_: str, body: str) -> Accepted:
         """The present state of the command that this key has given; 422 if the body was another one."""
         known = self._find(id_)
         if known is None or known[0].body != body:
             raise HTTPException(422, "this idempotency key was used with another body: use a new key")
-        return await self._outcome(known[0].event, is_taken=known[1], is_replay=True)
+        return await self._outcome(known[0].event, state=known[1], is_replay=True)
 
     async def outcome(self, id: CommandId, authorization: Authorization = None) -> Accepted:  # noqa: A002 - in the path
         """What became of a command: whether a tick has applied it, and what it decided."""
@@ -208,7 +225,7 @@ class ApiRoutes:
         if known is None or known[0].event.id != id:
             raise HTTPException(404, f"no command {id} was given to this server")
         self._allow(token, "read", known[0].event.scope)
-        return await self._outcome(known[0].event, is_taken=known[1], is_replay=False)
+        return await self._outcome(known[0].event, state=known[1], is_replay=False)
 
     async def pretrade(self, request: Request, authorization: Authorization = None) -> Response:
         """The verdict on a question (`killswitch.pretrade/v1` → `killswitch.verdict/v1`), with its reservation.
@@ -236,7 +253,7 @@ class ApiRoutes:
 
     # Parts
 
-    def _find(self, digest: str) -> tuple[SpooledCommand, bool] | None:
+    def _find(self, digest: str) -> tuple[SpooledCommand, SpoolState] | None:
         return next((found for begin in ID_BEGINS if (found := self._spool.find(begin + digest)) is not None), None)
 
     async def _event(self, command: CommandBody, token: TokenRecord, digest: str) -> Event:
@@ -256,7 +273,7 @@ class ApiRoutes:
         event = operator_event(command.kind, command.scope, token.principal, command.reason, at, **more)
         return structs.replace(event, id=event.id[:-16] + digest)
 
-    async def _outcome(self, event: Event, *, is_taken: bool, is_replay: bool) -> Accepted:
+    async def _outcome(self, event: Event, *, state: SpoolState, is_replay: bool) -> Accepted:
         def read(store: Any, now: datetime) -> tuple[str, bool, list[str], list[str]]:
             answer = answer_to(store, event)
             is_stored = any(each.id == event.id for each in store.pending_events())
@@ -267,12 +284,10 @@ class ApiRoutes:
             runner, is_stored, decisions, notices = await self._read(read)
         except HTTPException:
             runner, is_stored, decisions, notices = "unknown", True, [], []
-        is_applied = is_taken and (bool(decisions or notices) or not is_stored)
-        state: Literal["accepted", "taken", "applied"] = "taken" if is_taken else "accepted"
-        if is_applied:
-            state = "applied"
+        is_applied = state == "taken" and bool(decisions or notices or not is_stored)
+        shown: CommandState = "applied" if is_applied else "accepted" if state == "waiting" else state
         return Accepted(
-            id=event.id, kind=event.kind, scope=event.scope, effect=class_of(event), state=state, is_replay=is_replay,
+            id=event.id, kind=event.kind, scope=event.scope, effect=class_of(event), state=shown, is_replay=is_replay,
             runner=runner, decisions=decisions, notices=notices,
         )  # fmt: skip
 

@@ -84,17 +84,18 @@ class CommandBody(BaseModel):
     set: bool | None = None
 
 
-class Accepted(BaseModel):
-    """A command that is on disk. `state`: `accepted` until a tick has taken it, `taken`, then `applied`.
+CommandState = Literal["accepted", "taken", "applied", "expired"]
+"""`accepted` until a runner has taken it, `taken`, then `applied`; `expired`: no runner took it in time."""
 
-    `decisions` and `notices`: what the tick that applied it has decided and said.
-    """
+
+class Accepted(BaseModel):
+    """A command that is on disk. `decisions` and `notices`: those of the tick that applied it."""
 
     id: str
     kind: str
     scope: str | None
     effect: EffectClass
-    state: Literal["accepted", "taken", "applied"]
+    state: CommandState
     is_replay: bool
     runner: str
     decisions: list[str] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, Literal
@@ -25,6 +26,12 @@ MOST: Final = 1_000
 TAKEN_AT_ONCE: Final = 100
 """Commands that one tick takes, those that tighten first."""
 
+LOOSENS_FOR: Final = timedelta(minutes=2)
+CLOSES_FOR: Final = timedelta(minutes=10)
+"""How long a command waits for a runner. What loosens was meant for the book as its author saw it, and a close for the
+positions of that moment. A lock waits for ever: it only keeps risk out."""
+
+SpoolState = Literal["waiting", "taken", "expired"]
 Urgency = Literal["0-tighten", "1-loosen"]
 """How the name of a file begins: a sorted folder has the commands that tighten first."""
 
@@ -34,6 +41,18 @@ class SpooledCommand(Struct, frozen=True):
 
     event: Event
     body: str
+
+
+class TakenCommands(Struct, frozen=True):
+    """What was found: how many events were stored, files that hold no command, and commands that came too late.
+
+    `failed`: why a file could not be taken. It is tried again, and holds no other one up.
+    """
+
+    stored: int = 0
+    damaged: tuple[str, ...] = ()
+    expired: tuple[Event, ...] = ()
+    failed: str | None = None
 
 
 class SpoolFullError(Exception):
@@ -55,10 +74,12 @@ class CommandSpool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._done = folder / "done"
+        self._expired = folder / "expired"
 
     def prepare(self) -> None:
         """Create the folders. OSError if that fails."""
-        self._done.mkdir(parents=True, exist_ok=True)
+        for each in (self._done, self._expired):
+            each.mkdir(parents=True, exist_ok=True)
 
     # Of the server
 
@@ -90,14 +111,17 @@ class CommandSpool:
         _sync(self.folder)
         return True
 
-    def find(self, id_: str) -> tuple[SpooledCommand, bool] | None:
-        """The command with this id, and whether a tick has taken it; None if nobody gave it, or it is forgotten."""
+    def find(self, id_: str) -> tuple[SpooledCommand, SpoolState] | None:
+        """The command with this id, and what became of its file; None if nobody gave it, or it is forgotten."""
+        places: tuple[tuple[Path, SpoolState], ...] = (
+            (self.folder, "waiting"), (self._done, "taken"), (self._expired, "expired"),
+        )  # fmt: skip
         for urgency in ("0-tighten", "1-loosen"):
             name = f"{urgency}-{id_}.json"
-            for folder, is_taken in ((self.folder, False), (self._done, True)):
+            for folder, state in places:
                 found = _read(folder / name)
                 if found is not None:
-                    return found, is_taken
+                    return found, state
         return None
 
     # Of the runner
@@ -107,20 +131,30 @@ class CommandSpool:
         """Whether a command waits."""
         return bool(self._names())
 
-    def take(self, store: Store) -> tuple[str, ...]:
-        """Store the commands that wait; returns the names of files that hold none. Raises StoreError and OSError.
+    def take(self, store: Store, now: datetime) -> TakenCommands:
+        """Store the commands that wait. Raises StoreError, and OSError if the folder cannot be read.
 
-        A file is moved once its event is stored. A crash in between stores the same event again, which counts once.
+        `now`: as ticks are dated. A file is moved once its event is stored. Where that fails the same event is stored
+        again, which counts once, whether a tick has consumed it or not.
         """
-        damaged = []
+        stored, damaged, expired, failed = 0, [], [], None
         for name in sorted(self._names())[:TAKEN_AT_ONCE]:
-            command = _read(self.folder / name)
-            if command is None:
-                damaged.append(name)
-            else:
-                store.put_event(command.event)
-            (self.folder / name).replace(self._done / name)
-        return tuple(damaged)
+            path = self.folder / name
+            try:
+                command = _read(path)
+                if command is None:
+                    damaged.append(name)
+                elif _is_late(command.event, now):
+                    expired.append(command.event)
+                    path.replace(self._expired / name)
+                    continue
+                else:
+                    store.put_event(command.event)
+                    stored += 1
+                path.replace(self._done / name)
+            except OSError as error:
+                failed = f"{name}: {error.strerror}"
+        return TakenCommands(stored, tuple(damaged), tuple(expired), failed)
 
     def _names(self) -> list[str]:
         try:
@@ -135,6 +169,11 @@ def _read(path: Path) -> SpooledCommand | None:
             return _DECODER.decode(file.read(LARGEST + 1))
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
+
+
+def _is_late(event: Event, now: datetime) -> bool:
+    longest = {"close": CLOSES_FOR, "lock": None, "resume": None}.get(event.kind, LOOSENS_FOR)
+    return longest is not None and now - event.at > longest
 
 
 def _sync(folder: Path) -> None:

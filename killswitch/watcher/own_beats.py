@@ -69,6 +69,7 @@ class Ping:
             self._wake.set()
 
     def _run(self) -> None:
+        from http.client import HTTPException
         from urllib.request import Request, urlopen
 
         while True:
@@ -77,6 +78,6 @@ class Ping:
             try:
                 with urlopen(Request(self._address), timeout=REQUEST_TIMEOUT):
                     self.problem = None
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, HTTPException) as error:
                 # The address may hold a token, so that no message repeats it.
                 self.problem = f"the outgoing heartbeat address takes no request: {type(error).__name__}"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import msgspec
 from msgspec import Struct
 
 from killswitch.accounts.credentials import CredentialError, resolve_one
-from killswitch.client.heartbeat import FORMAT, REQUEST_TIMEOUT, monotonic_origin
+from killswitch.client.heartbeat import FORMAT, REQUEST_TIMEOUT, direct_opener, monotonic_origin
 from killswitch.graph.nodes import HeartbeatWay, SilenceRule
 from killswitch.model.instant import SECOND
 from killswitch.model.legible import legible, one_line
@@ -122,7 +123,7 @@ class AddressReader:
                 raise ValueError(f"its token: {error}") from error
         request = Request(self._url, headers=headers)
         try:
-            with urlopen(request, timeout=REQUEST_TIMEOUT) as answer:
+            with direct_opener().open(request, timeout=REQUEST_TIMEOUT) as answer:
                 text = answer.read(LONGEST_FILE)
         except HTTPError as error:
             if error.code == 404:
@@ -175,7 +176,7 @@ class WayListener:
         last = None if self._answer is None else self._answer.beat
         try:
             answer = WayAnswer(began, self._reader.read(began))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             answer = WayAnswer(began, last, one_line(legible(str(error))))
         self._answer, self._began = answer, None
 

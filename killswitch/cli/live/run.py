@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,9 +13,8 @@ from msgspec import Struct
 
 from killswitch.cli import options
 from killswitch.cli.console import (
-    handle_stop_signals,
-    ignore_foreign_signals,
     print_memory_entry,
+    run_next_to,
     write_in_background,
 )
 from killswitch.cli.live.run_console import RunConsole
@@ -253,10 +251,12 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
 
 def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
     """What takes the commands of a server that serves this store."""
+    from killswitch.runner.clock import SystemClock
+    from killswitch.runner.status_blob import tick_time
     from killswitch.runner.tick_inputs import SpoolIntake
     from killswitch.store.command_spool import CommandSpool, spool_of
 
-    return SpoolIntake(CommandSpool(spool_of(store_at)), store)
+    return SpoolIntake(CommandSpool(spool_of(store_at)), store, lambda: tick_time(store, SystemClock()))
 
 
 def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
@@ -270,38 +270,20 @@ def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
 async def _until_stopped(
     runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path, intake: SpoolIntake
 ) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files; a command in `store` ticks.
-
-    An error of the intake, which is one of the store, ends the run.
-    """
-    from msgspec.structs import replace
-
+    """Run until stopped. SIGHUP takes the policy files; a command in `store` or from a server begins a tick."""
     from killswitch.runner.tick_inputs import CommandWatch
     from killswitch.store.sqlite import CommandCounter
 
-    stop = asyncio.Event()
-    received: list[str] = []
-
-    def on_signal(name: str) -> None:
-        received.append(name)
-        stop.set()
-
-    handle_stop_signals(on_signal)
-    ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
     commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
     commands.start()
-    taking = asyncio.create_task(intake.run())
-    taking.add_done_callback(lambda _: stop.set())
+    intake.take()
     try:
-        end = await runner.run(stop, ticks)
+        return await run_next_to(
+            intake.run(), runner, ticks, on_hangup=lambda: files.request(_print_reload, by="SIGHUP")
+        )
     finally:
         commands.stop()
         files.stop()
-        taking.cancel()
-        outcome = (await asyncio.gather(taking, return_exceptions=True))[0]
-    if isinstance(outcome, Exception):
-        raise outcome
-    return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 
 
 def _print_reload(answer: ReloadAnswer) -> None:

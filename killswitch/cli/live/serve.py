@@ -47,7 +47,7 @@ def serve(
     to the store, which the runner takes at once. Every request but /healthz and /readyz needs a token: see `ksctl serve
     token`. The description is at /v1/openapi.json.
 
-    It listens on loopback unless told otherwise, and refuses another address without TLS or --behind-proxy.
+    It listens on loopback unless --listen names another address, which it refuses without TLS or --behind-proxy.
     """
     if context.invoked_subcommand is not None:
         return

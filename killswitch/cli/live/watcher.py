@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.cli.console import (
-    handle_stop_signals,
-    ignore_foreign_signals,
     print_memory_entry,
+    run_next_to,
     write_in_background,
 )
 from killswitch.cli.live.run_console import RunConsole
@@ -25,11 +23,8 @@ from killswitch.render.formats import count_of
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import LoadedPolicies
-    from killswitch.execution.effects.performing import RunEnd
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
-    from killswitch.runner.loop import Runner
-    from killswitch.watcher.watch import DeadManWatch
 
 
 MIN_FREE = 256 << 20
@@ -124,32 +119,9 @@ def _run(
         print_note(f"listening for {heard}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        end = process.run(_until_stopped(runner, watch, it.ticks))
+        end = process.run(run_next_to(watch.run(), runner, it.ticks))
         outputs.end_reason = end.reason
     print_note(f"stopped after {count_of(console.ticks, 'tick')}; nobody listens now, and no switch fires")
     for problem in filter(None, (*runner.stop_problems, store.trouble)):
         print_note(problem)
     return end.exit_code
-
-
-async def _until_stopped(runner: Runner, watch: DeadManWatch, ticks: int | None) -> RunEnd:
-    """Tick and check until stopped. An error of the checks ends the run as one of the ticks does."""
-    stop = asyncio.Event()
-    received: list[str] = []
-
-    def on_signal(name: str) -> None:
-        received.append(name)
-        stop.set()
-
-    handle_stop_signals(on_signal)
-    ignore_foreign_signals()
-    checks = asyncio.create_task(watch.run())
-    checks.add_done_callback(lambda _: stop.set())
-    try:
-        end = await runner.run(stop, ticks)
-    finally:
-        checks.cancel()
-        outcome = (await asyncio.gather(checks, return_exceptions=True))[0]
-    if isinstance(outcome, Exception):
-        raise outcome
-    return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def taken(served: Served, store_path: Path) -> list[Event]:
     """The commands in the store once a runner has taken them."""
     store = open_store(str(store_path))
     try:
-        SpoolIntake(served.spool, store).take()
+        SpoolIntake(served.spool, store, lambda: datetime.now(UTC)).take()
         return list(store.pending_events())
     finally:
         store.close()
@@ -122,7 +123,7 @@ def test_what_tightens_is_taken_first_and_a_damaged_file_is_paged(store: SqlStor
         spool.put(SpooledCommand(Event(f"hand-{number:016x}", CREATED, "unlock"), ""), "1-loosen")
     spool.put(SpooledCommand(Event("hand-ffffffffffffffff", CREATED, "close"), ""), "0-tighten")
     (spool.folder / "0-tighten-broken.json").write_text("{")
-    intake, calls = SpoolIntake(spool, store), []
+    intake, calls = SpoolIntake(spool, store, lambda: CREATED), []
     intake.call_tick = lambda: calls.append(1)
     intake.take()
     kinds = [event.kind for event in store.pending_events()]
@@ -141,8 +142,46 @@ def test_a_crash_between_the_event_and_the_file_stores_it_once(store: SqlStore, 
     command = SpooledCommand(Event("hand-0000000000000001", CREATED, "close"), "")
     for _ in range(2):
         spool.put(command, "0-tighten")
-        SpoolIntake(spool, store).take()
+        SpoolIntake(spool, store, lambda: CREATED).take()
     assert len(store.pending_events()) == 1
+
+
+@pytest.mark.parametrize(
+    ("minutes", "carried_out"),
+    [(1, {"unlock", "close", "lock"}), (5, {"close", "lock"}), (11, {"lock"}), (100_000, {"lock"})],
+)
+def test_what_waited_too_long_for_a_runner_is_not_carried_out_and_paged(
+    served: Served, store: SqlStore, minutes: int, carried_out: set[str]
+) -> None:
+    """An unlock of yesterday was meant for the book of yesterday; a lock keeps risk out, and waits for ever."""
+    given = {
+        kind: served.give("risk portfolio", f"{kind}-long-ago", kind=kind, scope="account/main", reason="x").json()[
+            "id"
+        ]
+        for kind in ("unlock", "close", "lock")
+    }
+    intake = SpoolIntake(served.spool, store, lambda: datetime.now(UTC) + timedelta(minutes=minutes))
+    intake.take()
+    assert {event.kind for event in store.pending_events()} == carried_out
+    for kind, id_ in given.items():
+        state = served.ask("GET", f"/v1/commands/{id_}", "risk portfolio").json()["state"]
+        assert (state == "expired") is (kind not in carried_out), kind
+    assert bool(intake.alerts.found) is (len(carried_out) < 3)
+
+
+def test_a_file_that_cannot_be_taken_holds_no_other_one_up(store: SqlStore, tmp_path: Path) -> None:
+    """It is tried again, and paged meanwhile; what it holds counts once."""
+    spool = CommandSpool(tmp_path / "spool")
+    spool.prepare()
+    (spool.folder / "0-tighten-aaa.json").mkdir()  # reads as a folder: an error of the file system for this one alone
+    spool.put(SpooledCommand(Event("hand-0000000000000002", CREATED, "close"), ""), "0-tighten")
+    intake = SpoolIntake(spool, store, lambda: CREATED)
+    intake.take()
+    assert [event.kind for event in store.pending_events()] == ["close"]
+    assert [each.key for each in intake.alerts.found] == ["spool/unreadable"]
+    (spool.folder / "0-tighten-aaa.json").rmdir()
+    intake.take()
+    assert intake.alerts.found == ()
 
 
 def test_the_server_changes_no_byte_of_the_store(served: Served, store_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +85,38 @@ def test_every_other_answer_is_an_error(status: int, body: bytes) -> None:
     assert answer.beat is None
 
 
+def test_a_redirect_is_not_followed_with_the_token() -> None:
+    """It would carry the token to whom the redirect names."""
+    with serving(200, b'{"age": 1}') as elsewhere, serving(302, b"", {"Location": f"{elsewhere}/maker"}) as address:
+        listener = WayListener(AddressReader(address, "maker"), 1.0, lambda: 5.0)
+        listener.read()
+    answer = listener.answer(5.0)
+    assert answer is not None
+    assert "302" in (answer.error or "")
+
+
+def test_an_answer_that_is_no_http_is_an_error_and_ends_no_listener() -> None:
+    """Another program may listen on the port."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        def answer_once() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        listener = WayListener(AddressReader(f"http://127.0.0.1:{other.getsockname()[1]}", "maker"), 1.0, lambda: 5.0)
+        listener.read()
+        thread.join()
+    answer = listener.answer(5.0)
+    assert answer is not None
+    assert answer.error
+
+
 def test_a_read_that_hangs_is_an_error_and_keeps_what_was_heard() -> None:
     """A disk that does not answer says nothing about the bot, and blocks no check."""
     now, release, begun = [10.0], threading.Event(), threading.Event()
@@ -113,12 +146,14 @@ def test_a_read_that_hangs_is_an_error_and_keeps_what_was_heard() -> None:
 
 
 @contextmanager
-def serving(status: int, body: bytes) -> Iterator[str]:
+def serving(status: int, body: bytes, headers: dict[str, str] | None = None) -> Iterator[str]:
     """A server on loopback with one answer."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
