@@ -66,7 +66,7 @@ class NotificationRouter:
         `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.
         `incident` is the id of the decision's incident, where it is known.
         """
-        if decision.is_manual_lock:
+        if decision.is_hold:
             subject = self._subject("notice", "warning", decision, None, lambda stage: True)
         elif decision.is_suspicion:
             subject = self._suspicion_subject(decision, is_paged=is_paged)

@@ -21,6 +21,7 @@ from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.orders.hedge_netting import left_naked
 from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_fresh_marks, without_pace
 from killswitch.planning.owners import Owners, with_owners
+from killswitch.planning.resting_orders import concerns_side
 from killswitch.planning.scopes.compiled_policy import identity
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
@@ -139,10 +140,10 @@ def plan_manual_close(
         seen = _known_parts(accounts, facts, part.name)
     else:
         seen = _to_close(accounts, last, force=event.force)
-    record = replace(_command_record(event, scope, now, policies), waits_for=tuple(sorted(seen.unreadable)))
+    record = replace(command_record(event, scope, now, policies), waits_for=tuple(sorted(seen.unreadable)))
     if not seen.accounts:
         # The lock does not wait for the accounts: bots may trade there meanwhile.
-        locked = with_effects(record, _lock(event, scope)) if event.lock and only is None else None
+        locked = with_effects(record, lock_of_command(event, scope)) if event.lock and only is None else None
         return ManualClose(locked, tuple(seen.problems), unreadable=seen.unreadable)
     around = None if part is None else facts
     view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), facts.rules, None, around=around, part=part)
@@ -161,7 +162,7 @@ def plan_manual_close(
     if skips_bounds_without_mark(rule):
         intents = without_fresh_marks(intents, seen.accounts, facts)
     orders = Orders(with_owners(intents, limited.closable))
-    decision = with_effects(record, (*_lock(event, scope), orders, _cancels(event, view)))
+    decision = with_effects(record, (*lock_of_command(event, scope), orders, _cancels(event, view)))
     problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     hedges = {hedge.name: hedge for graph in policies.graphs for hedge in graph.hedges}.values()
     naked = left_naked(hedges, {(each.account, each.symbol) for each in intents}, snapshot.accounts)
@@ -175,25 +176,18 @@ def is_commanded(event: Event, ranked: Ranked) -> bool:
 
 
 def _cancels(event: Event, view: ScopeView) -> Cancels:
-    """All orders of the scope, or of the symbols that the command closes."""
-    found = cancels(view, "all")
-    return found if event.symbols is None else Cancels(tuple(it for it in found.cancels if it.symbol in event.symbols))
-
-
-def manual_lock(event: Event, snapshot: Snapshot, now: int, policies: PolicySet) -> Decision:
-    """The lock that an operator puts on a scope. RefusedCommandError if no account is in the scope.
-
-    A strategy or a symbol has a lock file of its own, whichever accounts it is traded in.
-    """
-    scope = event.scope or "portfolio"
-    if not accounts_in(event.scope, snapshot, policies):
-        raise RefusedCommandError(f"{scope} names no account of this snapshot")
-    return with_effects(_command_record(event, scope, now, policies), _lock(event, scope))
-
-
-def manual_unlock(event: Event, now: int, policies: PolicySet) -> Decision:
-    """The end of every lock that operators put on the scope, also by manual closes. Latches and other locks stay."""
-    return replace(_command_record(event, event.scope or "portfolio", now, policies), kind="reset")
+    """All orders of the scope, or those about the symbols and the side that the command closes."""
+    found = cancels(view, "all").cancels
+    if event.symbols is not None:
+        found = tuple(each for each in found if each.symbol in event.symbols)
+    if event.side is not None:
+        orders = {(account.account, each.id): each for account in view.sound for each in account.orders or ()}
+        found = tuple(
+            each
+            for each in found
+            if concerns_side(orders[each.account, each.order], event.side, is_entry=each.why == "entry")
+        )
+    return Cancels(found)
 
 
 def manual_lock_order(scope: str) -> LockOrder:
@@ -201,7 +195,8 @@ def manual_lock_order(scope: str) -> LockOrder:
     return LockOrder(scope, "reduce_only", None)
 
 
-def _command_record(event: Event, scope: str, now: int, policies: PolicySet) -> Decision:
+def command_record(event: Event, scope: str, now: int, policies: PolicySet) -> Decision:
+    """The record of what an operator commands, without effects. `now` in microseconds."""
     return replace(
         new_decision(policies, OPERATOR, scope, event.id, now),
         kind="manual",
@@ -211,7 +206,8 @@ def _command_record(event: Event, scope: str, now: int, policies: PolicySet) -> 
     )
 
 
-def _lock(event: Event, scope: str) -> tuple[Lock, ...]:
+def lock_of_command(event: Event, scope: str) -> tuple[Lock, ...]:
+    """The lock that the command writes; empty without one."""
     if event.lock is None:
         return ()
     return (Lock(LockOrder.of(scope, (LockPart(event.lock, event.until, event.side, event.symbols),))),)
