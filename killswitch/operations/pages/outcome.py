@@ -9,7 +9,7 @@ from msgspec import Struct
 from killswitch.incident.record.order_outcomes import ACCEPTED, REJECTED, RESTING, OrderOutcome
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, LockOrder, Notice, decision_record
-from killswitch.model.effects import Lock, locked_place, of_kind
+from killswitch.model.effects import Cancels, Lock, kind_of, locked_place, of_kind
 from killswitch.model.legible import STORE_OPTION, one_line, with_store
 from killswitch.operations.pages.wording import amount_in, headline
 from killswitch.operations.status import LockView
@@ -80,10 +80,12 @@ def _decision(decision: Decision, *lines: str) -> Iterator[Section]:
 
 
 def _is_failed(decision: Decision, result: Result) -> bool:
-    if decision.is_hold and decision.lock is not None and result.locked_at is None:
-        return True
-    if decision.is_hold and not decision.cancels:
-        return False
+    if decision.is_hold:
+        effects = decision.effects
+        if of_kind(effects, Lock) is not None and result.locked_at is None:
+            return True
+        if of_kind(effects, Cancels) is None:
+            return False
     return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
 
 
@@ -135,7 +137,8 @@ def hold_lines(decision: Decision, result: Result) -> list[str]:
         return []
     if result.standing == "recorded only":
         return ["nothing is locked or cancelled: no account of the scope is armed"]
-    cancelled, wanted = len(result.cancelled), len(decision.cancels)
+    cancels = of_kind(decision.effects, Cancels)
+    cancelled, wanted = len(result.cancelled), 0 if cancels is None else kind_of(cancels).size(cancels)
     reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
     reasons += [f"{account}: nothing was cancelled: the account is not armed" for account in result.unsent]
     return [f"{cancelled} of {count_of(wanted, 'resting order')} cancelled; no position is closed", *reasons]

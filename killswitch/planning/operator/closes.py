@@ -12,16 +12,15 @@ from killswitch.engine.state import StoredState, initial, level_in_force, stage_
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet, RankingRule
 from killswitch.graph.unwinding import skips_bounds_without_mark, unwinding_for
 from killswitch.model.decision import Decision, decision_id, with_effects
-from killswitch.model.effects import Cancels, Lock, LockOrder, Orders
+from killswitch.model.effects import Lock, LockOrder, Orders
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, LockPart, Position, Side, Snapshot
 from killswitch.model.store import DamagedStateError, MachineState
-from killswitch.planning.actions.cancel_orders import cancels
+from killswitch.planning.actions.cancel_orders import cancels_about
 from killswitch.planning.orders.hedge_netting import left_naked
 from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_fresh_marks, without_pace
 from killswitch.planning.owners import Owners, with_owners
-from killswitch.planning.resting_orders import concerns_side
 from killswitch.planning.scopes.compiled_policy import identity
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
@@ -162,7 +161,9 @@ def plan_manual_close(
     if skips_bounds_without_mark(rule):
         intents = without_fresh_marks(intents, seen.accounts, facts)
     orders = Orders(with_owners(intents, limited.closable))
-    decision = with_effects(record, (*lock_of_command(event, scope), orders, _cancels(event, view)))
+    decision = with_effects(
+        record, (*lock_of_command(event, scope), orders, cancels_about(view, event.symbols, event.side))
+    )
     problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     hedges = {hedge.name: hedge for graph in policies.graphs for hedge in graph.hedges}.values()
     naked = left_naked(hedges, {(each.account, each.symbol) for each in intents}, snapshot.accounts)
@@ -173,21 +174,6 @@ def is_commanded(event: Event, ranked: Ranked) -> bool:
     """Whether the command closes the position: all of its scope, or those of its symbols and its side."""
     position = ranked.candidate.position
     return (event.symbols is None or position.symbol in event.symbols) and event.side in (None, position.side)
-
-
-def _cancels(event: Event, view: ScopeView) -> Cancels:
-    """All orders of the scope, or those about the symbols and the side that the command closes."""
-    found = cancels(view, "all").cancels
-    if event.symbols is not None:
-        found = tuple(each for each in found if each.symbol in event.symbols)
-    if event.side is not None:
-        orders = {(account.account, each.id): each for account in view.sound for each in account.orders or ()}
-        found = tuple(
-            each
-            for each in found
-            if concerns_side(orders[each.account, each.order], event.side, is_entry=each.why == "entry")
-        )
-    return Cancels(found)
 
 
 def manual_lock_order(scope: str) -> LockOrder:
