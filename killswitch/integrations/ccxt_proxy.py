@@ -27,7 +27,7 @@ from killswitch.integrations.ccxt_orders import (
     order_asked,
 )
 from killswitch.integrations.permission import (
-    NotSentError,
+    OrderNotSentError,
     OrderPermits,
     Permission,
     is_refusal,
@@ -155,7 +155,7 @@ class GatedExchange:
         price: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Judge and send. Raises `refusal`, which is a NotSentError and ccxt's PermissionDenied, if it is not sent."""
+        """Judge and send. Raises `refusal`, which is a OrderNotSentError and ccxt's PermissionDenied, if it is not sent."""
         self._load()
         return self._send(self._judged_order(symbol, type, side, amount, price, params))
 
@@ -334,10 +334,10 @@ def gated(exchange: Any, permits: OrderPermits, **options: Any) -> GatedExchange
     return (GatedAsyncExchange if is_async else GatedExchange)(exchange, permits, **options)
 
 
-def _refusal_class() -> type[NotSentError]:
+def _refusal_class() -> type[OrderNotSentError]:
     """An error that a bot's `except ccxt.BaseError` catches as well. Of ccxt only what the bot has imported."""
     denied = getattr(sys.modules.get("ccxt"), "PermissionDenied", None)
-    return NotSentError if denied is None else type("GatedOrderError", (NotSentError, denied), {})
+    return OrderNotSentError if denied is None else type("GatedOrderError", (OrderNotSentError, denied), {})
 
 
 def _bound(method: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -36,7 +36,7 @@ UNGRANTABLE: Final = "1000000000"
 _LOG: Final = logging.getLogger("killswitch.integrations")
 
 
-class NotSentError(Exception):
+class OrderNotSentError(Exception):
     """An order was not sent; the text has the reason. `permission`: what was decided, where a question was put."""
 
     def __init__(self, text: str, permission: Permission | None = None) -> None:

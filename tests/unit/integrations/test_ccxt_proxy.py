@@ -11,7 +11,7 @@ import ccxt.async_support
 import ccxt.pro
 import pytest
 
-from killswitch.integrations import NotSentError, OrderPermits
+from killswitch.integrations import OrderNotSentError, OrderPermits
 from killswitch.integrations.ccxt_orders import UnjudgeableOrderError, children_of, order_asked
 from killswitch.integrations.ccxt_proxy import JUDGED, PASSING, GatedAsyncExchange, gated
 from tests.unit.integrations.asked_gate import AskedGate, lock_at
@@ -64,7 +64,7 @@ def test_every_name_of_an_exchange_that_could_send_an_order_is_judged_or_refused
     passed = [name for name in names if name.replace("_", "").lower() in PASSING]
     assert passed == []
     for name in ("request", "fetch2", "withdraw", "create_order_ws", "createOrderWs", "transfer", "close_position"):
-        with pytest.raises(NotSentError, match="not known to be harmless"):
+        with pytest.raises(OrderNotSentError, match="not known to be harmless"):
             getattr(proxy, name)("BTC/USDT:USDT")
     for name in ("__dict__", "_inside"):
         assert getattr(proxy, name) is not inner
@@ -146,9 +146,9 @@ def test_the_venue_keeps_the_flag_of_what_it_amends(tmp_path: Path) -> None:
     entry = proxy.create_order("BTC/USDT:USDT", "limit", "buy", 1, 90)
     lock_at(path, "reduce_only")
     proxy.edit_order(leaving["id"], "BTC/USDT:USDT", "limit", "sell", 1, 105)
-    with pytest.raises(NotSentError):
+    with pytest.raises(OrderNotSentError):
         proxy.edit_order(entry["id"], "BTC/USDT:USDT", "limit", "buy", 1, 95, {"reduceOnly": True})
-    with pytest.raises(NotSentError, match="total"):
+    with pytest.raises(OrderNotSentError, match="total"):
         proxy.edit_order(leaving["id"], "BTC/USDT:USDT", "limit", "sell", None, 105)
 
 
