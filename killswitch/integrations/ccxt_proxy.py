@@ -155,7 +155,7 @@ class GatedExchange:
         price: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Judge and send. Raises `refusal`, which is a OrderNotSentError and ccxt's PermissionDenied, if it is not sent."""
+        """Judge and send. What is not sent raises `refusal`: an OrderNotSentError and ccxt's PermissionDenied."""
         self._load()
         return self._send(self._judged_order(symbol, type, side, amount, price, params))
 
