@@ -405,6 +405,11 @@ def forced_close(event: Event, now: int, text: str) -> Notice:
     return _operator_notice(event, now, "warning", "warning", text, "a close by hand on last known positions")
 
 
+def held_with_remark(event: Event, now: int, text: str) -> Notice:
+    """Notice of what a halt or a cancel does not reach, or leaves without protection."""
+    return _operator_notice(event, now, "warning", "warning", text, "a halt or a cancel leaves something")
+
+
 def _operator_notice(
     event: Event, now: int, kind: NoticeKind, severity: Severity, text: str, title: str = ""
 ) -> Notice:

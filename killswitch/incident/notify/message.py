@@ -147,7 +147,7 @@ def decision_message(
     `is_enforced` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as
     not fired.
     """
-    is_over = decision.kind == "reset" or decision.is_withdrawal or decision.is_manual_lock
+    is_over = decision.kind == "reset" or decision.is_withdrawal or decision.is_hold
     is_live = is_enforced or decision.kind == "reset"
     acts = () if is_over else ("live",) if is_live else ("observed only: nothing was done",)
     facts = () if is_over else tuple(_first_facts(decision, context, is_enforced=is_enforced))

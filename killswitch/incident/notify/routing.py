@@ -75,7 +75,7 @@ class NotificationRouter:
         `incident` is the id of the decision's incident, where it is known; `thread` that of the messages about it;
         `machines` are the scopes after the tick.
         """
-        if decision.is_manual_lock:
+        if decision.is_hold:
             subject = self._subject("notice", "warning", decision, None, lambda stage: True)
         elif decision.is_suspicion:
             subject = self._suspicion_subject(decision, is_paged=is_paged)

@@ -66,7 +66,7 @@ def group_decisions(
         key = (name_of(decision), decision.scope)
         if decision.is_suspicion:
             (active[key].suspicions if key in active else suspicions.setdefault(key, [])).append(decision)
-        elif decision.is_manual_lock:
+        elif decision.is_hold:
             continue
         elif decision.kind == "manual":
             found.append(IncidentDecisions([decision]))
