@@ -125,7 +125,10 @@ def test_resting_orders_are_counted_with_the_cancelled_ones(decided: Decision) -
 
 @pytest.fixture
 def decided() -> Decision:
-    return Decision("d1", START, "p", "sha256:0", None, "account/main", "enforce", "trim", 2, 0, (), None)
+    return Decision(
+        id="d1", as_of=START, policy="p", policy_set="sha256:0", scope="account/main", mode="enforce", stage="trim",
+        level=2, previous_level=0, triggers=(),
+    )  # fmt: skip
 
 
 def test_contacts_are_named_with_how_they_are_reached() -> None:
