@@ -41,8 +41,9 @@ RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
 }
 """What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
 
-TIGHTENING: Final = frozenset({"close", "lock", "resume"})
-"""Kinds of events that only reduce risk: `resume` ends the pause of a policy, so that it protects again."""
+TIGHTENING: Final = frozenset({"close", "lock", "halt", "cancel", "resume"})
+"""Kinds of events that only reduce risk, unless they cancel stops and exits. `resume` ends the pause of a policy, so
+that it protects again."""
 
 
 class TokenRecord(Struct, frozen=True, omit_defaults=True):
@@ -79,7 +80,7 @@ _ENCODER = msgspec.json.Encoder()
 
 def class_of(event: Event) -> EffectClass:
     """The class of a command, by what it does and not by its verb."""
-    return "tighten" if event.kind in TIGHTENING else "loosen"
+    return "tighten" if event.kind in TIGHTENING and not event.all_orders else "loosen"
 
 
 def is_covered(scope: str | None, scopes: Iterable[str]) -> bool:
@@ -110,8 +111,8 @@ def refusal(token: Rights, wanted: EffectClass, scope: str | None, *, is_scoped:
 
 def _verb(wanted: EffectClass) -> str:
     return {
-        "read": "read", "positions": "read positions", "report": "report", "tighten": "close or lock",
-        "loosen": "unlock, reset, pause or set flags", "carry": "carry statements",
+        "read": "read", "positions": "read positions", "report": "report", "tighten": "close, halt, lock or cancel",
+        "loosen": "unlock, reset, pause, set flags or cancel stops and exits", "carry": "carry statements",
         "administer": "issue or revoke tokens",
     }[wanted]  # fmt: skip
 

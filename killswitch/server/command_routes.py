@@ -122,7 +122,9 @@ class CommandRoutes:
         more: dict[str, Any] = {
             "cause": (command.cause or "operator") if command.kind == "close" else None,
             "force": command.force, "flag": command.flag, "is_set": command.set, "until": until,
-            "lock": command.mode or ("reduce_only" if command.kind in ("close", "lock") else None),
+            "lock": command.mode or ("reduce_only" if command.kind in ("close", "halt", "lock") else None),
+            "side": command.side, "symbols": None if command.symbols is None else tuple(sorted(set(command.symbols))),
+            "all_orders": command.all_orders,
         }  # fmt: skip
         event = operator_event(command.kind, command.scope, caller.principal, command.reason, at, **more)
         return structs.replace(event, id=event.id[:-16] + digest)

@@ -20,27 +20,27 @@ MOST_NAMES: Final = 10_000
 """Principals and sources that are remembered; the one that was seen longest ago is forgotten first, and begins full."""
 
 
-class Rate(Struct, frozen=True):
+class RequestRate(Struct, frozen=True):
     """Requests a second in the long run, and how many may come at once."""
 
     per_second: float
     burst: float
 
 
-OF_PRINCIPAL: Final[Mapping[EffectClass, Rate]] = {
-    "read": Rate(20.0, 100.0),
-    "positions": Rate(20.0, 100.0),
-    "report": Rate(5_000.0, 10_000.0),
-    "tighten": Rate(50.0, 500.0),
-    "loosen": Rate(1.0, 30.0),
-    "carry": Rate(2.0, 30.0),
-    "administer": Rate(1.0, 30.0),
+OF_PRINCIPAL: Final[Mapping[EffectClass, RequestRate]] = {
+    "read": RequestRate(20.0, 100.0),
+    "positions": RequestRate(20.0, 100.0),
+    "report": RequestRate(5_000.0, 10_000.0),
+    "tighten": RequestRate(50.0, 500.0),
+    "loosen": RequestRate(1.0, 30.0),
+    "carry": RequestRate(2.0, 30.0),
+    "administer": RequestRate(1.0, 30.0),
 }
 """Of each principal, in each class."""
-OF_SOURCE: Final = Rate(200.0, 1_000.0)
+OF_SOURCE: Final = RequestRate(200.0, 1_000.0)
 """Of each address, for all classes but tightening and what bots report: a bot that asks the gate is no flood."""
 WITHOUT_SOURCE: Final = frozenset({"tighten", "report"})
-FAILED_LOGINS: Final = Rate(0.2, 20.0)
+FAILED_LOGINS: Final = RequestRate(0.2, 20.0)
 """Failed logins of a source that are answered at once with 401; further ones get 429."""
 
 
@@ -54,7 +54,7 @@ class RateTable:
         self._left: OrderedDict[object, tuple[float, float]] = OrderedDict()
         """Name → what its bucket held when it was last used, and when that was."""
 
-    def take(self, name: object, rate: Rate) -> float:
+    def take(self, name: object, rate: RequestRate) -> float:
         """Take one from the bucket of the name: 0 if there was one, else the seconds until there is one again."""
         now = self._monotonic()
         level, at = self._left.pop(name, (rate.burst, now))

@@ -32,7 +32,11 @@ WITHIN: Final = 2.0
 
 
 class StoreReads:
-    """Reads one store. All calls come from one loop."""
+    """Reads one store, and what the runner of the store has written next to it.
+
+    All calls come from one loop. What takes longer than `WITHIN` goes on in its thread, which counts as under way until
+    it ends: a store that hangs costs `AT_ONCE` threads, and never more.
+    """
 
     def __init__(self, store: Path, counters: ServerCounters) -> None:
         self.store = store

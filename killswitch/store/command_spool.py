@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -29,7 +30,12 @@ TAKEN_AT_ONCE: Final = 100
 LOOSENS_FOR: Final = timedelta(minutes=2)
 CLOSES_FOR: Final = timedelta(minutes=10)
 """How long a command waits for a runner. What loosens was meant for the book as its author saw it, and a close for the
-positions of that moment. A lock waits for ever: it only keeps risk out."""
+positions of that moment. A lock or a halt waits for ever: it only keeps risk out."""
+
+WAITS_FOR: Final[Mapping[str, timedelta | None]] = {
+    "close": CLOSES_FOR, "cancel": CLOSES_FOR, "lock": None, "halt": None, "resume": None, "approve": None,
+}  # fmt: skip
+"""Kind of a command that tightens → how long it waits; None: for ever."""
 
 DELIVERABLE: Final = ("policy_source_statement/", "policy_source_command/")
 """How the names of the live blobs begin that a command may write."""
@@ -205,7 +211,9 @@ def _keep(store: Store, command: SpooledCommand) -> None:
 
 def _is_late(command: SpooledCommand, now: datetime) -> bool:
     event = command.event
-    longest = {"close": CLOSES_FOR, "lock": None, "resume": None, "approve": None}.get(event.kind, LOOSENS_FOR)
+    longest = WAITS_FOR.get(event.kind, LOOSENS_FOR)
+    if event.kind == "cancel" and event.all_orders:
+        longest = LOOSENS_FOR
     return longest is not None and now - event.at > longest
 
 

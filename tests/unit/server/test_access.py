@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.model.snapshot import Event
+from killswitch.model.snapshot import Event, EventKind
 from killswitch.server.access import TokenFile, TokenFileError, Tokens, class_of, is_covered, issue, write_tokens
 from tests.unit.server.conftest import CREATED, Served
 
@@ -122,10 +122,13 @@ def test_a_body_of_ten_megabytes_is_refused(served: Served) -> None:
 def test_the_class_of_a_command_is_its_effect() -> None:
     """Whatever its verb: resuming a policy protects again, and pausing one disarms it."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    found = {kind: class_of(Event("x", now, kind)) for kind in ("close", "lock", "unlock", "reset", "pause", "resume")}
+    kinds: tuple[EventKind, ...] = ("close", "lock", "halt", "cancel", "unlock", "reset", "pause", "resume")
+    found = {kind: class_of(Event("x", now, kind)) for kind in kinds}
     assert found == {
-        "close": "tighten", "lock": "tighten", "unlock": "loosen", "reset": "loosen", "pause": "loosen",
-        "resume": "tighten",
+        "close": "tighten", "lock": "tighten", "halt": "tighten", "cancel": "tighten", "unlock": "loosen",
+        "reset": "loosen", "pause": "loosen", "resume": "tighten",
     }  # fmt: skip
+    of_stops = (class_of(Event("x", now, kind, all_orders=True)) for kind in kinds[2:4])
+    assert set(of_stops) == {"loosen"}, "a position without its stop is more risk"
     assert not is_covered(None, ("account/main",))
     assert is_covered("account/main", ("portfolio",))

@@ -22,7 +22,7 @@ from killswitch.runner.tick_inputs import SpoolIntake
 from killswitch.server.access import Tokens
 from killswitch.server.app import ServerFile, ServerFileError, read_server_file
 from killswitch.server.jwt_login import Grant, JwtSettings, JwtSettingsError, JwtVerifier, RefusedJwtError
-from killswitch.server.rates import OF_PRINCIPAL, Rate, RateTable, RequestRates
+from killswitch.server.rates import OF_PRINCIPAL, RateTable, RequestRate, RequestRates
 from killswitch.store.sql import SqlStore
 from tests.unit.server.conftest import Served
 
@@ -204,7 +204,7 @@ def test_no_bucket_ever_gives_more_than_its_rate_and_burst(pauses: list[float], 
     table, given_out = RateTable(lambda: now[0]), 0
     for pause in pauses:
         now[0] += pause
-        given_out += sum(table.take("x", Rate(rate, burst)) == 0 for _ in range(30))
+        given_out += sum(table.take("x", RequestRate(rate, burst)) == 0 for _ in range(30))
         assert given_out <= burst + rate * now[0] + 1e-6
 
 
