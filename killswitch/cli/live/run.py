@@ -209,6 +209,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.runner.expectation_check import ExpectationCheck
     from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
+    from killswitch.store.received import ReceivedInput, received_file
 
     clock, it, loaded, is_emergency = SystemClock(), settings, start.loaded, settings.journal is not None
     with (
@@ -242,6 +243,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
         intake.call_tick = runner.call_tick
+        runner.received = ReceivedInput(received_file(store_path)).at_tick
         connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")

@@ -63,6 +63,7 @@ def serve(
             "--tls-key, or --behind-proxy where a proxy has TLS"
         )
     from killswitch.server.access import TokenFileError
+    from killswitch.server.alert_routes import WebhookSecretError
     from killswitch.server.app import ServerFileError
     from killswitch.server.jwt_login import JwtSettingsError
 
@@ -78,7 +79,7 @@ def serve(
             settings_at,
             ends_with_stdin=ends_with_stdin,
         )
-    except (TokenFileError, ServerFileError, JwtSettingsError) as error:
+    except (TokenFileError, ServerFileError, JwtSettingsError, WebhookSecretError) as error:
         raise click.ClickException(str(error)) from error
 
 
