@@ -165,7 +165,7 @@ class _Step:
         for receiver, alerts in self.held.items():
             if (held := alerts.pop(item.alert, None)) is not None:
                 self._suppress(
-                    held.announcement, held.node, receiver, HoldReason("ended", "it was over while it was held")
+                    held.announcement, held.node, receiver, HoldReason("ended", "over while it was held")
                 )
                 receivers.add(receiver)
         return receivers - {receiver for receiver, alerts in self.sent.items() if item.alert in alerts}
