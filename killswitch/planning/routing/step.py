@@ -164,9 +164,7 @@ class _Step:
                 receivers.add(group.receiver)
         for receiver, alerts in self.held.items():
             if (held := alerts.pop(item.alert, None)) is not None:
-                self._suppress(
-                    held.announcement, held.node, receiver, HoldReason("ended", "over while it was held")
-                )
+                self._suppress(held.announcement, held.node, receiver, HoldReason("ended", "over while it was held"))
                 receivers.add(receiver)
         return receivers - {receiver for receiver, alerts in self.sent.items() if item.alert in alerts}
 
