@@ -30,6 +30,7 @@ from killswitch.incident.record.document import (
 )
 from killswitch.incident.record.equity_curve import read_curve
 from killswitch.incident.record.firing import build_firing, is_part_of_accounts
+from killswitch.incident.record.first_minute import next_stage_text
 from killswitch.incident.record.incident_books import books_of
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
 from killswitch.incident.record.order_outcomes import OrderOutcome
@@ -42,6 +43,7 @@ from killswitch.journal.entries import GivenUp
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.store import Delivery, IncidentStore, Outbox
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.formats import count_of, duration_text, instant
 
 MOST_NOTICES = 10_000
@@ -51,12 +53,16 @@ _SETTLED, _PARTLY = ("flat", "at target", "nothing to close", "recorded only"), 
 
 
 def incident_of(
-    store: IncidentStore, incident: IncidentDecisions, run: StartedAs, now: datetime | None = None
+    store: IncidentStore,
+    incident: IncidentDecisions,
+    run: StartedAs,
+    now: datetime | None = None,
+    machines: Sequence[MachineStatus] = (),
 ) -> Incident:
     """Return the record of one incident.
 
     `run` says where the commands find the store and the policies. `now` is the last tick on this store where it is
-    known; an open incident lasts until then.
+    known; an open incident lasts until then. `machines`: the scopes after that tick.
     """
     note = read_note(store, incident.decisions[0])
     recorded = [read_decision(store, decision) for decision in incident.decisions]
@@ -72,12 +78,27 @@ def incident_of(
         lasted=duration_text(as_of - found.opened_at),
         doubts=_missing_facts(recorded, note, found.course),
         remarks=remarks(found, hops, unsent, currencies),
+        ahead=None if found.state == "closed" else _ahead(found, note, machines),
     )
     return replace(
         found,
         checklist=checklist(found, notification_item(notifications)),
         commands=tuple(next_commands(found, run, is_unfinished=_is_unfinished(found, *_SETTLED))),
     )
+
+
+def _ahead(found: Incident, note: IncidentNote, machines: Sequence[MachineStatus]) -> str | None:
+    """The stage above the one in force, with its distance in the newest tick; None of a close by hand."""
+    if found.by_hand:
+        return None
+    if note.policy is None or not note.policy.ladder:
+        return "unknown: the stages of the policy were not kept"
+    mine = next((each for each in machines if (each.policy, each.scope) == (found.policy, found.scope)), None)
+    last = found.firings[-1]
+    return next_stage_text(
+        max(found.level, 0 if mine is None else mine.level), note.policy.ladder, note.policy.triggers,
+        () if mine is None else mine.triggers, last.equity, last.currency,
+    )  # fmt: skip
 
 
 def _recorded_facts(

@@ -85,6 +85,10 @@ class Firing(Struct, frozen=True):
     schedule: str | None = None
     """When its orders were to go, the variance on the way and the groups that close together, as sentences; None where
     they go by rank, as fast as the venue allows."""
+    worst: str = "unknown: an older version did not record it"
+    """The position of the scope with the largest unrealised loss at the decision, or why it is unknown."""
+    resting: str = "unknown: an older version did not record it"
+    """The orders that rested on the scope's accounts at the decision, or why they are unknown."""
 
 
 class PositionLeft(Struct, frozen=True):
@@ -323,4 +327,7 @@ class Incident(Struct, frozen=True):
     """What no decision was to reduce. Empty also where no snapshot was kept."""
     books: tuple[IncidentBook, ...] = ()
     """Exposure and P&L of the whole book when it opened, and at its end or newest tick. Empty where none was kept."""
+    ahead: str | None = None
+    """The stage above the one in force with its thresholds, and how far each is as of the newest tick; None once the
+    incident is closed, and of a close by hand."""
     format: str = INCIDENT_FORMAT

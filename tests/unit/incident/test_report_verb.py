@@ -45,8 +45,8 @@ def test_a_report_has_every_section_that_the_on_call_engineer_needs(ended_incide
     markdown = invoke(ended_incident).stdout
     found = sections(markdown)
     assert list(found) == [
-        "Still open", "In short", "What happened and why", "Equity", "Timeline", "Orders", "Checklist",
-        "Next commands", "Contacts", "Findings",
+        "Still open", "Net exposure, stage by stage", "In short", "What happened and why", "Equity", "Timeline",
+        "Orders", "Checklist", "Next commands", "Contacts", "Findings",
     ]  # fmt: skip
     assert markdown.startswith(f"# Incident {FIRST}: close-everything on account/main\n")
     assert "`- name: close-everything` (policies/p.yaml:20)" in found["What happened and why"]
@@ -98,7 +98,7 @@ def test_the_markdown_parses_to_tables_and_code_blocks(ended_incident: FilledSto
     """Tables are tables, commands are code blocks, and no value becomes HTML."""
     tokens = MarkdownIt("commonmark").enable("table").parse(invoke(ended_incident).stdout)
     kinds = [token.type for token in tokens]
-    assert kinds.count("table_open") == 5
+    assert kinds.count("table_open") == 6
     assert "html_block" not in kinds
     assert {token.info for token in tokens if token.type == "fence"} == {"equity", "sh"}
 
