@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from killswitch.graph.recovery import step_shares
 from killswitch.model.instant import HOUR, MINUTE
@@ -56,7 +57,7 @@ def test_clean_time_is_never_more_than_the_watched_time_of_the_step(course: list
     for passed, what in course:
         now += passed
         if what == "restart":
-            way_back = WayBack(**{**_fields(way_back), "watched_at": None})
+            way_back = replace(way_back, watched_at=None)
             before = what
             continue
         seen = EvaluatedScope(
@@ -74,7 +75,3 @@ def test_clean_time_is_never_more_than_the_watched_time_of_the_step(course: list
         assert after.step <= step + 1
         assert after.step <= step or way_back.clean + passed >= 24 * HOUR
         way_back, before = after, what
-
-
-def _fields(way_back: WayBack) -> dict[str, object]:
-    return {name: getattr(way_back, name) for name in way_back.__struct_fields__}
