@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
 from killswitch.graph.limits import LimitsRule
+from killswitch.graph.recovery import RecoveryRule
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.instant import LocalTime, from_micros, to_micros
@@ -372,7 +373,7 @@ class Graph(Struct, frozen=True):
     position_signals: tuple[SignalRef, ...]
     triggers: tuple[Trigger, ...]
     conditions: tuple[ConditionNode, ...]
-    """Conditions of the triggers in their order, then of automatic resets."""
+    """Conditions of the triggers in their order, then of automatic resets, then of health before the way back."""
     stages: tuple[Stage, ...]
     """By level, highest first; within a level in the order written."""
     rankings: tuple[RankingRule, ...]
@@ -392,6 +393,8 @@ class Graph(Struct, frozen=True):
     """Its name in the set before; None: the same, or it is new."""
     hedges: tuple[HedgeLegs, ...] = ()
     """Declared hedges, by name: their legs are closed as one position."""
+    recovery: RecoveryRule | None = None
+    """The way back of its scopes after a reset; None: none is declared."""
 
     @property
     def has_correlations(self) -> bool:

@@ -102,6 +102,9 @@ REALISED = "realised"
 BREACH_ANSWERS = "breach_answers"
 """The live blob with the answers to breaches of locks (`killswitch.planning.breach_answers`)."""
 
+RECOVERY = "recovery"
+"""The live blob with the ways back after resets (`killswitch.planning.recovery`)."""
+
 
 class TickRecord(Struct, frozen=True):
     """The changes of one tick, written in one transaction or not at all."""
@@ -122,7 +125,7 @@ class TickRecord(Struct, frozen=True):
     """Notifications of this tick; a duplicate id is stored once."""
     live: Mapping[str, bytes] = {}
     """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`, `OWN_QUANTITIES`, `REALISED`,
-    `BREACH_ANSWERS`, `HEARTBEAT_DATES`."""
+    `BREACH_ANSWERS`, `RECOVERY`, `HEARTBEAT_DATES`."""
     trim: HistoryTrim | None = None
     """None where no sample is kept for longer than other rows."""
     applied: AppliedSet | None = None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 
 from killswitch.engine.state import PendingClose
 from killswitch.engine.step import bits, overdue
+from killswitch.graph.nodes import Trigger
 from killswitch.graph.wording import signals_of, span
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.legible import STORE_OPTION
-from killswitch.model.snapshot import Event
+from killswitch.model.snapshot import AccountSnapshot, Event
 from killswitch.model.words import close_text
 from killswitch.planning.owners import NotClosed
 from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
-from killswitch.planning.scopes.trigger_status import why_unknown
+from killswitch.planning.scopes.trigger_status import present_threshold, why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
 from killswitch.pnl_explain.explanation import ChangeEvent
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
@@ -55,12 +56,16 @@ def _group(evaluator: ScopeEvaluator, kind: NoticeKind, subject: str) -> NoticeG
     return NoticeGroup(evaluator.policy, evaluator.scope, kind, subject)
 
 
-def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Alerts:
+def unknown(
+    evaluator: ScopeEvaluator, now: int, young: Collection[int], accounts: Iterable[AccountSnapshot] = ()
+) -> Alerts:
     """Triggers that have been unknown for their grace, and the keys of those that may be yet.
 
-    A trigger with `on_unknown: warn` does not page. `young`: triggers that cannot be known yet.
+    A trigger with `on_unknown: warn` does not page. `young`: triggers that cannot be known yet. `accounts`: those of
+    the scope; what is unknown while one cannot be read is a part of its outage.
     """
     found, early = [], []
+    outages = tuple(f"outage/{each.account}" for each in accounts if each.quality != "ok")
     late = overdue(evaluator.machine, evaluator.state.triggers, now)
     for i in bits(evaluator.state.triggers.unknown):
         trigger = evaluator.compiled.graph.triggers[i]
@@ -72,7 +77,8 @@ def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Aler
         text = f"{trigger.name} is unknown ({trigger.on_unknown}): {why_unknown(evaluator, trigger)}"
         group = _group(evaluator, "unknown", trigger.name)
         since = evaluator.state.triggers.unknown_since[i]
-        found.append(Alert(key, severity, text, group, f"{trigger.name} is no longer unknown", since))
+        over = f"{trigger.name} is no longer unknown"
+        found.append(Alert(key, severity, text, group, over, since, part_of=outages))
     return Alerts(tuple(found), tuple(early))
 
 
@@ -90,10 +96,12 @@ def warnings(evaluator: ScopeEvaluator, now: int) -> Alerts:
     """
     graph, columns = evaluator.compiled.graph, evaluator.columns
     found: list[Alert] = []
+    shares = {f"{it.name}/{each:g}" for it in graph.triggers for each in _warning_shares(evaluator, it)}
+    evaluator.warned = {key: at for key, at in evaluator.warned.items() if key in shares}
     may_begin = evaluator.state.level == 0 and not evaluator.eligible
     for i, trigger in enumerate(graph.triggers if columns is not None else ()):
         limit = evaluator.limit_of(i)
-        for share in trigger.warn_at:
+        for share in _warning_shares(evaluator, trigger):
             if trigger.threshold is None or columns is None or limit is None:
                 continue
             level, index = share * limit, trigger.threshold.index
@@ -107,11 +115,20 @@ def warnings(evaluator: ScopeEvaluator, now: int) -> Alerts:
             elif now - evaluator.warned[key] >= WARNED_FOR:
                 del evaluator.warned[key]
                 continue
-            text = f"{trigger.name} has reached {share:.0%} of its threshold ({trigger.threshold.written})"
+            text = f"{trigger.name} has reached {share:.0%} of its threshold ({present_threshold(evaluator, i)})"
             over = f"{trigger.name} is below {WARNED_BELOW * share:.0%} of its threshold again"
             alert_key = f"near/{evaluator.policy}/{evaluator.scope}/{key}"
             found.append(Alert(alert_key, "warning", text, _group(evaluator, "warning", trigger.name), over))
     return Alerts(tuple(found))
+
+
+def _warning_shares(evaluator: ScopeEvaluator, trigger: Trigger) -> tuple[float, ...]:
+    """The shares of its threshold at which a trigger warns, earlier during closer attention."""
+    factor = evaluator.warn_share
+    if factor is None:
+        return trigger.warn_at
+    is_ceiling = trigger.threshold is not None and trigger.threshold.op in (">", ">=")
+    return tuple(factor * share for share in trigger.warn_at) or ((factor,) if is_ceiling else ())
 
 
 def recoveries_used_up(evaluator: ScopeEvaluator) -> Alerts:
@@ -398,6 +415,11 @@ def part_not_closed(now: int, left: NotClosed) -> Notice:
 def forced_close(event: Event, now: int, text: str) -> Notice:
     """Notice of a forced close on last known positions."""
     return _operator_notice(event, now, "warning", "warning", text, "a close by hand on last known positions")
+
+
+def held_with_remark(event: Event, now: int, text: str) -> Notice:
+    """Notice of what a halt or a cancel does not reach, or leaves without protection."""
+    return _operator_notice(event, now, "warning", "warning", text, "a halt or a cancel leaves something")
 
 
 def _operator_notice(

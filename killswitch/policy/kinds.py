@@ -12,6 +12,7 @@ from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.limits import LimitsDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
+from killswitch.policy.schema.recovery import RecoveryPlanDocument
 from killswitch.policy.schema.route import RouteDocument
 from killswitch.policy.schema.runbook import RunbookDocument
 from killswitch.policy.schema.scenario import InvariantDocument, ScenarioDocument
@@ -44,6 +45,7 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         HedgeGroupDocument,
         SessionDocument,
         LimitsDocument,
+        RecoveryPlanDocument,
         ScenarioDocument,
         InvariantDocument,
     )

@@ -24,6 +24,7 @@ from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange
+from killswitch.planning.recovery.recoveries import RecoveryView
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.clock import ClockState, Timeline, now_after
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -97,6 +98,8 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     """What of the policy files waits for a start: accounts and dead-man switches; absent if nothing does."""
     exposures: Exposures | UnsetType = UNSET
     """Exposure and P&L by account, strategy and asset; absent in the view of a version without it."""
+    recoveries: tuple[RecoveryView, ...] | UnsetType = UNSET
+    """The ways back after resets that have begun; absent without one."""
 
 
 class LastTick(Struct, frozen=True):
@@ -179,6 +182,12 @@ def last_tick(store: Store) -> datetime | None:
     return None if view is None else view.as_of
 
 
+def machines_now(store: Store) -> tuple[MachineStatus, ...]:
+    """Every policy on every scope after the last tick on this store; none where it is not known."""
+    view = last_view(store)
+    return () if view is None else view.machines
+
+
 def tick_time(store: Store | None, clock: Clock) -> datetime:
     """Now, as the next tick on the store would be dated; for commands and for ages."""
     return now_after(None if store is None else last_clock_state(last_view(store)), clock)
@@ -236,6 +245,7 @@ class StatusPublisher:
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
                 changes=self.interpreter.kept_changes() or UNSET,
                 exposures=report.exposures() or UNSET,
+                recoveries=self.interpreter.recoveries.views() or UNSET,
                 **asdict(report.runner),
             )
         )

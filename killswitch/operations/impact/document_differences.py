@@ -35,6 +35,7 @@ SHOWN = frozenset(
         "HedgeGroup",
         "Session",
         "Limits",
+        "RecoveryPlan",
     }
 )
 """The kinds whose values are shown: those of accounts and routes may name what is not for every reader."""
@@ -52,6 +53,7 @@ OUTSIDE_PROOF: Mapping[str, str] = {
     "DeadMansSwitch": "the proof compares a switch as it is written",
     "CatastropheStop": "the proof compares a stop as it is written",
     "Limits": "the proof compares limits as they are written",
+    "RecoveryPlan": "the proof compares a way back as it is written",
     "Strategy": "what a strategy owns changes the signals themselves",
 }
 """Kind → why the proof alone cannot state that a change of it is none."""
