@@ -403,6 +403,7 @@ class Runner:
                 live=self._changed_blobs(alerts, is_moved=bool(renamed)),
                 applied=applied,
                 renamed=renamed,
+                refused_events=outcome.refused,
             )
         )
         self.reloads.committed(snapshot.as_of)
