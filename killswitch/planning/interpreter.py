@@ -34,6 +34,7 @@ from killswitch.model.store import (
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
+from killswitch.planning.entry_sweeps import EntrySweeps
 from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
 from killswitch.planning.firing import LevelPreview, RereadData, fire, is_still_held_back, preview_levels
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
@@ -149,6 +150,7 @@ class Interpreter:
         self._flags = OperatorFlags(policies)
         self._hedging = HedgePlanner(policies, armed)
         self._answers = BreachAnswers(policies)
+        self._sweeps = EntrySweeps(policies)
         self._owners = Owners(policies.strategies)
         self._breaches = LockBreaches(self._answers.breach_answer)
         self._realised = RealisedGains()
@@ -181,6 +183,7 @@ class Interpreter:
         self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
         self._realised.restore(live(REALISED))
         self._answers.restore(live(BREACH_ANSWERS))
+        self._sweeps.restore(past)
 
     @property
     def policies(self) -> PolicySet:
@@ -217,6 +220,7 @@ class Interpreter:
         self._flags.reload(policies, ready.continuation.renamed)
         self._hedging.reload(policies)
         self._answers.reload(policies, ready.continuation.renamed_stages())
+        self._sweeps.reload(policies)
         self._owners.reload(policies.strategies)
         self._exposures = BookExposures(policies.graphs, policies.strategies)
 
@@ -265,6 +269,7 @@ class Interpreter:
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
         issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
+        decisions += self._sweeps.plan(snapshot, facts)
         if events or self._commands.unfinished:
             commanded = self._commands.apply(events, snapshot, facts, self._owners)
             decisions += commanded.decisions
@@ -497,6 +502,7 @@ class Interpreter:
                 self._owners.remember(decision)
         self._breaches.acted(decisions)
         self._answers.acted(decisions)
+        self._sweeps.acted(decisions)
         alerts = alerts + self._breaches.alerts(self._answers.in_fights(pending.now)) + of_answers + self._alerts()
         return Outcome(decisions, tuple(issued), alerts, self._paged(decisions), pending.refused)
 

@@ -147,6 +147,28 @@ def test_a_halt_is_no_incident_and_outlives_a_restart(site: HaltSite) -> None:
     assert not site.lock().locked
 
 
+def test_what_arrives_after_the_halt_is_cancelled_and_the_record_names_the_lock(site: HaltSite) -> None:
+    """A bot had sent it before it could read the lock."""
+
+    async def run() -> None:
+        runner = site.world.runner(site.store, [site.venue])
+        await runner.start()
+        site.store.put_event(operator_event("halt", None, "ann", "seen", site.world.clock.now(), lock="reduce_only"))
+        for late in ((), (order("late", "buy", "2"), order("late-exit", "sell", "1")), ()):
+            site.venue.rest(*late)
+            await site.world.clock.sleep(1.0)
+            await runner.tick()
+            assert await runner.close_within(60.0)
+        await runner.finish()
+
+    site.venue = RestingVenue(site, order("entry", "buy", "1"), order("exit", "sell", "4"))
+    asyncio.run(run())
+    assert site.venue.cancelled == ["entry", "late"]
+    newest, halted = (each.decision for each in site.store.decisions(2))
+    assert (newest.kind, newest.command, newest.author) == ("manual", "cancel", "ann")
+    assert newest.reason == f"1 order that can add risk arrived under the lock of {halted.id}, and is cancelled"
+
+
 @pytest.mark.parametrize("verb", [halt, cancel])
 def test_a_dry_run_names_what_goes_and_what_stays(verb: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """And it refuses a symbol next to a scope that is one."""
