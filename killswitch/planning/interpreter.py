@@ -238,7 +238,7 @@ class Interpreter:
         self._keep_active_targets(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
         present = self._evaluators.in_snapshot(snapshot, now)
-        refused = refusals(events, self._evaluators, self.orphans(), now) if events else {}
+        refused = refusals(events, self._evaluators, self.orphans(), now, snapshot.sentinel) if events else {}
         events = tuple(event for event in events if event.id not in refused)
         issued = [*self._flags.observe(events, now), *refused.values()]
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
@@ -270,7 +270,7 @@ class Interpreter:
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
         issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
         decisions += self._sweeps.plan(snapshot, facts)
-        if events or self._commands.unfinished:
+        if events or self._commands.unfinished or snapshot.sentinel is not None:
             commanded = self._commands.apply(events, snapshot, facts, self._owners)
             decisions += commanded.decisions
             issued += commanded.notices

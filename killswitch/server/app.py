@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from killswitch.client.heartbeat import monotonic_seconds
+from killswitch.gate.sentinel import create_sentinel, sentinel_of
 from killswitch.limits.question import encode_verdict
 from killswitch.model.snapshot import Event
 from killswitch.operations.commands import (
@@ -79,12 +80,22 @@ class ServerSettings(Struct, frozen=True):
     store: Path
     tokens: Path
     hosts: tuple[str, ...]
+    sentinel: Path | None = None
+    """Left out: next to the store."""
+
+    @property
+    def sentinel_at(self) -> Path:
+        """The file whose existence halts everything."""
+        return self.sentinel or sentinel_of(str(self.store))
 
 
 def create_app(settings: ServerSettings, monotonic: Callable[[], float] = monotonic_seconds) -> Guard:
     """The application behind its guard. TokenFileError if the tokens cannot be read."""
     server = ApiRoutes(
-        settings, Tokens(settings.tokens), Heartbeats(monotonic), Gate(gate_view_file(str(settings.store)), _wall)
+        settings,
+        Tokens(settings.tokens),
+        Heartbeats(monotonic),
+        Gate(gate_view_file(str(settings.store)), settings.sentinel_at, _wall),
     )
     app = FastAPI(
         title="Killswitch", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", responses=ERRORS
@@ -209,7 +220,17 @@ class ApiRoutes:
             raise HTTPException(503, f"the command is not accepted: {error}") from error
         if not is_first:
             return await self._replayed(id_, body)
-        return await self._outcome(event, state="waiting", is_replay=False)
+        found = await self._outcome(event, state="waiting", is_replay=False)
+        return found if not halts_everything(event) else await self._with_sentinel(found)
+
+    async def _with_sentinel(self, found: Accepted) -> Accepted:
+        """The answer, after the sentinel was created: bots and the gate see it before any tick."""
+        path = self._settings.sentinel_at
+        try:
+            await anyio.to_thread.run_sync(create_sentinel, path)
+        except OSError as error:
+            return found.model_copy(update={"remarks": [f"{path} could not be created: {error.strerror}"]})
+        return found.model_copy(update={"sentinel": str(path)})
 
     async def _replayed(self, id_: str, body: str) -> Accepted:
         """The present state of the command that this key has given; 422 if the body was another one."""
@@ -338,6 +359,12 @@ class ApiRoutes:
 
 
 CLOCK = SystemClock()
+
+
+def halts_everything(event: Event) -> bool:
+    """Whether the command is a halt of everything, without a part and without an end."""
+    is_part = event.side is not None or event.symbols is not None or event.until is not None
+    return event.kind == "halt" and event.scope in (None, "portfolio") and not is_part
 
 
 def _require_scope(command: CommandBody, view: RunnerView | None) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.cli.live.starting_set import StartingSet
     from killswitch.execution.effects.performing import RunEnd
+    from killswitch.gate.sentinel import SentinelWatch
     from killswitch.lab.recording import BackgroundRecorder
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 @options.read_timeout("5s")
 @options.lock_dir
 @options.lock_file
+@options.sentinel
 @click.option("--shadow", metavar="DIR|REF",
               help="Evaluate another policy set next to this one, and act on nothing of it: a folder, or a git ref of "
                    "the repository of --policies. `ksctl shadow report` shows what it would have done.")  # fmt: skip
@@ -80,8 +82,9 @@ if TYPE_CHECKING:
 def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
-    shadow: str | None, record: Path | None, events_at: str | None, min_free: int, heartbeat_to: tuple[str, ...],
-    ping: str | None, tokens_at: Path | None, listen: str, ticks: int | None, journal: str | None, output: str,
+    sentinel_at: Path | None, shadow: str | None, record: Path | None, events_at: str | None, min_free: int,
+    heartbeat_to: tuple[str, ...], ping: str | None, tokens_at: Path | None, listen: str, ticks: int | None,
+    journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -103,11 +106,16 @@ def run(
     if (source_at is None) == (not policies_at):
         raise click.UsageError("name either --policies or --source")
     write_in_background()
+    from killswitch.gate.sentinel import sentinel_of
     from killswitch.runner.claims import ClaimHolder, RunClaims
     from killswitch.runner.lease import this_process
 
     claim_holder = ClaimHolder(this_process(), str(Path(store_at.removeprefix("sqlite:///")).absolute()))
-    with StartFailures() as failures, RunClaims(claim_holder) as claims, _server(store_at, tokens_at, listen) as served:
+    with (
+        StartFailures() as failures,
+        RunClaims(claim_holder) as claims,
+        _server(store_at, tokens_at, listen, sentinel_at) as served,
+    ):
         from killswitch.cli.live.start_checks import checked_accounts, claimed
         from killswitch.cli.live.starting_set import starting_set
         from killswitch.cli.session import lock_paths
@@ -123,6 +131,7 @@ def run(
         settings = _RunSettings(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
             journal, output == "json", found_before, shadow, (*_own_heartbeat(heartbeat_to, ping), *served),
+            sentinel_at or sentinel_of(store_at),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -146,17 +155,22 @@ class _RunSettings(Struct, frozen=True):
     """The set of --shadow."""
     observers: tuple[RunnerHeartbeat | ServerProcess, ...]
     """What sends the runner's own heartbeats and keeps a server up, where that is wanted."""
+    sentinel: Path
+    """The file whose existence halts everything."""
 
 
 @contextmanager
-def _server(store_at: str, tokens_at: Path | None, listen: str) -> Iterator[tuple[ServerProcess, ...]]:
+def _server(
+    store_at: str, tokens_at: Path | None, listen: str, sentinel_at: Path | None
+) -> Iterator[tuple[ServerProcess, ...]]:
     """The server of --serve for as long as the run lasts; none without it."""
     if tokens_at is None:
         yield ()
         return
     from killswitch.server.child import ServerProcess
 
-    options_of_server = ("--store", store_at, "--tokens", str(tokens_at), "--listen", listen)
+    sentinel = () if sentinel_at is None else ("--sentinel", str(sentinel_at))
+    options_of_server = ("--store", store_at, "--tokens", str(tokens_at), "--listen", listen, *sentinel)
     server = ServerProcess(options_of_server, Path(store_at.removeprefix("sqlite:///")))
     server.start()
     try:
@@ -194,6 +208,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.cli.live.start_checks import require_expected
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
     from killswitch.cli.session import acting_store, arming_summary
+    from killswitch.gate.sentinel import SentinelWatch
     from killswitch.incident.notify.message import trigger_texts
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
@@ -216,7 +231,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = next_sets(start, store, it.store_at, clock)
-        intake = _intake(store_path, store)
+        intake, sentinel = _intake(store_path, store), SentinelWatch(it.sentinel)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
@@ -224,7 +239,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.observers, gate_view, intake, *outputs.observers,
+                *shadow_observers(shadows, files), *it.observers, gate_view, intake, sentinel, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -234,13 +249,14 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
-        intake.call_tick = runner.call_tick
+        intake.call_tick = sentinel.call_tick = runner.call_tick
+        runner.sentinel = lambda: sentinel.present
         connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake))
+        end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake, sentinel))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
@@ -268,7 +284,12 @@ def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
 
 
 async def _until_stopped(
-    runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path, intake: SpoolIntake
+    runner: Runner,
+    ticks: int | None,
+    files: PolicyFiles | PolicySource,
+    store: Path,
+    intake: SpoolIntake,
+    sentinel: SentinelWatch,
 ) -> RunEnd:
     """Run until stopped. SIGHUP takes the policy files; a command in `store` or from a server begins a tick."""
     from killswitch.runner.tick_inputs import CommandWatch
@@ -277,12 +298,14 @@ async def _until_stopped(
     commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
     commands.start()
     intake.take()
+    sentinel.start()
     try:
         return await run_next_to(
             intake.run(), runner, ticks, on_hangup=lambda: files.request(_print_reload, by="SIGHUP")
         )
     finally:
         commands.stop()
+        sentinel.stop()
         files.stop()
 
 

@@ -29,6 +29,7 @@ ROLES = ("viewer", "trader", "risk", "admin")
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
               help="The store of the runner. It is only read.")  # fmt: skip
 @click.option("--tokens", "tokens_at", type=UncheckedPath(dir_okay=False), help="The file of the tokens.")
+@options.sentinel
 @option("--listen", default="127.0.0.1:8600", metavar="ADDRESS:PORT", help="Where to listen.")
 @click.option("--host-name", "host_names", multiple=True, metavar="HOST[:PORT]",
               help="A further Host that requests may name, as behind a proxy. Repeatable.")  # fmt: skip
@@ -38,7 +39,8 @@ ROLES = ("viewer", "trader", "risk", "admin")
               help="Listen on an address that is not loopback without TLS, because a proxy has it.")  # fmt: skip
 @click.pass_context
 def serve(
-    context: click.Context, store_at: str | None, tokens_at: Path | None, listen: str, host_names: tuple[str, ...],
+    context: click.Context, store_at: str | None, tokens_at: Path | None, sentinel_at: Path | None, listen: str,
+    host_names: tuple[str, ...],
     tls_certificate: Path | None, tls_key: Path | None, behind_proxy: bool,
 ) -> None:  # fmt: skip
     """Serve the HTTP API /v1: status, heartbeats and operator commands.
@@ -64,13 +66,14 @@ def serve(
     from killswitch.server.access import TokenFileError
 
     try:
-        _serve(store_at, tokens_at, address, port, host_names, tls_certificate, tls_key)
+        _serve(store_at, tokens_at, sentinel_at, address, port, host_names, tls_certificate, tls_key)
     except TokenFileError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _serve(
-    store_at: str, tokens_at: Path, address: str, port: int, host_names: tuple[str, ...], certificate: Path | None,
+    store_at: str, tokens_at: Path, sentinel_at: Path | None, address: str, port: int,
+    host_names: tuple[str, ...], certificate: Path | None,
     key: Path | None,
 ) -> None:  # fmt: skip
     import uvicorn
@@ -85,7 +88,7 @@ def _serve(
     with options.file_errors(f"no folder for commands can be created next to {store}"):
         CommandSpool(spool_of(store)).prepare()
     names = {f"{host}:{port}" for host in (address, "127.0.0.1", "localhost")} | set(host_names)
-    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names))))
+    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), sentinel_at))
     print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
     uvicorn.run(
         app, host=address, port=port, log_level="warning", access_log=False, server_header=False,

@@ -13,10 +13,12 @@ from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, LockOrder
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, LockPart, Order, OwnOrder, Snapshot, WrittenLock
 from killswitch.planning.entry_sweeps import EntrySweeps
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.closes import OPERATOR
+from killswitch.valuation.snapshot_facts import SnapshotFacts
 from tests import graphs
 from tests.unit.limits.gates import limits
 from tests.worlds import account, after, operator_event, position, snapshot
@@ -133,13 +135,12 @@ def test_a_stage_goes_on_only_if_it_cancels_entries() -> None:
     stages = (graphs.stage("a", 1, 0, actions=(lock, CancelOrders("entry"))), graphs.stage("b", 2, 0, actions=(lock,)))
     policies = graphs.policy_set(graphs.graph([], [], stages, policy="p"))
     for stage, expected in (("a", ["late"]), ("b", [])):
-        sweeps, interpreter = EntrySweeps(policies), Interpreter(policies)
+        sweeps = EntrySweeps(policies)
         fired = Decision("d", after(), "p", policies.digest, "account/main", "enforce", stage, 1, 0,
                          lock=LockOrder("account/main", "reduce_only", None))  # fmt: skip
         sweeps.restore([fired])
         seen = snapshot(after(seconds=2), book(after(seconds=2), entry("late")))
-        interpreter.tick(seen)
         seen = replace(seen, locks=(WrittenLock("d", "p", "account/main", after(), ("main",), stage),))
-        found = sweeps.plan(seen, interpreter._facts)
+        found = sweeps.plan(seen, SnapshotFacts(to_micros(seen.as_of), seen.accounts, {}))
         assert [each.order for one in found for each in one.cancels] == expected
         assert {(each.kind, each.stage, each.policy) for each in found} <= {("breach", stage, "p")}
