@@ -13,7 +13,7 @@ that nothing opens, and what rested before was left by the author of the lock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -26,6 +26,7 @@ from killswitch.model.decision import Decision, with_effects
 from killswitch.model.effects import Cancel, Cancels, Lock, of_kind
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot, WrittenLock
+from killswitch.planning.actions.cancel_orders import cancelled_orders
 from killswitch.planning.operator.closes import OPERATOR, part_of_command
 from killswitch.planning.reducing import enlarged_by
 from killswitch.planning.resting_orders import entry_indexes
@@ -86,9 +87,8 @@ class EntrySweeps:
             if of_kind(decision.effects, Lock) is not None:
                 self._cancelling[decision.id] = self._cancels_entries(decision)
                 self._authors[decision.id] = decision.author
-            cancels = of_kind(decision.effects, Cancels)
-            if cancels is not None and decision.mode == "enforce":
-                self._cancelled |= {(each.account, each.order): decision.as_of for each in cancels.cancels}
+            if decision.mode == "enforce":
+                self._cancelled |= dict.fromkeys(cancelled_orders(decision.effects), decision.as_of)
 
     def _cancels_entries(self, decision: Decision) -> bool:
         if decision.kind == "manual":
@@ -140,17 +140,16 @@ class EntrySweeps:
         before = self._cancelled.get((account, order.id))
         return before is None or now - before >= AGAIN_AFTER
 
-    def _decision(self, lock: WrittenLock, cancels: Iterable[Cancel], now: int) -> Decision:
-        effects = Cancels(tuple(cancels))
+    def _decision(self, lock: WrittenLock, cancels: Sequence[Cancel], now: int) -> Decision:
         record = new_decision(self._policies, lock.policy, lock.scope, f"entries/{lock.decision}", now)
-        what = count_of(len(effects.cancels), "order")
+        what = count_of(len(cancels), "order")
         reason = f"{what} that can add risk arrived under the lock of {lock.decision}, and is cancelled"
         if lock.policy == OPERATOR:
             author = self._authors.get(lock.decision)
             record = replace(record, kind="manual", command="cancel", author=author, reason=reason)
         else:
             record = replace(record, kind="breach", stage=lock.stage, reason=reason)
-        return with_effects(record, (effects,))
+        return with_effects(record, (Cancels(tuple(cancels)),))
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Keep only what is about locks in force and orders that were listed lately."""

@@ -124,6 +124,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         413: "The body is too long.",
         415: "The body is no JSON.",
         421: "The Host is not one of this server.",
+        429: "Too many requests of this kind, or failed logins.",
         422: "A field is missing or wrong, or the idempotency key was used with another body.",
         503: "The store, or its runner, takes no more at the moment.",
     }.items()

@@ -106,7 +106,7 @@ def run(
     if (source_at is None) == (not policies_at):
         raise click.UsageError("name either --policies or --source")
     write_in_background()
-    from killswitch.gate.sentinel import sentinel_of
+    from killswitch.gate.sentinel import SentinelWatch, sentinel_of
     from killswitch.runner.claims import ClaimHolder, RunClaims
     from killswitch.runner.lease import this_process
 
@@ -131,7 +131,7 @@ def run(
         settings = _RunSettings(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
             journal, output == "json", found_before, shadow, (*_own_heartbeat(heartbeat_to, ping), *served),
-            sentinel_at or sentinel_of(store_at),
+            SentinelWatch(sentinel_at or sentinel_of(store_at)),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -155,8 +155,8 @@ class _RunSettings(Struct, frozen=True):
     """The set of --shadow."""
     observers: tuple[RunnerHeartbeat | ServerProcess, ...]
     """What sends the runner's own heartbeats and keeps a server up, where that is wanted."""
-    sentinel: Path
-    """The file whose existence halts everything."""
+    sentinel: SentinelWatch
+    """What looks for the file whose existence halts everything."""
 
 
 @contextmanager
@@ -208,7 +208,6 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.cli.live.start_checks import require_expected
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
     from killswitch.cli.session import acting_store, arming_summary
-    from killswitch.gate.sentinel import SentinelWatch
     from killswitch.incident.notify.message import trigger_texts
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
@@ -231,7 +230,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = next_sets(start, store, it.store_at, clock)
-        intake, sentinel = _intake(store_path, store), SentinelWatch(it.sentinel)
+        intake = _intake(store_path, store)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
@@ -239,7 +238,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.observers, gate_view, intake, sentinel, *outputs.observers,
+                *shadow_observers(shadows, files), *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -249,14 +248,13 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
-        intake.call_tick = sentinel.call_tick = runner.call_tick
-        runner.sentinel = lambda: sentinel.present
+        intake.call_tick = runner.call_tick
         connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake, sentinel))
+        end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake, it.sentinel))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
@@ -298,6 +296,7 @@ async def _until_stopped(
     commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
     commands.start()
     intake.take()
+    runner.sentinel, sentinel.call_tick = lambda: sentinel.present, runner.call_tick
     sentinel.start()
     try:
         return await run_next_to(

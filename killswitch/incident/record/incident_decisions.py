@@ -163,6 +163,12 @@ def keep_runbooks(store: Store, digest: str, runbooks: Runbooks) -> None:
     store_if_changed(store, f"runbooks/{digest}", msgspec.json.encode(runbooks, order="sorted"))
 
 
+def stored_runbooks(store: Store, digest: str) -> Runbooks | None:
+    """Return the runbooks of the policy set with this digest; None if no run on this store kept them."""
+    blob = store.live(f"runbooks/{digest}")
+    return None if blob is None else decode_or(_RUNBOOKS, blob, {})
+
+
 def build_note(store: Store, decision: Decision) -> IncidentNote:
     """Return the note of an incident that begins with `decision`, from what the run on this store stored last."""
     lines = read_places(store, decision.policy_set).get(decision.policy)
