@@ -42,7 +42,8 @@ ROLES = ("viewer", "trader", "risk", "admin")
 @click.pass_context
 def serve(
     context: click.Context, store_at: str | None, tokens_at: Path | None, sentinel_at: Path | None, listen: str,
-    host_names: tuple[str, ...], tls_certificate: Path | None, tls_key: Path | None, settings_at: Path | None, behind_proxy: bool,
+    host_names: tuple[str, ...], tls_certificate: Path | None, tls_key: Path | None, settings_at: Path | None,
+    behind_proxy: bool,
 ) -> None:  # fmt: skip
     """Serve the HTTP API /v1: status, heartbeats and operator commands.
 
