@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 import msgspec
 from msgspec.structs import replace
@@ -26,10 +27,11 @@ from killswitch.incident.record.document import (
     Incident,
     IncidentReset,
     RunbookFacts,
+    SidePnl,
     TimelineEntry,
 )
 from killswitch.incident.record.equity_curve import read_curve
-from killswitch.incident.record.firing import build_firing, is_part_of_accounts
+from killswitch.incident.record.firing import build_firing, common_currency, is_part_of_accounts, scope_accounts
 from killswitch.incident.record.first_minute import next_stage_text
 from killswitch.incident.record.incident_books import books_of
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
@@ -142,6 +144,7 @@ def _recorded_facts(
         exposures=tuple(exposure for each in results for exposure in each.exposures),
         swept=whole_book_accounts,
         held=positions_held(recorded, closed),
+        sides=_sides(recorded[0], lines),
     )  # fmt: skip
     closed_at = _closed_at(found, recorded)
     suspicions = [read_decision(store, decision) for decision in incident.suspicions]
@@ -156,6 +159,31 @@ def _recorded_facts(
         course=read_curve(store, incident.decisions, closed_at),
         books=books_of(store, incident.id, is_closed=closed_at is not None),
     )
+
+
+def _sides(opening: RecordedDecision, orders: Sequence[OrderOutcome]) -> tuple[SidePnl, ...]:
+    """P&L by side: a side is known only if each of its positions, or of its filled orders, is."""
+    if opening.snapshot is None:
+        return ()
+    at_work = opening.decision.accounts_at_work
+    accounts = scope_accounts(opening.decision.scope, opening.snapshot)
+    accounts = accounts or tuple(each for each in opening.snapshot.accounts if each.account in at_work)
+    if common_currency(accounts) is None:
+        return ()
+    rows = [row for each in accounts for row in each.positions or () if row.contracts]
+    is_read = all(each.positions is not None for each in accounts)
+    found = []
+    for side in ("long", "short"):
+        open_ones = [row.unrealized_pnl for row in rows if row.side == side]
+        filled = [each.realised for each in orders if each.position_side == side and each.filled]
+        if open_ones or filled or not is_read:
+            found.append(SidePnl(side, _sum_of(open_ones) if is_read else None, _sum_of(filled)))
+    return tuple(found)
+
+
+def _sum_of(amounts: Sequence[Decimal | None]) -> Decimal | None:
+    known = [each for each in amounts if each is not None]
+    return sum(known, Decimal(0)) if len(known) == len(amounts) else None
 
 
 def _positions(store: IncidentStore, recorded: Sequence[RecordedDecision]) -> tuple[ClosedPosition, ...]:

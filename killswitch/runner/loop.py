@@ -8,8 +8,8 @@ such error as long as the store can record elsewhere (ADR 0020).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
@@ -48,6 +48,8 @@ REREAD_WITHIN = 2.0
 """Seconds that a reread of prices may take, at most an interval; after that the first snapshot is acted on."""
 
 
+LOCKING: Final = ("lock", "halt", "pause", "close")
+"""Kinds of commands that lock: one that waits for a run is applied before any lock file is kept open."""
 REMEMBERED_NOTICES = 200
 """Number of the newest notices from which a start knows what was reported already."""
 
@@ -112,6 +114,8 @@ class Runner:
         self._has_ticked = False
         self.ticks = 0
         """Ticks that `run` has completed."""
+        self.sentinel: Callable[[], str | None] = lambda: None
+        """Why everything is halted by a sentinel file; None: there is none."""
         self.stop_problems: tuple[str, ...] = ()
         """A message for each problem of the stop: timers that still run, an incomplete recording."""
 
@@ -141,8 +145,9 @@ class Runner:
 
     async def _tick_until_end(self, stop: asyncio.Event, ticks: int | None) -> RunEnd:
         while (end := self._end(stop, ticks)) is None:
-            due = self.clock.monotonic() + self.pace.interval
+            begun = self.clock.monotonic()
             await self.tick()
+            due = begun + self._interval()
             self._scheduler.next_due = due
             self.ticks += 1
             while self._end(stop, ticks) is None:
@@ -150,6 +155,11 @@ class Runner:
                     break
                 await self.woken(wake)
         return end
+
+    def _interval(self) -> float:
+        """Seconds between two scheduled ticks now: fewer while a way back declares closer attention."""
+        closer = self.interpreter.recoveries.interval
+        return self.pace.interval if closer is None else min(self.pace.interval, closer / 1_000_000)
 
     def _end(self, stop: asyncio.Event, ticks: int | None) -> RunEnd | None:
         """How the run ends now; None: it continues. An effect precedes a stop: it is journaled already."""
@@ -162,6 +172,8 @@ class Runner:
     async def start(self) -> None:
         """Recover from an earlier run: locks first, then closings, then the stage machines."""
         self.observers.start()
+        if self.sentinel() is not None or any(event.kind in LOCKING for event in self.store.pending_events()):
+            self.effects.hold_files_back()
         await self.effects.performing.recover()
         self._after_acting = self.effects.lock_alerts
         self._problems = (self.reloads.lasting + self._after_acting).texts
@@ -322,6 +334,7 @@ class Runner:
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),
             locks=self.effects.written_locks,
+            sentinel=self.sentinel(),
         )
 
     def _pass_to_executors(self, accounts: Iterable[AccountSnapshot]) -> None:
@@ -397,6 +410,7 @@ class Runner:
                 live=self._changed_blobs(alerts, is_moved=bool(renamed)),
                 applied=applied,
                 renamed=renamed,
+                refused_events=outcome.refused,
             )
         )
         self.reloads.committed(snapshot.as_of)

@@ -16,6 +16,7 @@ from msgspec import Struct
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from killswitch.client.heartbeat import monotonic_seconds
+from killswitch.gate.sentinel import sentinel_of
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.server.access import Tokens
 from killswitch.server.bodies import ERRORS, Heartbeats
@@ -54,6 +55,13 @@ class ServerSettings(Struct, frozen=True):
     tokens: Path
     hosts: tuple[str, ...]
     file: ServerFile = ServerFile()
+    sentinel: Path | None = None
+    """Left out: next to the store."""
+
+    @property
+    def sentinel_at(self) -> Path:
+        """The file whose existence halts everything."""
+        return self.sentinel or sentinel_of(str(self.store))
 
 
 class ServerFileError(Exception):
@@ -83,17 +91,19 @@ def read_server_file(path: Path) -> ServerFile:
     return msgspec.structs.replace(found, jwt=msgspec.structs.replace(found.jwt, keys=keys))
 
 
-def create_app(settings: ServerSettings, monotonic: Callable[[], float] = monotonic_seconds) -> Guard:
+def create_app(
+    settings: ServerSettings, counters: ServerCounters, monotonic: Callable[[], float] = monotonic_seconds
+) -> Guard:
     """The application behind its guard.
 
     TokenFileError if the tokens cannot be read, JwtSettingsError for keys that are not accepted.
     """
-    file, counters = settings.file, ServerCounters()
+    file = settings.file
     verifier = None if file.jwt is None else JwtVerifier(file.jwt)
     entrance = Entrance(Tokens(settings.tokens), verifier, RequestRates(monotonic), counters, _wall)
     reads = StoreReads(settings.store, counters)
-    gate = Gate(gate_view_file(str(settings.store)), _wall)
-    commands = CommandRoutes(CommandSpool(spool_of(settings.store)), reads)
+    gate = Gate(gate_view_file(str(settings.store)), settings.sentinel_at, _wall)
+    commands = CommandRoutes(CommandSpool(spool_of(settings.store)), reads, settings.sentinel_at)
     app = FastAPI(
         title="Killswitch", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", responses=ERRORS
     )

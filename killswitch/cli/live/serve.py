@@ -16,9 +16,6 @@ from killswitch.cli.terminal import print_json, print_note, print_text
 if TYPE_CHECKING:
     from killswitch.server.access import Role
 
-MOST_CONNECTIONS = 256
-LARGEST_HEADERS = 16 << 10
-"""Bytes."""
 ROLES = ("viewer", "trader", "risk", "admin")
 
 
@@ -29,6 +26,7 @@ ROLES = ("viewer", "trader", "risk", "admin")
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
               help="The store of the runner. It is only read.")  # fmt: skip
 @click.option("--tokens", "tokens_at", type=UncheckedPath(dir_okay=False), help="The file of the tokens.")
+@options.sentinel
 @option("--listen", default="127.0.0.1:8600", metavar="ADDRESS:PORT", help="Where to listen.")
 @click.option("--host-name", "host_names", multiple=True, metavar="HOST[:PORT]",
               help="A further Host that requests may name, as behind a proxy. Repeatable.")  # fmt: skip
@@ -36,12 +34,14 @@ ROLES = ("viewer", "trader", "risk", "admin")
 @click.option("--tls-key", type=UncheckedPath(dir_okay=False), help="Its private key.")
 @click.option("--settings", "settings_at", type=UncheckedPath(dir_okay=False),
               help="A file with proxies, path prefix and logins by JWT; docs/api.md shows one.")  # fmt: skip
+@click.option("--ends-with-stdin", is_flag=True, hidden=True, help="End as soon as stdin does: its run has ended.")
 @click.option("--behind-proxy", is_flag=True,
               help="Listen on an address that is not loopback without TLS, because a proxy has it.")  # fmt: skip
 @click.pass_context
 def serve(
-    context: click.Context, store_at: str | None, tokens_at: Path | None, listen: str, host_names: tuple[str, ...],
-    tls_certificate: Path | None, tls_key: Path | None, settings_at: Path | None, behind_proxy: bool,
+    context: click.Context, store_at: str | None, tokens_at: Path | None, sentinel_at: Path | None, listen: str,
+    host_names: tuple[str, ...], tls_certificate: Path | None, tls_key: Path | None, settings_at: Path | None,
+    ends_with_stdin: bool, behind_proxy: bool,
 ) -> None:  # fmt: skip
     """Serve the HTTP API /v1: status, heartbeats and operator commands.
 
@@ -68,19 +68,30 @@ def serve(
     from killswitch.server.jwt_login import JwtSettingsError
 
     try:
-        _serve(store_at, tokens_at, address, port, host_names, tls_certificate, tls_key, settings_at)
+        _serve(
+            store_at,
+            tokens_at,
+            address,
+            port,
+            host_names,
+            tls_certificate,
+            tls_key,
+            settings_at,
+            sentinel_at,
+            ends_with_stdin=ends_with_stdin,
+        )
     except (TokenFileError, ServerFileError, JwtSettingsError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def _serve(
     store_at: str, tokens_at: Path, address: str, port: int, host_names: tuple[str, ...], certificate: Path | None,
-    key: Path | None, settings_at: Path | None,
+    key: Path | None, settings_at: Path | None, sentinel_at: Path | None, *, ends_with_stdin: bool,
 ) -> None:  # fmt: skip
-    import uvicorn
-
     from killswitch.cli.session import opened_store
     from killswitch.server.app import ServerFile, ServerSettings, create_app, read_server_file
+    from killswitch.server.connections import ListenSettings, run_server
+    from killswitch.server.rates import ServerCounters
     from killswitch.store.command_spool import CommandSpool, spool_of
 
     store = Path(store_at.removeprefix("sqlite:///"))
@@ -90,14 +101,10 @@ def _serve(
         CommandSpool(spool_of(store)).prepare()
     names = {f"{host}:{port}" for host in (address, "127.0.0.1", "localhost")} | set(host_names)
     file = ServerFile() if settings_at is None else read_server_file(settings_at)
-    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file))
+    counters = ServerCounters()
+    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file, sentinel_at), counters)
     print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
-    uvicorn.run(
-        app, host=address, port=port, log_level="warning", access_log=False, server_header=False,
-        limit_concurrency=MOST_CONNECTIONS, h11_max_incomplete_event_size=LARGEST_HEADERS, timeout_keep_alive=10,
-        http="h11", proxy_headers=False, lifespan="off",
-        ssl_certfile=None if certificate is None else str(certificate), ssl_keyfile=None if key is None else str(key),
-    )  # fmt: skip
+    run_server(app, ListenSettings(address, port, certificate, key), counters, ends_with_stdin=ends_with_stdin)
 
 
 def _address(listen: str) -> tuple[str, int]:
