@@ -36,6 +36,8 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.server.access import EffectClass, TokenFileError, TokenRecord, Tokens, class_of, refusal
+from killswitch.server.board.routes import BoardRoutes
+from killswitch.server.board.sessions import SessionDoor, Sessions
 from killswitch.server.bodies import (
     ERRORS,
     Accepted,
@@ -79,6 +81,8 @@ class ServerSettings(Struct, frozen=True):
     store: Path
     tokens: Path
     hosts: tuple[str, ...]
+    is_secure: bool = False
+    """Whether browsers reach the server over TLS, its own or that of a proxy."""
 
 
 def create_app(settings: ServerSettings, monotonic: Callable[[], float] = monotonic_seconds) -> Guard:
@@ -92,7 +96,9 @@ def create_app(settings: ServerSettings, monotonic: Callable[[], float] = monoto
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     server.add_routes(app)
-    return Guard(app, settings.hosts)
+    sessions = Sessions(_wall, is_secure=settings.is_secure)
+    BoardRoutes(settings.store, server.reader, sessions, monotonic).add_routes(app)
+    return Guard(SessionDoor(app, sessions), settings.hosts)
 
 
 def _wall() -> datetime:
@@ -321,6 +327,12 @@ class ApiRoutes:
                 401, "send a valid token as `Authorization: Bearer kst_…`", {"WWW-Authenticate": "Bearer"}
             )
         return found
+
+    def reader(self, authorization: str | None) -> TokenRecord:
+        """The record of a token that may read everything; HTTPException without one."""
+        token = self._token(authorization)
+        self._allow(token, "read", None)
+        return token
 
     def _require(
         self, authorization: str | None, wanted: EffectClass, scope: str | None, *, is_scoped: bool = True

@@ -46,7 +46,7 @@ class Guard:
             return
         refused = self._refusal(scope)
         if refused is not None:
-            await _answer(send, *refused)
+            await answer_problem(send, *refused)
             return
         body = _BoundedBody(receive)
         await self._app(scope, body.receive, _Answer(send, body).send)
@@ -113,7 +113,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self._is_replaced = self._body.is_too_long
             if self._is_replaced:
-                await _answer(self._send, 413, "Content Too Large", f"a body has at most {LARGEST_BODY} bytes")
+                await answer_problem(self._send, 413, "Content Too Large", f"a body has at most {LARGEST_BODY} bytes")
             message["headers"] = [*message.get("headers", ()), *_SAFE]
         if not self._is_replaced:
             await self._send(message)
@@ -126,7 +126,8 @@ _SAFE: Final = (
 )
 
 
-async def _answer(send: Send, status: int, title: str, detail: str) -> None:
+async def answer_problem(send: Send, status: int, title: str, detail: str) -> None:
+    """Answer with an error, and nothing else."""
     body = json.dumps(problem(status, title, detail)).encode()
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()), *_SAFE]
     await send({"type": "http.response.start", "status": status, "headers": headers})

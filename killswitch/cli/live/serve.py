@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MOST_CONNECTIONS = 256
 LARGEST_HEADERS = 16 << 10
 """Bytes."""
+STREAMS_END_WITHIN = 2
+"""Seconds that a stop waits for open streams, which end by themselves at no time."""
 ROLES = ("viewer", "trader", "risk", "admin")
 
 
@@ -64,14 +66,17 @@ def serve(
     from killswitch.server.access import TokenFileError
 
     try:
-        _serve(store_at, tokens_at, address, port, host_names, tls_certificate, tls_key)
+        _serve(
+            store_at, tokens_at, address, port, host_names, tls_certificate, tls_key,
+            is_secure=tls_certificate is not None or behind_proxy,
+        )  # fmt: skip
     except TokenFileError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _serve(
     store_at: str, tokens_at: Path, address: str, port: int, host_names: tuple[str, ...], certificate: Path | None,
-    key: Path | None,
+    key: Path | None, *, is_secure: bool,
 ) -> None:  # fmt: skip
     import uvicorn
 
@@ -85,12 +90,13 @@ def _serve(
     with options.file_errors(f"no folder for commands can be created next to {store}"):
         CommandSpool(spool_of(store)).prepare()
     names = {f"{host}:{port}" for host in (address, "127.0.0.1", "localhost")} | set(host_names)
-    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names))))
+    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), is_secure))
     print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
     uvicorn.run(
         app, host=address, port=port, log_level="warning", access_log=False, server_header=False,
         limit_concurrency=MOST_CONNECTIONS, h11_max_incomplete_event_size=LARGEST_HEADERS, timeout_keep_alive=10,
         http="h11", proxy_headers=False, lifespan="off",
+        timeout_graceful_shutdown=STREAMS_END_WITHIN,
         ssl_certfile=None if certificate is None else str(certificate), ssl_keyfile=None if key is None else str(key),
     )  # fmt: skip
 

@@ -42,7 +42,9 @@ class Served:
         self.port = socket.getsockname()[1]
         self.host = f"127.0.0.1:{self.port}"
         app = create_app(ServerSettings(store, self.tokens_at, (self.host,)))
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", http="h11"))
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_level="critical", lifespan="off", http="h11", timeout_graceful_shutdown=1)
+        )
         self._thread = threading.Thread(target=self._server.run, args=([socket],), daemon=True)
         self._thread.start()
         while not self._server.started:
