@@ -51,7 +51,7 @@ class ReadBoard(Struct, frozen=True):
     at: float
 
 
-class Beat(Struct, frozen=True):
+class BoardBeat(Struct, frozen=True):
     """The heartbeat of a stream. `age`: seconds of the data, not of the connection; null if no run has ticked.
 
     `boot` is another one after a restart of the server, whose numbers begin again. `problem`: why nothing newer
@@ -113,15 +113,15 @@ class BoardFeed:
             self._start()
         return self.streams.open(channel, principal, ended_because)
 
-    def beat(self) -> Beat:
+    def beat(self) -> BoardBeat:
         """The heartbeat as of now."""
         found, now = self._read, self._monotonic()
         if found is None:
-            return Beat(self.boot, 0, datetime.now(UTC), None, None, None, lost=True, problem=self._problem)
+            return BoardBeat(self.boot, 0, datetime.now(UTC), None, None, None, lost=True, problem=self._problem)
         board = found.board
         since = max(0.0, now - found.at)
         age = None if board.age is None else round(board.age + since, 3)
-        return Beat(
+        return BoardBeat(
             boot=self.boot,
             number=found.number,
             now=board.now + timedelta(seconds=since),

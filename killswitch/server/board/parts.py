@@ -86,7 +86,7 @@ def scope_html(scope: BoardScope, most: int) -> str:
     return _template("scope").render(scope=scope, bars=bars, more=len(scope.bars) - len(bars))
 
 
-class Page:
+class RenderedBoard:
     """The newest page, rendered once for everybody who opens it."""
 
     def __init__(self) -> None:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from killswitch.operations.board import encode_board
 from killswitch.server.access import TokenRecord
 from killswitch.server.board.event_stream import EventAnswer, TooManyStreamsError, event_bytes
-from killswitch.server.board.feed import Beat, BoardFeed, ReadBoard
-from killswitch.server.board.parts import HtmlChannel, Page, RecordChannel, environment
+from killswitch.server.board.feed import BoardBeat, BoardFeed, ReadBoard
+from killswitch.server.board.parts import HtmlChannel, RecordChannel, RenderedBoard, environment
 from killswitch.server.board.sessions import Session, Sessions
 from killswitch.store.errors import StoreError
 
@@ -46,7 +46,7 @@ class BoardRoutes:
         """`reader`: the record of the token in an `Authorization` header, which may read everything; HTTPException."""
         self._reader = reader
         self._sessions = sessions
-        self._page = Page()
+        self._page = RenderedBoard()
         self.feed = BoardFeed(store, monotonic, {"html": HtmlChannel(), "records": RecordChannel()})
 
     def add_routes(self, app: FastAPI) -> None:
@@ -138,7 +138,7 @@ class BoardRoutes:
             raise HTTPException(503, str(error)) from error
 
 
-def _json(beat: Beat) -> str:
+def _json(beat: BoardBeat) -> str:
     return msgspec.json.encode(beat).decode()
 
 
