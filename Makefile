@@ -3,6 +3,8 @@
 #   make demo [MARKET=DIR]   a recorded crash on the paper venue: detection, closing, report
 #   make test [TESTS=path] [K=name]   the tests; a test that applies to every venue runs at one, which varies by commit
 #   make test-venues [TESTS=] [K=]    these tests at all other venues; both commands together run every test
+#   make test-bots [K=nautilus]   the classes for bots against the real packages, which it installs into BOTS= (a cache);
+#                            .ci/run runs those of ccxt and nautilus_trader; freqtrade takes minutes, hummingbot four to build
 #   make baselines           compare recorded stores, recordings, plans and documents with their earlier results
 #   make attack              hostile clocks, disks, sinks, locks, responses and templates; part of the tests
 #   make soak [VENUE=okx]    an hour of faults of all kinds at once, in virtual time (SECONDS=, SEED=)
@@ -19,12 +21,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-venues baselines attack soak check docs reference screens bench bench-long mutants evidence lock clean
+.PHONY: demo test test-venues test-bots baselines attack soak check docs reference screens bench bench-long mutants evidence lock clean
 
 # Tests start many interpreters, which share compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
+# The environments of bots are kept here: 2 GB with all four.
+BOTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/killswitch-bots
 BIN := $(VENV)/bin
 WORKERS ?= 2
 TESTS ?= tests
@@ -44,10 +48,13 @@ demo: $(VENV)/.installed
 	$(BIN)/ksctl demo $(if $(MARKET),--market $(MARKET))
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) $(if $(NAMED),,-m 'not venues') $(if $(K),-k '$(K)') $(TESTS)
+	$(PYTEST) $(if $(NAMED),,-m 'not venues') $(if $(filter-out tests,$(TESTS)),,--ignore=tests/bots) $(if $(K),-k '$(K)') $(TESTS)
 
 test-venues: $(VENV)/.installed-dev
 	$(PYTEST) -m venues $(if $(K),-k '$(K)') $(TESTS)
+
+test-bots: $(VENV)/.installed-dev
+	KILLSWITCH_BOTS='$(BOTS)' $(BIN)/pytest -m bots $(if $(K),-k '$(K)') tests/bots
 
 baselines: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.baselines

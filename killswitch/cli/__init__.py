@@ -46,6 +46,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("live.report", "Report an incident: what happened, why, and what to do next."),
     "lock": ("operate.locks", "Lock trading on a scope for the bots that read its lock file."),
     "unlock": ("operate.locks", "Lift the locks by hand on a scope."),
+    "halt": ("operate.holds", "Stop everything that adds risk on a scope, and close nothing."),
+    "cancel": ("operate.holds", "Cancel the resting orders that add risk on a scope, once."),
     "reset": ("operate.verbs", "Return a scope to normal."),
     "restate": ("operate.verbs", "Determine what an unexplained change of equity was."),
     "close": ("operate.verbs", "Close positions by an operator command."),

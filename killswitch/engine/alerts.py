@@ -85,11 +85,7 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
         state = AlertState(state.known)
     if not (alerts.found or state.known):
         return (), state
-    present: dict[str, Alert] = {}
-    for alert in alerts.found:
-        same = present.get(alert.key)
-        if same is None or _GRAVITY[alert.severity] > _GRAVITY[same.severity]:
-            present[alert.key] = alert
+    present = _present(state, alerts)
     notified: list[tuple[Alert, Severity, str, bool]] = []
     known = dict(state.known)
     for key, alert in present.items():
@@ -113,6 +109,23 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
             known[key] = after
     known = _bounded(known, present)
     return _notices(notified, now), state if known == state.known else replace(state, known=known)
+
+
+def _present(state: AlertState, alerts: Alerts) -> dict[str, Alert]:
+    """The alerts that are found, by key: the most severe of several, and for the record only where it is a part of
+    another that is active, found or not known to be over."""
+    present: dict[str, Alert] = {}
+    for alert in alerts.found:
+        same = present.get(alert.key)
+        if same is None or _GRAVITY[alert.severity] > _GRAVITY[same.severity]:
+            present[alert.key] = alert
+    parts = [alert for alert in present.values() if alert.part_of]
+    if parts:
+        unknown = frozenset(alerts.unknown)
+        lasting = (key for key, each in state.known.items() if each.is_active and _is_unknown(key, unknown))
+        active = frozenset((*present, *lasting))
+        present |= {each.key: replace(each, severity="info") for each in parts if not active.isdisjoint(each.part_of)}
+    return present
 
 
 def _was_notified(alert: Alert, state: AlertState) -> bool:

@@ -66,6 +66,7 @@ TITLES: Final = {
     "heartbeat": "the dead man's switch {1} cannot be relied on",
     "server": "the server of the API does not stay up",
     "spool": "commands of the server cannot be taken",
+    "token": "a token that may let risk in was issued",
     "ping": "the outgoing heartbeat is not taken",
     "expect": "a policy touches more than it expects",
     # the program
@@ -88,7 +89,7 @@ OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
     "console", "disk", "events", "expect", "gate-view", "heartbeat", "locks", "part", "ping", "policies", "recording",
-    "reload", "reports", "server", "shadow", "silence", "source", "spool", "store", "telemetry", "unrouted",
+    "reload", "reports", "server", "shadow", "silence", "source", "spool", "store", "telemetry", "token", "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""
 

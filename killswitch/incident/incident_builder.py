@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 import msgspec
 from msgspec.structs import replace
@@ -26,10 +27,12 @@ from killswitch.incident.record.document import (
     Incident,
     IncidentReset,
     RunbookFacts,
+    SidePnl,
     TimelineEntry,
 )
 from killswitch.incident.record.equity_curve import read_curve
-from killswitch.incident.record.firing import build_firing, is_part_of_accounts
+from killswitch.incident.record.firing import build_firing, common_currency, is_part_of_accounts, scope_accounts
+from killswitch.incident.record.first_minute import next_stage_text
 from killswitch.incident.record.incident_books import books_of
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
 from killswitch.incident.record.order_outcomes import OrderOutcome
@@ -42,6 +45,7 @@ from killswitch.journal.entries import GivenUp
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.store import Delivery, IncidentStore, Outbox
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.formats import count_of, duration_text, instant
 
 MOST_NOTICES = 10_000
@@ -51,12 +55,16 @@ _SETTLED, _PARTLY = ("flat", "at target", "nothing to close", "recorded only"), 
 
 
 def incident_of(
-    store: IncidentStore, incident: IncidentDecisions, run: StartedAs, now: datetime | None = None
+    store: IncidentStore,
+    incident: IncidentDecisions,
+    run: StartedAs,
+    now: datetime | None = None,
+    machines: Sequence[MachineStatus] = (),
 ) -> Incident:
     """Return the record of one incident.
 
     `run` says where the commands find the store and the policies. `now` is the last tick on this store where it is
-    known; an open incident lasts until then.
+    known; an open incident lasts until then. `machines`: the scopes after that tick.
     """
     note = read_note(store, incident.decisions[0])
     recorded = [read_decision(store, decision) for decision in incident.decisions]
@@ -72,12 +80,27 @@ def incident_of(
         lasted=duration_text(as_of - found.opened_at),
         doubts=_missing_facts(recorded, note, found.course),
         remarks=remarks(found, hops, unsent, currencies),
+        ahead=None if found.state == "closed" else _ahead(found, note, machines),
     )
     return replace(
         found,
         checklist=checklist(found, notification_item(notifications)),
         commands=tuple(next_commands(found, run, is_unfinished=_is_unfinished(found, *_SETTLED))),
     )
+
+
+def _ahead(found: Incident, note: IncidentNote, machines: Sequence[MachineStatus]) -> str | None:
+    """The stage above the one in force, with its distance in the newest tick; None of a close by hand."""
+    if found.by_hand:
+        return None
+    if note.policy is None or not note.policy.ladder:
+        return "unknown: the stages of the policy were not kept"
+    mine = next((each for each in machines if (each.policy, each.scope) == (found.policy, found.scope)), None)
+    last = found.firings[-1]
+    return next_stage_text(
+        max(found.level, 0 if mine is None else mine.level), note.policy.ladder, note.policy.triggers,
+        () if mine is None else mine.triggers, last.equity, last.currency,
+    )  # fmt: skip
 
 
 def _recorded_facts(
@@ -121,6 +144,7 @@ def _recorded_facts(
         exposures=tuple(exposure for each in results for exposure in each.exposures),
         swept=whole_book_accounts,
         held=positions_held(recorded, closed),
+        sides=_sides(recorded[0], lines),
     )  # fmt: skip
     closed_at = _closed_at(found, recorded)
     suspicions = [read_decision(store, decision) for decision in incident.suspicions]
@@ -135,6 +159,31 @@ def _recorded_facts(
         course=read_curve(store, incident.decisions, closed_at),
         books=books_of(store, incident.id, is_closed=closed_at is not None),
     )
+
+
+def _sides(opening: RecordedDecision, orders: Sequence[OrderOutcome]) -> tuple[SidePnl, ...]:
+    """P&L by side: a side is known only if each of its positions, or of its filled orders, is."""
+    if opening.snapshot is None:
+        return ()
+    at_work = opening.decision.accounts_at_work
+    accounts = scope_accounts(opening.decision.scope, opening.snapshot)
+    accounts = accounts or tuple(each for each in opening.snapshot.accounts if each.account in at_work)
+    if common_currency(accounts) is None:
+        return ()
+    rows = [row for each in accounts for row in each.positions or () if row.contracts]
+    is_read = all(each.positions is not None for each in accounts)
+    found = []
+    for side in ("long", "short"):
+        open_ones = [row.unrealized_pnl for row in rows if row.side == side]
+        filled = [each.realised for each in orders if each.position_side == side and each.filled]
+        if open_ones or filled or not is_read:
+            found.append(SidePnl(side, _sum_of(open_ones) if is_read else None, _sum_of(filled)))
+    return tuple(found)
+
+
+def _sum_of(amounts: Sequence[Decimal | None]) -> Decimal | None:
+    known = [each for each in amounts if each is not None]
+    return sum(known, Decimal(0)) if len(known) == len(amounts) else None
 
 
 def _positions(store: IncidentStore, recorded: Sequence[RecordedDecision]) -> tuple[ClosedPosition, ...]:

@@ -39,7 +39,9 @@ class Alert(Struct, frozen=True, omit_defaults=True):
     decides. `lasts`: false for a finding, which is notified once and never resolved, because its part does not look for
     its end. `resolves`: false where the part notifies the end itself. `heading`: the title above the text; notices of
     a tick with one heading are one, so that forty positions of one account are one page. `replaces`: keys of alerts
-    that have become this one: they are over, and nothing says so.
+    that have become this one: they are over, and nothing says so. `part_of`: keys of alerts of which this may be a
+    consequence, as an unknown trigger is of an account that cannot be read: while one of them is active, this alert is
+    recorded and sent to nobody, so that one outage is one page; if it outlasts them, it is notified then.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Alert(Struct, frozen=True, omit_defaults=True):
     resolves: bool = True
     heading: str | None = None
     replaces: tuple[str, ...] = ()
+    part_of: tuple[str, ...] = ()
 
     @property
     def full_text(self) -> str:

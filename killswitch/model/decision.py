@@ -131,6 +131,10 @@ def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
     return (every, unwinding.pause or 0.0, bounded)
 
 
+HoldCommand = Literal["halt", "cancel"]
+"""An operator command that closes nothing, besides a plain lock."""
+
+
 class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effects"}):
     """A decision of the stage machine or an operator: its effects and the reason.
 
@@ -139,7 +143,8 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     `suspicion` for the lock of a stage that has not fired while it is not known whether a fall was a loss (it has no
     intents and does not change the level; one whose lock ends at `as_of` withdraws earlier ones), `hedge` for positions
     that hedge others that cannot be closed, which are `covers`,
-    `breach` for what a stage takes back of what others opened under its lock. `cause` is the declared reason of an
+    `breach` for what a stage takes back of what others opened under its lock. `command` is the operator command of a
+    `manual` decision that closes nothing, where it is no plain lock. `cause` is the declared reason of an
     operator command. `fell_at` is the time of the newest fall that a suspicion refers to. `waits_for` are the accounts
     of a manual close that were unreachable: the same command closes them when they answer again. `effects` contains
     every effect; `further`, the key `effects` of the record, only those without a key of their own.
@@ -176,6 +181,7 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     """Before it nothing and nobody resets the scope; absent where a reset is possible at any time."""
     schedule: Schedule | None = None
     """When its orders go; absent where they go by rank, as fast as the venue allows."""
+    command: HoldCommand | None = None
 
     def __post_init__(self) -> None:
         if any(isinstance(effect, WITH_OWN_KEYS) for effect in self.further):
@@ -203,10 +209,15 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
         return min((end for effect in self.effects if (end := expiry_of(effect)) is not None), default=None)
 
     @property
-    def is_manual_lock(self) -> bool:
-        """Whether it is the lock of an operator who closes nothing: a manual close has a cause."""
+    def is_hold(self) -> bool:
+        """Whether an operator holds trading back and closes nothing: a lock, a halt, a pause, or cancels alone.
+
+        A manual close has a cause.
+        """
+        if self.kind != "manual" or self.cause is not None:
+            return False
         closes = bool(self.intents or self.cancels or self.waits_for)
-        return self.kind == "manual" and self.cause is None and self.lock is not None and not closes
+        return self.command is not None or (self.lock is not None and not closes)
 
     @property
     def is_unlock(self) -> bool:

@@ -295,6 +295,8 @@ EventKind = Literal[
     "resume",
     "approve",
     "lock",
+    "halt",
+    "cancel",
     "unlock",
     "flag",
     "close",
@@ -325,13 +327,15 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     restated_as: ChangeCause | None = field(default=None, name="as")
     """What a `restate` settles it as: the key `as`."""
     lock: LockMode | None = None
-    """The lock that a `lock` writes on its scope, and a `close` before its first order."""
+    """The lock that a `lock`, a `halt` or a `pause` writes on its scope, and a `close` before its first order."""
     until: Instant | None = None
     """The end of that lock, of the `flag` or of the `pause`; absent: none."""
     side: Side | None = None
-    """The side of its scope that a `lock` locks, or of its `symbols` that a `close` closes; absent: both."""
+    """The side of its scope, or of its `symbols`, that the command is about; absent: both."""
     symbols: tuple[str, ...] | None = None
-    """The symbols of its scope that a `lock` locks or a `close` closes; absent: all."""
+    """The symbols of its scope that the command is about; absent: all."""
+    all_orders: bool = False
+    """Whether a `halt` or a `cancel` also cancels stops and exits; otherwise only what can add risk."""
     flag: str | None = None
     """The name of the flag that a `flag` sets or clears."""
     is_set: bool | None = field(default=None, name="set")

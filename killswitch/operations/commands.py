@@ -33,7 +33,19 @@ from killswitch.runner.status_blob import RunnerView
 
 T = TypeVar("T")
 OperatorCommandKind = Literal[
-    "close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag", "pause", "resume", "reload"
+    "close",
+    "reset",
+    "apply",
+    "give_up",
+    "restate",
+    "lock",
+    "unlock",
+    "halt",
+    "cancel",
+    "flag",
+    "pause",
+    "resume",
+    "reload",
 ]
 
 LOOK_BACK = 50
@@ -226,6 +238,8 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "close": _commands,
     "lock": _commands,
     "unlock": _commands,
+    "halt": _commands,
+    "cancel": _commands,
     "apply": _applies,
     "give_up": lambda event: lambda decision: decision.id == event.decision,
     "restate": lambda _event: lambda _decision: False,  # only notices answer it

@@ -284,7 +284,7 @@ def _suspicions(store: Store, now: datetime) -> tuple[Decision, ...]:
 
 def _operator_closes(store: Store, now: datetime, *, without_runner: bool) -> Iterator[OperatorCloseResult]:
     newest = (each.decision for each in store.decisions(MANUAL_CLOSE_LOOK_BACK))
-    closes = [each for each in newest if each.kind == "manual" and not each.is_manual_lock]
+    closes = [each for each in newest if each.kind == "manual" and not each.is_hold]
     recent = [each for each in closes if now - each.as_of <= A_DAY][:MAX_MANUAL_CLOSES]
     for each in recent or (closes[:1] if without_runner else []):
         result = read_result(store, each)

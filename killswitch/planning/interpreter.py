@@ -360,9 +360,8 @@ class Interpreter:
         young = _too_young(evaluator) if evaluator.state.triggers.unknown else ()
         if young:
             evaluator.restart_grace(young)
-        evaluator.unknown = (
-            notices.unknown(evaluator, view.as_of, young) if evaluator.state.triggers.unknown else NO_ALERTS
-        )
+        is_unknown = bool(evaluator.state.triggers.unknown)
+        evaluator.unknown = notices.unknown(evaluator, view.as_of, young, view.accounts) if is_unknown else NO_ALERTS
         issued: list[Notice] = []
         if moved.reset:
             decisions, of_reset = self._reset(evaluator, view.as_of, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 
 from killswitch.engine.state import PendingClose
@@ -12,7 +12,7 @@ from killswitch.model.alert import NO_ALERTS, Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.legible import STORE_OPTION
-from killswitch.model.snapshot import Event
+from killswitch.model.snapshot import AccountSnapshot, Event
 from killswitch.model.words import close_text
 from killswitch.planning.owners import NotClosed
 from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
@@ -55,12 +55,16 @@ def _group(evaluator: ScopeEvaluator, kind: NoticeKind, subject: str) -> NoticeG
     return NoticeGroup(evaluator.policy, evaluator.scope, kind, subject)
 
 
-def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Alerts:
+def unknown(
+    evaluator: ScopeEvaluator, now: int, young: Collection[int], accounts: Iterable[AccountSnapshot] = ()
+) -> Alerts:
     """Triggers that have been unknown for their grace, and the keys of those that may be yet.
 
-    A trigger with `on_unknown: warn` does not page. `young`: triggers that cannot be known yet.
+    A trigger with `on_unknown: warn` does not page. `young`: triggers that cannot be known yet. `accounts`: those of
+    the scope; what is unknown while one cannot be read is a part of its outage.
     """
     found, early = [], []
+    outages = tuple(f"outage/{each.account}" for each in accounts if each.quality != "ok")
     late = overdue(evaluator.machine, evaluator.state.triggers, now)
     for i in bits(evaluator.state.triggers.unknown):
         trigger = evaluator.compiled.graph.triggers[i]
@@ -72,7 +76,8 @@ def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Aler
         text = f"{trigger.name} is unknown ({trigger.on_unknown}): {why_unknown(evaluator, trigger)}"
         group = _group(evaluator, "unknown", trigger.name)
         since = evaluator.state.triggers.unknown_since[i]
-        found.append(Alert(key, severity, text, group, f"{trigger.name} is no longer unknown", since))
+        over = f"{trigger.name} is no longer unknown"
+        found.append(Alert(key, severity, text, group, over, since, part_of=outages))
     return Alerts(tuple(found), tuple(early))
 
 
@@ -398,6 +403,11 @@ def part_not_closed(now: int, left: NotClosed) -> Notice:
 def forced_close(event: Event, now: int, text: str) -> Notice:
     """Notice of a forced close on last known positions."""
     return _operator_notice(event, now, "warning", "warning", text, "a close by hand on last known positions")
+
+
+def held_with_remark(event: Event, now: int, text: str) -> Notice:
+    """Notice of what a halt or a cancel does not reach, or leaves without protection."""
+    return _operator_notice(event, now, "warning", "warning", text, "a halt or a cancel leaves something")
 
 
 def _operator_notice(

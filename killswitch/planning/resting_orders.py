@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import AccountSnapshot, Order, Position
+from killswitch.model.snapshot import AccountSnapshot, Order, Position, Side
 from killswitch.planning.reducing import (
     AccountHoldings,
     PositionName,
+    enlarged_by,
     holdings_of,
     is_bounded,
     judge,
@@ -61,6 +62,15 @@ def exits_of(account: AccountSnapshot) -> Mapping[PositionName, Sequence[Order]]
         if index not in entries:
             found[reduced_by(order)].append(order)
     return found
+
+
+def concerns_side(order: Order, side: Side | None, *, is_entry: bool) -> bool:
+    """Whether the order is about a position of the side: an entry enlarges it, every other order reduces it."""
+    if side is None:
+        return True
+    if is_entry:
+        return enlarged_by(order.symbol, order.side, order.position_side) in (None, (order.symbol, side))
+    return reduced_by(order) == (order.symbol, side)
 
 
 def trigger_when(order: Order, position: Position | None) -> str | None:

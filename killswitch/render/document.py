@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -83,13 +82,13 @@ class Code(Struct, frozen=True):
 
 
 class Prose(Struct, frozen=True):
-    """Markdown that a template has written, with its own headings. `figure` replaces its code block of a drawing."""
+    """Markdown that a template has written, with its own headings.
+
+    Each figure, with its name, replaces the code block whose language that is; text and Markdown show the block itself.
+    """
 
     markdown: str
-    figure: Figure | None = None
-
-    DRAWN: ClassVar[str] = "equity"
-    """The language of that code block; text and Markdown show the block itself."""
+    figures: tuple[tuple[str, Figure], ...] = ()
 
 
 Part = str | Items | Facts | Table | Figure | Code | Prose

@@ -6,7 +6,7 @@ program drew, are inserted as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -80,14 +80,15 @@ def rendered_prose(prose: Prose) -> RenderedProse:
         f'<div class="box" tabindex="0">{renderer.renderToken(found, index, *rest)}'
     )
     renderer.rules["table_close"] = lambda *_: "</table></div>\n"
-    return RenderedProse(title, tuple(_pieces(parser, tokens, prose.figure)))
+    return RenderedProse(title, tuple(_pieces(parser, tokens, dict(prose.figures))))
 
 
-def _pieces(parser: MarkdownIt, tokens: Sequence[Token], figure: Figure | None) -> Iterator[Markup | Figure]:
-    """Yield the HTML, with `figure` in place of the code block in its language."""
+def _pieces(parser: MarkdownIt, tokens: Sequence[Token], figures: Mapping[str, Figure]) -> Iterator[Markup | Figure]:
+    """Yield the HTML, with each figure in place of the code block in its language."""
     began = 0
     for index, token in enumerate(tokens):
-        if figure is not None and token.type == "fence" and not token.level and token.info.strip() == Prose.DRAWN:
+        figure = figures.get(token.info.strip()) if token.type == "fence" and not token.level else None
+        if figure is not None:
             yield Markup(parser.renderer.render(tokens[began:index], parser.options, {}))
             yield figure
             began = index + 1

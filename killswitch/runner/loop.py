@@ -386,7 +386,13 @@ class Runner:
                 prune_before=self.interpreter.keep_since(now),
                 trim=self.interpreter.trim(),
                 messages=self.observers.messages(
-                    snapshot, outcome.decisions, notices, acting, self._alerts, outcome.paged
+                    snapshot,
+                    outcome.decisions,
+                    notices,
+                    acting,
+                    self._alerts,
+                    outcome.paged,
+                    self.interpreter.status() if outcome.decisions else (),
                 ),
                 live=self._changed_blobs(alerts, is_moved=bool(renamed)),
                 applied=applied,

@@ -17,6 +17,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.tracing import AS_OF, Span, Tracer
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
@@ -149,14 +150,15 @@ class Observers:
         acting: Sequence[Decision],
         before: AlertState,
         paged: frozenset[str] = frozenset(),
+        machines: Sequence[MachineStatus] = (),
     ) -> tuple[Outgoing, ...]:
-        """The notifications of a tick, to be committed with it. `before` and `paged`: as in `Notifier.outgoing`.
+        """The notifications of a tick, to be committed with it. `before` and the rest: as in `Notifier.outgoing`.
 
         A close that has ended in this tick has a message of its own, so the notice of what it left is left out.
         """
         own = {alert.group for alert in shortfalls(self.notifier.newly_ended(snapshot)).found}
         left = [each for each in notices if NoticeGroup(each.policy, each.scope, each.kind, each.subject) not in own]
-        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before, paged)
+        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before, paged, machines)
         return self.isolation.call("what is to be notified", outgoing, ())
 
     def last_seen(self, accounts: tuple[AccountSnapshot, ...], closings: tuple[Closing, ...]) -> None:

@@ -179,6 +179,12 @@ def last_tick(store: Store) -> datetime | None:
     return None if view is None else view.as_of
 
 
+def machines_now(store: Store) -> tuple[MachineStatus, ...]:
+    """Every policy on every scope after the last tick on this store; none where it is not known."""
+    view = last_view(store)
+    return () if view is None else view.machines
+
+
 def tick_time(store: Store | None, clock: Clock) -> datetime:
     """Now, as the next tick on the store would be dated; for commands and for ages."""
     return now_after(None if store is None else last_clock_state(last_view(store)), clock)

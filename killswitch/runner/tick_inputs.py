@@ -27,7 +27,7 @@ from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Entry, Finished, Rejected
 from killswitch.journal.orders import JournaledOrder, JournaledOrders, Status
 from killswitch.limits.view import InFlight
-from killswitch.model.alert import Alerts, alert_if, together
+from killswitch.model.alert import Alert, Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Instant, OrderFate, OrderSide, OwnOrder, Side
@@ -46,6 +46,8 @@ ALREADY_FLAT: Final[RejectReason] = "already_flat"
 """The refusal that is a success: nothing is left to close."""
 MOST_NAMED: Final = 3
 """Damaged files that a page names."""
+MOST_PAGES: Final = 100
+"""The newest pages of the server that are held against those which were notified."""
 COMMANDS_EVERY: Final = 0.05
 """Seconds between two looks for a new operator command; one takes about ten microseconds."""
 ENDED_LATELY: Final = 20
@@ -316,6 +318,8 @@ class SpoolIntake:
         self._unreadable: str | None = None
         self._damaged: list[str] = []
         self._expired: list[str] = []
+        self._pages: list[Alert] = []
+        """What is paged once: an alert that does not last is notified once for its key."""
 
     def take(self) -> None:
         """Store the commands that wait, and call a tick for them. Raises StoreError.
@@ -331,6 +335,7 @@ class SpoolIntake:
             self._unreadable = f"commands of the server cannot be taken from {self._spool.folder}: {error.strerror}"
             return
         self._damaged += found.damaged
+        self._pages += (Alert(each.key, "page", each.text, lasts=False) for each in found.pages)
         self._expired += (f"{each.kind} on {each.scope or 'portfolio'} by {each.author}" for each in found.expired)
         if found.failed is not None:
             self._unreadable = f"a command of the server cannot be taken from {self._spool.folder}: {found.failed}"
@@ -349,7 +354,7 @@ class SpoolIntake:
 
     @property
     def judges(self) -> tuple[str, ...]:
-        return ("spool",)
+        return ("spool", "token")
 
     @property
     def alerts(self) -> Alerts:
@@ -361,4 +366,5 @@ class SpoolIntake:
             "expired": f"commands waited too long for a runner, and are not carried out: {expired}; give them again",
         }
         shown = {"unreadable": True, "damaged": bool(damaged), "expired": bool(expired)}
-        return together(alert_if(f"spool/{key}", text if shown[key] else None) for key, text in found.items())
+        lasting = together(alert_if(f"spool/{key}", text if shown[key] else None) for key, text in found.items())
+        return Alerts((*lasting.found, *self._pages[-MOST_PAGES:]), lasting.unknown)

@@ -7,18 +7,19 @@ no example or password is ever one.
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from killswitch.model.snapshot import Event, Instant
 
@@ -27,20 +28,22 @@ PREFIX: Final = "kst_"
 _TOKEN = re.compile(r"kst_[A-Za-z0-9_-]{43}", re.ASCII)
 
 Role = Literal["viewer", "trader", "risk", "admin"]
-EffectClass = Literal["read", "report", "tighten", "loosen"]
-"""`read` changes nothing. `report`: what a bot sends of itself, such as heartbeats. `tighten` reduces risk, and never
-waits for a second person. `loosen` lets risk in again."""
+EffectClass = Literal["read", "positions", "report", "tighten", "loosen", "carry", "administer"]
+"""`read` changes nothing, and shows no position; `positions` does. `report`: what a bot sends of itself, such as
+heartbeats. `tighten` reduces risk, and never waits for a second person. `loosen` lets risk in again. `carry` brings a
+statement that somebody has signed, who alone counts. `administer` issues and revokes tokens."""
 
 RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
-    "viewer": frozenset({"read"}),
-    "trader": frozenset({"read", "report", "tighten"}),
-    "risk": frozenset({"read", "report", "tighten", "loosen"}),
-    "admin": frozenset({"read"}),
+    "viewer": frozenset({"read", "positions", "carry"}),
+    "trader": frozenset({"read", "positions", "report", "tighten", "carry"}),
+    "risk": frozenset({"read", "positions", "report", "tighten", "loosen", "carry"}),
+    "admin": frozenset({"read", "carry", "administer"}),
 }
-"""What each role may do, in its scopes. An admin issues tokens, on the machine itself."""
+"""What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
 
-TIGHTENING: Final = frozenset({"close", "lock", "resume"})
-"""Kinds of events that only reduce risk: `resume` ends the pause of a policy, so that it protects again."""
+TIGHTENING: Final = frozenset({"close", "lock", "halt", "cancel", "resume"})
+"""Kinds of events that only reduce risk, unless they cancel stops and exits. `resume` ends the pause of a policy, so
+that it protects again."""
 
 
 class TokenRecord(Struct, frozen=True, omit_defaults=True):
@@ -56,6 +59,8 @@ class TokenRecord(Struct, frozen=True, omit_defaults=True):
     scopes: tuple[str, ...]
     created: Instant
     expires: Instant | None = None
+    request: str | None = None
+    """The digest of the idempotency key that a token was issued with over HTTP, and that of the body behind a colon."""
 
 
 class TokenFile(Struct, frozen=True):
@@ -75,7 +80,7 @@ _ENCODER = msgspec.json.Encoder()
 
 def class_of(event: Event) -> EffectClass:
     """The class of a command, by what it does and not by its verb."""
-    return "tighten" if event.kind in TIGHTENING else "loosen"
+    return "tighten" if event.kind in TIGHTENING and not event.all_orders else "loosen"
 
 
 def is_covered(scope: str | None, scopes: Iterable[str]) -> bool:
@@ -84,7 +89,17 @@ def is_covered(scope: str | None, scopes: Iterable[str]) -> bool:
     return "portfolio" in held or (scope is not None and scope in held)
 
 
-def refusal(token: TokenRecord, wanted: EffectClass, scope: str | None, *, is_scoped: bool = True) -> str | None:
+class Rights(Protocol):
+    """Who may do something, by whatever credential: a role and its scopes."""
+
+    @property
+    def role(self) -> Role: ...
+
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+
+
+def refusal(token: Rights, wanted: EffectClass, scope: str | None, *, is_scoped: bool = True) -> str | None:
     """Why the token may not do that, with what to do instead; None if it may."""
     if wanted not in RIGHTS[token.role]:
         able = ", ".join(role for role, rights in RIGHTS.items() if wanted in rights)
@@ -96,18 +111,20 @@ def refusal(token: TokenRecord, wanted: EffectClass, scope: str | None, *, is_sc
 
 def _verb(wanted: EffectClass) -> str:
     return {
-        "read": "read", "report": "report", "tighten": "close or lock",
-        "loosen": "unlock, reset, pause or set flags",
+        "read": "read", "positions": "read positions", "report": "report", "tighten": "close, halt, lock or cancel",
+        "loosen": "unlock, reset, pause, set flags or cancel stops and exits", "carry": "carry statements",
+        "administer": "issue or revoke tokens",
     }[wanted]  # fmt: skip
 
 
 def issue(
-    principal: str, role: Role, scopes: Sequence[str], created: datetime, expires: datetime | None
-) -> tuple[str, TokenRecord]:
+    principal: str, role: Role, scopes: Sequence[str], created: datetime, expires: datetime | None,
+    request: str | None = None,
+) -> tuple[str, TokenRecord]:  # fmt: skip
     """A new token, which is shown once, and its record."""
     token = PREFIX + secrets.token_urlsafe(32)
     digest = sha256(token.encode()).hexdigest()
-    return token, TokenRecord(secrets.token_hex(4), digest, principal, role, tuple(scopes), created, expires)
+    return token, TokenRecord(secrets.token_hex(4), digest, principal, role, tuple(scopes), created, expires, request)
 
 
 class Tokens:
@@ -118,6 +135,27 @@ class Tokens:
         self._path = path
         self._seen: tuple[int, int] | None = None
         self._records: tuple[TokenRecord, ...] = ()
+        self._by_hash: dict[str, TokenRecord] = {}
+        self._read()
+
+    @property
+    def records(self) -> tuple[TokenRecord, ...]:
+        """All of them, also those that have expired. TokenFileError if the file has become unreadable."""
+        self._read()
+        return self._records
+
+    def change(self, change: Callable[[tuple[TokenRecord, ...]], tuple[TokenRecord, ...]]) -> None:
+        """Replace the records by those that `change` makes of them, on disk when this returns.
+
+        One process at a time changes the file; others wait. TokenFileError, or OSError if it cannot be written.
+        """
+        with self._path.with_name(f".{self._path.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                before = read_tokens(self._path)
+            except OSError as error:
+                raise TokenFileError(f"the tokens in {self._path} cannot be read: {error.strerror}") from error
+            write_tokens(self._path, structs.replace(before, tokens=change(before.tokens)))
         self._read()
 
     def find(self, presented: str, now: datetime) -> TokenRecord | None:
@@ -126,11 +164,10 @@ class Tokens:
         if not _TOKEN.fullmatch(presented):
             return None
         digest = sha256(presented.encode()).hexdigest()
-        found = None
-        for record in self._records:  # all of them: the time must not tell which one it was
-            if hmac.compare_digest(record.hash, digest) and (record.expires is None or now < record.expires):
-                found = record
-        return found
+        found = self._by_hash.get(digest)  # its time says something of the hash, from which no token follows
+        if found is None or not hmac.compare_digest(found.hash, digest):
+            return None
+        return found if found.expires is None or now < found.expires else None
 
     def _read(self) -> None:
         try:
@@ -138,6 +175,7 @@ class Tokens:
             changed = (stat.st_mtime_ns, stat.st_ino)
             if changed != self._seen:
                 self._records, self._seen = read_tokens(self._path).tokens, changed
+                self._by_hash = {each.hash: each for each in self._records}
         except OSError as error:
             raise TokenFileError(f"the tokens in {self._path} cannot be read: {error.strerror}") from error
 

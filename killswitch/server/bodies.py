@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
+from killswitch.model.snapshot import Side
 from killswitch.model.words import Cause, LockMode
 from killswitch.server.access import EffectClass
 
@@ -72,13 +73,19 @@ class CommandBody(BaseModel):
     """An operator command. The author is the principal of the token."""
 
     model_config = ConfigDict(extra="forbid")
-    kind: Literal["close", "lock", "unlock", "reset", "flag", "pause", "resume"]
+    kind: Literal["close", "halt", "cancel", "lock", "unlock", "reset", "flag", "pause", "resume"]
     scope: Annotated[str | None, Field(max_length=200)] = None
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     cause: Cause | None = None
     force: bool = False
     mode: LockMode | None = None
     """The mode of the lock that a `lock` or a `close` writes. Left out: `reduce_only`."""
+    side: Side | None = None
+    """The side of the scope that a `close`, `halt`, `cancel` or `lock` is about. Left out: both."""
+    symbols: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]] | None, Field(max_length=100)] = None
+    """The symbols of the scope that it is about. Left out: all."""
+    all_orders: bool = False
+    """Whether a `halt` or a `cancel` also cancels stops and exits."""
     seconds: Annotated[float | None, Field(gt=0, le=30 * 86400)] = None
     flag: Annotated[str | None, Field(max_length=100)] = None
     set: bool | None = None
@@ -113,6 +120,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         413: "The body is too long.",
         415: "The body is no JSON.",
         421: "The Host is not one of this server.",
+        429: "Too many requests of this kind, or failed logins.",
         422: "A field is missing or wrong, or the idempotency key was used with another body.",
         503: "The store, or its runner, takes no more at the moment.",
     }.items()

@@ -2,12 +2,16 @@
 
 A web page that a person opens can send requests to loopback, and a name that an attacker controls can resolve to it. So
 the `Host` must be one of ours, a foreign `Origin` is refused for reads as well, and an effect takes a POST of JSON.
+
+What a proxy adds counts only from an address that is declared to be one: `X-Forwarded-For` names the client by its last
+entry that is no proxy itself, `X-Forwarded-Host` is the Host, and `X-Forwarded-Proto` the scheme.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from ipaddress import ip_address, ip_network
 from itertools import chain
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -32,28 +36,80 @@ def problem(status: int, title: str, detail: str) -> dict[str, object]:
     return {"type": "about:blank", "title": title, "status": status, "detail": detail}
 
 
+class Proxies:
+    """The networks whose requests may name another client, host and scheme."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        """ValueError for what is no network, such as 10.0.0.0/8."""
+        self._networks = tuple(map(ip_network, networks))
+
+    def includes(self, address: str) -> bool:
+        """Whether the address is that of a declared proxy."""
+        try:
+            found = ip_address(address)
+        except ValueError:
+            return False
+        return any(found in network for network in self._networks)
+
+    def applied(self, scope: Scope) -> None:
+        """Set the client, the Host and the scheme of a request from a proxy to those that it forwards."""
+        client = scope.get("client")
+        scope["is_proxied"] = bool(self._networks) and client is not None and self.includes(str(client[0]))
+        if not scope["is_proxied"]:
+            return
+        found: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            # Several headers of one name are one list.
+            found[name] = found[name] + b"," + value if name == b"x-forwarded-for" and name in found else value
+        chain = found.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
+        named = next((each for each in map(str.strip, reversed(chain)) if each and not self.includes(each)), None)
+        if named is not None:
+            scope["client"] = (named[:64], 0)
+        host = found.get(b"x-forwarded-host")
+        if host is not None:
+            scope["headers"] = [(b"host", host), *(each for each in scope["headers"] if each[0] != b"host")]
+        if found.get(b"x-forwarded-proto") in (b"https", b"http"):
+            scope["scheme"] = found[b"x-forwarded-proto"].decode()
+
+
 class Guard:
     """Passes sound requests to the application, and answers all others."""
 
-    def __init__(self, app: App, hosts: Iterable[str]) -> None:
-        """`hosts`: the values of `Host` that are ours, with the port where it is not the default one."""
+    def __init__(self, app: App, hosts: Iterable[str], proxies: Iterable[str] = (), prefix: str = "") -> None:
+        """`hosts`: the values of `Host` that are ours, with the port where it is not the default one. `prefix`: the
+        path below which a proxy serves this server, whether it cuts it off or not. ValueError for what is no network.
+        """
         self._app = app
         self._hosts = frozenset(each.lower() for each in hosts)
+        self._proxies = Proxies(proxies)
+        self._prefix = prefix.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refused = self._refusal(scope)
+        self._proxies.applied(scope)
+        if self._prefix:
+            # Frameworks take the path of a route as what follows `root_path`.
+            scope["root_path"] = self._prefix
+            if not scope["path"].startswith(f"{self._prefix}/"):
+                scope["path"] = self._prefix + scope["path"]
+        refused, safe = self._refusal(scope), _Safe(send).send
         if refused is not None:
-            await answer_problem(send, *refused)
+            await problem_answer(safe, *refused)
             return
-        body = _BoundedBody(receive)
-        await self._app(scope, body.receive, _Answer(send, body).send)
+        if scope["method"] != "POST":
+            await self._app(scope, receive, safe)
+            return
+        body = await whole_body(receive)
+        if body is None:
+            await problem_answer(safe, 413, "Content Too Large", f"a body has at most {LARGEST_BODY} bytes")
+            return
+        await self._app(scope, _Replayed(body, receive).receive, safe)
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         """Why the request is not passed on; None if it is."""
-        if scope["path"] in FOR_PROBES:
+        if scope["path"].removeprefix(self._prefix) in FOR_PROBES:
             return None
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -84,39 +140,43 @@ def _misshapen(method: str, headers: Mapping[str, str]) -> Iterator[Refusal]:
         yield 415, "Unsupported Media Type", "send application/json"
 
 
-class _BoundedBody:
-    """The body of a request, which ends at its limit, whatever its header says."""
+async def whole_body(receive: Receive) -> bytes | None:
+    """The body of a request; None as soon as it is longer than `LARGEST_BODY`, whatever its header says.
 
-    def __init__(self, receive: Receive) -> None:
+    Of a client that goes away it is what has come.
+    """
+    message = await receive()
+    body = bytes(message.get("body", b""))
+    while message.get("more_body") and len(body) <= LARGEST_BODY:
+        message = await receive()
+        body += message.get("body", b"")
+    return None if len(body) > LARGEST_BODY else body
+
+
+class _Replayed:
+    """Gives an application a body that was read before it, and then what follows."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
         self._receive = receive
-        self._length = 0
-        self.is_too_long = False
 
     async def receive(self) -> Message:
-        message = await self._receive()
-        self._length += len(message.get("body", b""))
-        if self._length > LARGEST_BODY:
-            self.is_too_long = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        return message
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
 
 
-class _Answer:
-    """Passes the answer on, unless the body was too long; and forbids caching and framing of every answer."""
+class _Safe:
+    """Passes an answer on, which nothing may cache or frame."""
 
-    def __init__(self, send: Send, body: _BoundedBody) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._body = body
-        self._is_replaced = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._is_replaced = self._body.is_too_long
-            if self._is_replaced:
-                await answer_problem(self._send, 413, "Content Too Large", f"a body has at most {LARGEST_BODY} bytes")
             message["headers"] = [*message.get("headers", ()), *_SAFE]
-        if not self._is_replaced:
-            await self._send(message)
+        await self._send(message)
 
 
 _SAFE: Final = (
@@ -126,9 +186,12 @@ _SAFE: Final = (
 )
 
 
-async def answer_problem(send: Send, status: int, title: str, detail: str) -> None:
-    """Answer with an error, and nothing else."""
+async def problem_answer(
+    send: Send, status: int, title: str, detail: str, more: Mapping[str, str] | None = None
+) -> None:
+    """Answer with an error. `more`: further headers."""
     body = json.dumps(problem(status, title, detail)).encode()
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()), *_SAFE]
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in (more or {}).items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -29,18 +30,44 @@ TAKEN_AT_ONCE: Final = 100
 LOOSENS_FOR: Final = timedelta(minutes=2)
 CLOSES_FOR: Final = timedelta(minutes=10)
 """How long a command waits for a runner. What loosens was meant for the book as its author saw it, and a close for the
-positions of that moment. A lock waits for ever: it only keeps risk out."""
+positions of that moment. A lock or a halt waits for ever: it only keeps risk out."""
+
+WAITS_FOR: Final[Mapping[str, timedelta | None]] = {
+    "close": CLOSES_FOR, "cancel": CLOSES_FOR, "lock": None, "halt": None, "resume": None, "approve": None,
+}  # fmt: skip
+"""Kind of a command that tightens → how long it waits; None: for ever."""
+
+DELIVERABLE: Final = ("policy_source_statement/", "policy_source_command/")
+"""How the names of the live blobs begin that a command may write."""
 
 SpoolState = Literal["waiting", "taken", "expired"]
 Urgency = Literal["0-tighten", "1-loosen"]
 """How the name of a file begins: a sorted folder has the commands that tighten first."""
 
 
-class SpooledCommand(Struct, frozen=True):
-    """A command with the digest of the request that gave it: a retry with another body is another command."""
+class SpooledDelivery(Struct, frozen=True, tag="delivery"):
+    """A live blob that the runner stores in place of the event: a signed statement, or a command to the source."""
+
+    name: str
+    text: str
+
+
+class SpooledPage(Struct, frozen=True, tag="page"):
+    """What the runner pages in place of storing the event, once."""
+
+    key: str
+    text: str
+
+
+class SpooledCommand(Struct, frozen=True, omit_defaults=True):
+    """A command with the digest of the request that gave it: a retry with another body is another command.
+
+    `instead`: what is done with it in place of storing the event, which then is only the record of who and when.
+    """
 
     event: Event
     body: str
+    instead: SpooledDelivery | SpooledPage | None = None
 
 
 class TakenCommands(Struct, frozen=True):
@@ -53,6 +80,7 @@ class TakenCommands(Struct, frozen=True):
     damaged: tuple[str, ...] = ()
     expired: tuple[Event, ...] = ()
     failed: str | None = None
+    pages: tuple[SpooledPage, ...] = ()
 
 
 class SpoolFullError(Exception):
@@ -137,24 +165,26 @@ class CommandSpool:
         `now`: as ticks are dated. A file is moved once its event is stored. Where that fails the same event is stored
         again, which counts once, whether a tick has consumed it or not.
         """
-        stored, damaged, expired, failed = 0, [], [], None
+        stored, damaged, expired, failed, pages = 0, [], [], None, []
         for name in sorted(self._names())[:TAKEN_AT_ONCE]:
             path = self.folder / name
             try:
                 command = _read(path)
                 if command is None:
                     damaged.append(name)
-                elif _is_late(command.event, now):
+                elif _is_late(command, now):
                     expired.append(command.event)
                     path.replace(self._expired / name)
                     continue
+                elif isinstance(command.instead, SpooledPage):
+                    pages.append(command.instead)
                 else:
-                    store.put_event(command.event)
+                    _keep(store, command)
                     stored += 1
                 path.replace(self._done / name)
             except OSError as error:
                 failed = f"{name}: {error.strerror}"
-        return TakenCommands(stored, tuple(damaged), tuple(expired), failed)
+        return TakenCommands(stored, tuple(damaged), tuple(expired), failed, tuple(pages))
 
     def _names(self) -> list[str]:
         try:
@@ -171,8 +201,19 @@ def _read(path: Path) -> SpooledCommand | None:
         return None
 
 
-def _is_late(event: Event, now: datetime) -> bool:
-    longest = {"close": CLOSES_FOR, "lock": None, "resume": None}.get(event.kind, LOOSENS_FOR)
+def _keep(store: Store, command: SpooledCommand) -> None:
+    """Store what the command is: an event, or a blob of the kinds that a command may write."""
+    if not isinstance(command.instead, SpooledDelivery):
+        store.put_event(command.event)
+    elif command.instead.name.startswith(DELIVERABLE):
+        store.put_live(command.instead.name, command.instead.text.encode())
+
+
+def _is_late(command: SpooledCommand, now: datetime) -> bool:
+    event = command.event
+    longest = WAITS_FOR.get(event.kind, LOOSENS_FOR)
+    if event.kind == "cancel" and event.all_orders:
+        longest = LOOSENS_FOR
     return longest is not None and now - event.at > longest
 
 

@@ -115,7 +115,8 @@ class Stream:
         key, text = f"stream/{self.account}", self.problem
         if text is None:
             return Alerts(unknown=(key,) if self.state == "opening" else ())
-        return Alerts((Alert(key, "warning", text, over=f"the stream of account {self.account} delivers again"),))
+        over, outage = f"the stream of account {self.account} delivers again", f"outage/{self.account}"
+        return Alerts((Alert(key, "warning", text, over=over, part_of=(outage,)),))
 
     def _note(self) -> None:
         """Remember the current problem: it is reported even if it is over before the next tick."""

@@ -89,11 +89,11 @@ def _list(store_at: str, output: str) -> None:
 def _incidents(store_at: str, selected: Callable[[SqlStore], Iterable[IncidentDecisions]]) -> list[Incident]:
     from killswitch.cli.session import opened_store
     from killswitch.incident.incident_builder import incident_of
-    from killswitch.runner.status_blob import last_tick, started_as
+    from killswitch.runner.status_blob import last_tick, machines_now, started_as
 
     with opened_store(store_at, read_only=True) as store:
-        started, now = started_as(store, store_at), last_tick(store)
-        return [incident_of(store, each, started, now) for each in selected(store)]
+        started, now, machines = started_as(store, store_at), last_tick(store), machines_now(store)
+        return [incident_of(store, each, started, now, machines) for each in selected(store)]
 
 
 def incidents_page(found: Sequence[Incident]) -> Page:

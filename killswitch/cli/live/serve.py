@@ -20,7 +20,7 @@ MOST_CONNECTIONS = 256
 LARGEST_HEADERS = 16 << 10
 """Bytes."""
 STREAMS_END_WITHIN = 2
-"""Seconds that a stop waits for open streams, which end by themselves at no time."""
+"""Seconds that a stop waits for open streams, which do not end by themselves."""
 ROLES = ("viewer", "trader", "risk", "admin")
 
 
@@ -36,12 +36,14 @@ ROLES = ("viewer", "trader", "risk", "admin")
               help="A further Host that requests may name, as behind a proxy. Repeatable.")  # fmt: skip
 @click.option("--tls-certificate", type=UncheckedPath(dir_okay=False), help="The certificate chain, for TLS.")
 @click.option("--tls-key", type=UncheckedPath(dir_okay=False), help="Its private key.")
+@click.option("--settings", "settings_at", type=UncheckedPath(dir_okay=False),
+              help="A file with proxies, path prefix and logins by JWT; docs/api.md shows one.")  # fmt: skip
 @click.option("--behind-proxy", is_flag=True,
               help="Listen on an address that is not loopback without TLS, because a proxy has it.")  # fmt: skip
 @click.pass_context
 def serve(
     context: click.Context, store_at: str | None, tokens_at: Path | None, listen: str, host_names: tuple[str, ...],
-    tls_certificate: Path | None, tls_key: Path | None, behind_proxy: bool,
+    tls_certificate: Path | None, tls_key: Path | None, settings_at: Path | None, behind_proxy: bool,
 ) -> None:  # fmt: skip
     """Serve the HTTP API /v1: status, heartbeats and operator commands.
 
@@ -64,24 +66,26 @@ def serve(
             "--tls-key, or --behind-proxy where a proxy has TLS"
         )
     from killswitch.server.access import TokenFileError
+    from killswitch.server.app import ServerFileError
+    from killswitch.server.jwt_login import JwtSettingsError
 
     try:
         _serve(
-            store_at, tokens_at, address, port, host_names, tls_certificate, tls_key,
+            store_at, tokens_at, address, port, host_names, tls_certificate, tls_key, settings_at,
             is_secure=tls_certificate is not None or behind_proxy,
         )  # fmt: skip
-    except TokenFileError as error:
+    except (TokenFileError, ServerFileError, JwtSettingsError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def _serve(
     store_at: str, tokens_at: Path, address: str, port: int, host_names: tuple[str, ...], certificate: Path | None,
-    key: Path | None, *, is_secure: bool,
+    key: Path | None, settings_at: Path | None, *, is_secure: bool,
 ) -> None:  # fmt: skip
     import uvicorn
 
     from killswitch.cli.session import opened_store
-    from killswitch.server.app import ServerSettings, create_app
+    from killswitch.server.app import ServerFile, ServerSettings, create_app, read_server_file
     from killswitch.store.command_spool import CommandSpool, spool_of
 
     store = Path(store_at.removeprefix("sqlite:///"))
@@ -90,7 +94,8 @@ def _serve(
     with options.file_errors(f"no folder for commands can be created next to {store}"):
         CommandSpool(spool_of(store)).prepare()
     names = {f"{host}:{port}" for host in (address, "127.0.0.1", "localhost")} | set(host_names)
-    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), is_secure))
+    file = ServerFile() if settings_at is None else read_server_file(settings_at)
+    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file, is_secure))
     print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
     uvicorn.run(
         app, host=address, port=port, log_level="warning", access_log=False, server_header=False,

@@ -26,6 +26,8 @@ from killswitch.store.sqlite import sign_of_life
 
 PAUSES = ("pause", "resume")
 """The kinds of commands about a policy, not about a scope."""
+REACHING = ("close", "lock", "halt", "cancel")
+"""The kinds of commands that reach armed accounts by any scope that an account, a strategy or a symbol is in."""
 _ARMING = "with --live, for accounts whose document says execution: live"
 
 
@@ -66,7 +68,7 @@ def require_of_runner(request: CommandRequest, status: StoreStatus, view: Runner
         watched = commands.watched_scopes(view)
         known = _scopes_of(request, whole, watched | locked, {*(view.strategies or ()), *commands.labels_in(watched)})
         _require_scope(request, known)
-        if request.kind in ("close", "lock"):
+        if request.kind in REACHING:
             _require_armed_account(request, status, view)
 
 
@@ -85,12 +87,12 @@ def require_of_tick(
         commands.require_policy(request.scope, {graph.policy for graph in policies.graphs})
     elif request.kind == "resume":
         return  # a policy that is gone may be paused: the tick answers
-    elif request.kind in ("close", "lock"):
+    elif request.kind in REACHING:
         arming = Arming(opened, policies)
         _require_scope(request, closable_scopes(policies, opened))
-        if request.kind == "lock" and not arming.reached_by(OPERATOR, request.scope or "portfolio"):
+        if request.kind != "close" and not arming.reached_by(OPERATOR, request.scope or "portfolio"):
             raise click.ClickException(
-                f"no account of {request.scope} is armed, so no lock would be written: repeat it {_ARMING}"
+                f"no account of {request.scope} is armed, so {_nothing_done(request)}: repeat it {_ARMING}"
             )
     else:
         locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
@@ -112,14 +114,14 @@ def _scopes_of(request: CommandRequest, whole: set[str], watched: set[str], part
     """
     if request.kind == "flag":
         return whole
-    if request.kind in ("close", "lock"):
+    if request.kind in REACHING:
         return whole | parts
     return watched | whole | parts if request.kind == "unlock" else watched
 
 
 def _require_scope(request: CommandRequest, known: set[str]) -> None:
     """RefusedScopeError for a scope that the command does not accept."""
-    takes_symbols = request.kind in ("close", "lock", "unlock")
+    takes_symbols = request.kind in (*REACHING, "unlock")
     require = commands.require_known_or_symbol if takes_symbols else commands.require_scope
     require(request.scope, known)
 
@@ -139,8 +141,15 @@ def _require_armed_account(request: CommandRequest, status: StoreStatus, view: R
     if not any(each.armed and is_in_scope(request.scope, each.account, each.venue) for each in view.accounts):
         raise click.ClickException(
             f"the runner (pid {status.runner.pid}) is armed for no account of {request.scope or 'the portfolio'}, so "
-            f"{'no lock would be written' if request.kind == 'lock' else 'nothing would be sent'}: restart it {_ARMING}"
+            f"{_nothing_done(request)}: restart it {_ARMING}"
         )
+
+
+def _nothing_done(request: CommandRequest) -> str:
+    """What a command does not do without an armed account."""
+    return {"lock": "no lock would be written", "halt": "nothing would be locked or cancelled"}.get(
+        request.kind, "nothing would be sent"
+    )
 
 
 def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], remedy: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +19,31 @@ if TYPE_CHECKING:
     from killswitch.signals.sessions import TradingSession
 
 
+def part_options(verb: str, *, timed: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that name a part of a scope, and, if `timed`, an end. `verb`: the command, for their help."""
+    found = [
+        click.option("--side", type=click.Choice(["long", "short"]),
+                     help=f"{verb} only what opens or enlarges a position of this side. Default: both."),
+        click.option("--symbol", "symbols", type=WORD, multiple=True,
+                     help=f"{verb} only this symbol, as the venue writes it. May be given more than once. "
+                          "Default: all."),
+    ]  # fmt: skip
+    if timed:
+        found += [
+            click.option("--for", "length", type=options.DURATION, help="How long. Default: until it is lifted."),
+            click.option("--until", "end", type=RECORD_TEXT, metavar="TIME",
+                         help="Until the next such time of the day, as in '08:00 Europe/Berlin', or until the next "
+                              "open of a Session of the policies, by its name."),
+        ]  # fmt: skip
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for each in reversed(found):
+            command = each(command)
+        return command
+
+    return add
+
+
 @options.verb(
     "ksctl lock account/main --for 2h --reason 'bot misbehaves' --store ks.sqlite",
     "ksctl lock strategy/grid --side long --symbol BTC_USDT --until '08:00 Europe/Berlin' --reason 'seen' "
@@ -26,15 +52,7 @@ if TYPE_CHECKING:
 @click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
 @option("--mode", type=click.Choice(["reduce_only", "all"]), default="reduce_only",
         help="What bots may not do: take on risk, or send any order.")  # fmt: skip
-@click.option("--side", type=click.Choice(["long", "short"]),
-              help="Lock only what opens or enlarges a position of this side. Default: both.")  # fmt: skip
-@click.option("--symbol", "symbols", type=WORD, multiple=True,
-              help="Lock only this symbol, as the venue writes it. May be given more than once. "
-                   "Default: all.")  # fmt: skip
-@click.option("--for", "length", type=options.DURATION, help="How long. Default: until it is lifted.")
-@click.option("--until", "end", type=RECORD_TEXT, metavar="TIME",
-              help="Until the next such time of the day, as in '08:00 Europe/Berlin', or until the next open of a "
-                   "Session of the policies, by its name.")  # fmt: skip
+@part_options("Lock")
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @operator_options
 def lock(
@@ -56,14 +74,23 @@ def lock(
     from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest, given
 
+    lasts, named = lasting(length, end, site), named_symbols(scope, symbols)
+    command = given("lock", scope, author, reason, lock=mode, side=side, symbols=named)
+    deliver(CommandRequest(command, wait, output == "json", lasts=lasts), site, live=live)
+
+
+def lasting(length: float | None, end: str | None, site: CommandSite) -> float | LocalTime | TradingSession | None:
+    """How long a command lasts, by --for or --until; None without end. UsageError for both."""
     if length is not None and end is not None:
         raise click.UsageError("--for and --until exclude each other: both say when the lock ends")
+    return length if end is None else lock_end(end, site)
+
+
+def named_symbols(scope: str, symbols: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The symbols of --symbol, each once; None without any. UsageError next to a scope that is a symbol."""
     if symbols and scope.startswith("symbol/"):
-        raise click.UsageError(f"{scope} is one symbol already: leave --symbol out, or lock an account")
-    named = tuple(sorted(set(symbols))) or None
-    command = given("lock", scope, author, reason, lock=mode, side=side, symbols=named)
-    lasts = length if end is None else lock_end(end, site)
-    deliver(CommandRequest(command, wait, output == "json", lasts=lasts), site, live=live)
+        raise click.UsageError(f"{scope} is one symbol already: leave --symbol out, or name an account")
+    return tuple(sorted(set(symbols))) or None
 
 
 def lock_end(written: str, site: CommandSite) -> LocalTime | TradingSession:

@@ -1,4 +1,4 @@
-"""Dry run of a manual close: read the venues, print every order, change nothing."""
+"""Dry run of a manual close, a halt or a cancel: read the venues, print every order, change nothing."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from killswitch.operations.pages.wording import headline
 from killswitch.operations.preview import Preview, closes_under_way, from_store, plan_of, preview
 from killswitch.operations.status import store_status
 from killswitch.planning.notices import GIVE_UP_HINT
-from killswitch.planning.targets.merge import ordered_on
+from killswitch.planning.operator.closes import accounts_in
 from killswitch.render.document import Items, Page, section
+from killswitch.render.formats import count_of
 from killswitch.runner import process
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
 
 
-def preview_close(request: CommandRequest, site: CommandSite, out: Path | None) -> None:
-    """Print what a close would send, without orders, locks, store writes or a lease.
+def preview_command(request: CommandRequest, site: CommandSite, out: Path | None) -> None:
+    """Print what a close, a halt or a cancel would send, without orders, locks, store writes or a lease.
 
     `out`: file for the plan, which `ksctl apply` reads.
     """
     require_new_file(out)
-    decision, accounts, shown = _planned_close(request, site)
+    decision, accounts, shown = _planned(request, site)
     if request.json:
         click.echo(encode_decision(decision))
     else:
@@ -53,9 +54,7 @@ def confirm_portfolio(request: CommandRequest, site: CommandSite) -> None:
     A close must remain possible where the preview is not: an error of it is shown, and the question asked.
     """
     try:
-        print_note(
-            render_page("text", _preview_page(*_planned_close(request, site), asks=True), terminal_width(sys.stderr))
-        )
+        print_note(render_page("text", _preview_page(*_planned(request, site), asks=True), terminal_width(sys.stderr)))
     except Exception as error:  # noqa: BLE001 - a close must remain possible where its preview is not
         why = error.format_message() if isinstance(error, click.ClickException) else str(error) or repr(error)
         print_note(f"what would be closed cannot be shown: {why}")
@@ -63,8 +62,8 @@ def confirm_portfolio(request: CommandRequest, site: CommandSite) -> None:
         raise click.ClickException("not confirmed: nothing was changed")
 
 
-def _planned_close(request: CommandRequest, site: CommandSite) -> tuple[Decision, dict[str, ArmedAccount], Preview]:
-    """The decision of a close on fresh snapshots; a note for each problem."""
+def _planned(request: CommandRequest, site: CommandSite) -> tuple[Decision, dict[str, ArmedAccount], Preview]:
+    """The decision of the command on fresh snapshots; a note for each problem."""
     with store_if_any(site.store_at) as store:
         view = None if store is None else store_status(store, datetime.now(UTC), 0).view
         loaded = site.policies(view)
@@ -97,8 +96,10 @@ def _preview_page(decision: Decision, accounts: dict[str, ArmedAccount], shown: 
         if asks
         else ("Dry run: nothing is sent, nothing is changed.")
     )
-    observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
+    observed = sorted(name for name in decision.accounts if not accounts[name].armed)
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
+    if decision.is_hold:
+        return _hold_page(decision, observed, shown, others)
     is_empty = not (decision.intents or decision.cancels or decision.waits_for)
     nothing = ("Nothing to close: no account of the scope holds a position of it.",) if is_empty else ()
     return Page(
@@ -110,6 +111,30 @@ def _preview_page(decision: Decision, accounts: dict[str, ArmedAccount], shown: 
         sections=(
             decided(decision, shown.snapshot),
             *section("", f"Nothing would be sent to {', '.join(observed)}: the document says "
+                     "execution: observe." if observed else None),
+            *section("The same tick would also decide:", Items(tuple(others))),
+        ),
+    )  # fmt: skip
+
+
+def _hold_page(decision: Decision, observed: list[str], shown: Preview, others: list[str]) -> Page:
+    """What a halt or a cancel would do, and what it would leave as it is."""
+    cancelled = {(each.account, each.order) for each in decision.cancels}
+    reached = {account.account for account in accounts_in(decision.scope, shown.snapshot, shown.policies)}
+    accounts = [account for account in shown.snapshot.accounts if account.account in reached]
+    resting = sum(len(account.orders or ()) for account in accounts)
+    held = sum(len(account.positions or ()) for account in accounts)
+    stays = (
+        f"{count_of(held, 'position')} in the accounts of {decision.scope}: nothing is closed, which costs nothing",
+        f"{resting - len(cancelled)} of {count_of(resting, 'resting order')}",
+    )
+    return Page(
+        "Dry run",
+        summary=(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}",),
+        sections=(
+            decided(decision, shown.snapshot),
+            *section("What stays:", Items(stays)),
+            *section("", f"Nothing would be cancelled on {', '.join(observed)}: the document says "
                      "execution: observe." if observed else None),
             *section("The same tick would also decide:", Items(tuple(others))),
         ),

@@ -145,9 +145,9 @@ def close(
     command = given("close", scope, author, why.text, cause=why.cause, force=force, lock=lock)
     request = CommandRequest(command, wait, output == "json")
     if dry_run:
-        from killswitch.cli.operate.preview import preview_close
+        from killswitch.cli.operate.preview import preview_command
 
-        preview_close(request, site, out)
+        preview_command(request, site, out)
         return
     confirm = None
     if scope is None and not yes and stdin_is_terminal():

@@ -11,12 +11,13 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.engine.notice_titles import notice_title
+from killswitch.engine.notice_titles import OVER, notice_title
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.notify.scope_members import ScopeMembers, SeenScope, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
 from killswitch.incident.record.close_causes import command_text, order_texts
+from killswitch.incident.record.first_minute import contacts_text, net_text, resting_text, worst_text
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, locked_place, of_kind
@@ -29,6 +30,7 @@ from killswitch.render.formats import count_of, instant, money, order_numbers
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
+    from killswitch.incident.record.document import Person
     from killswitch.incident.record.results import RecordedDecision, Result
     from killswitch.incident.record.source_places import TriggerText
     from killswitch.model.decision import TriggerReading
@@ -62,6 +64,9 @@ class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=M
     labels: dict[str, str] = {}
     count: int = 1
     """The number of notices that the message represents."""
+    thread: str = ""
+    """The same for all messages of one incident, and for a problem and its all-clear: services that group messages by a
+    key use it. Empty in what an older version stored."""
 
 
 encode_message = msgspec.json.Encoder(decimal_format="string").encode
@@ -115,7 +120,11 @@ class MessageContext(Struct, frozen=True):
     """The accounts of a strategy, a symbol or a label; None where the scope names them itself."""
 
     then: tuple[str, ...] = ()
-    """What follows a stage."""
+    """How the scope returns to normal."""
+    ahead: str | None = None
+    """The next stage and how far it is; None of what has no next stage."""
+    contacts: tuple[Person, ...] | None = None
+    """Whom the runbooks of the stage name; None where this is not known."""
 
     def scope(self, decision: Decision) -> SeenScope:
         """The decision's scope in the snapshot."""
@@ -138,7 +147,7 @@ def decision_message(
     `is_enforced` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as
     not fired.
     """
-    is_over = decision.kind == "reset" or decision.is_withdrawal or decision.is_manual_lock
+    is_over = decision.kind == "reset" or decision.is_withdrawal or decision.is_hold
     is_live = is_enforced or decision.kind == "reset"
     acts = () if is_over else ("live",) if is_live else ("observed only: nothing was done",)
     facts = () if is_over else tuple(_first_facts(decision, context, is_enforced=is_enforced))
@@ -172,6 +181,12 @@ def _first_facts(decision: Decision, context: MessageContext, *, is_enforced: bo
     yield "loss", loss_text(loss_of(decision, texts, equity, why), equity, currency, why)
     yield "doing", _work_text(decision, is_enforced=is_enforced)
     yield "left", _exposure_text(decision, context.currency, is_enforced=is_enforced)
+    yield "worst", worst_text(decision.scope, scope.accounts)
+    yield "orders", resting_text(decision, scope.accounts)
+    if context.ahead is not None:
+        yield "ahead", context.ahead
+    if context.contacts is not None:
+        yield "call", contacts_text(context.contacts)
     if decision.is_suspicion:
         return
     folder = incidents_folder(context.started.store)
@@ -207,12 +222,12 @@ def _exposure_text(decision: Decision, currency: str | None, *, is_enforced: boo
     if decision.book is None:
         return "net exposure unknown: the decision was made without a book"
     before, after = decision.book.before, decision.book.after
-    now = f"{_net_text(before.net)}, gross {money(before.gross, currency)}"
+    now = f"net {net_text(before.net)}, gross {money(before.gross, currency)}"
     if not is_enforced:
         return f"{now}: unchanged"
     if of_kind(decision.effects, Orders) is None:
         return f"{now}: this closes nothing"
-    return f"{_net_text(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
+    return f"net {net_text(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
 
 
 def trial_message(severity: Severity, at: Instant) -> Message:
@@ -290,12 +305,7 @@ def _held_text(scope: SeenScope, held: int | None) -> str:
         return shown
     net = sum((value if side == "long" else -value for side, value in values), Decimal(0))
     gross = sum((value for _, value in values), Decimal(0))
-    return f"{shown}, {_net_text(net)}, gross {money(gross, currency)}"
-
-
-def _net_text(net: Decimal | None) -> str:
-    """Return a net exposure with its side in words: `net long 25,830.83`."""
-    return f"net {'' if not net else 'long ' if net > 0 else 'short '}{money(None if net is None else abs(net))}"
+    return f"{shown}, net {net_text(net)}, gross {money(gross, currency)}"
 
 
 def _end_title(closing: Closing, left: Sequence[str], held: int | None) -> str:
@@ -353,7 +363,13 @@ def notice_message(notice: Notice, subject: MessageAttributes, started: StartedA
         notice_title(notice),
         sections=(Section("", (_text_of(notice, started), f"next: {started.command('status')}")),),
     )
-    return _message(about, subject, page, at=notice.as_of)
+    return replace(_message(about, subject, page, at=notice.as_of), thread=notice_thread(notice))
+
+
+def notice_thread(notice: Notice) -> str:
+    """Return the thread of a notice: that of the problem, and of the notice that it is over."""
+    subject, title = notice.subject or "", notice_title(notice).removeprefix(OVER)
+    return digest("thread", notice.policy, notice.scope, notice.kind, subject, title)
 
 
 def _text_of(notice: Notice, started: StartedAs) -> str:
@@ -372,7 +388,7 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started
         f"{repeats.count} more: {notice_title(notice)}",
         sections=(Section("", (counts, _text_of(notice, started), f"next: {started.command('status')}")),),
     )
-    return replace(_message(about, subject, page, at=notice.as_of), count=repeats.count)
+    return replace(_message(about, subject, page, at=notice.as_of), count=repeats.count, thread=notice_thread(notice))
 
 
 def _message(

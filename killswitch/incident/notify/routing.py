@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 from msgspec.structs import replace
@@ -23,14 +23,18 @@ from killswitch.incident.notify.message import (
 )
 from killswitch.incident.notify.scope_members import ScopeMembers, members_of, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
+from killswitch.incident.record.document import Person
 from killswitch.incident.record.firing import common_currency
+from killswitch.incident.record.first_minute import next_stage_text
+from killswitch.incident.record.incident_decisions import Runbooks
 from killswitch.incident.record.results import RecordedDecision
-from killswitch.incident.record.source_places import TriggerText
+from killswitch.incident.record.source_places import ladder_of
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.words import NotificationEvent, Severity
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.formats import duration_text
 
 
@@ -44,6 +48,8 @@ class NotificationRouter:
         self._texts = trigger_texts(policies)
         self._graphs = {graph.policy: graph for graph in policies.graphs}
         self._strategies = policies.strategies
+        self.runbooks: Runbooks | None = None
+        """The runbooks of the policy set; None where the store does not have them."""
 
     @property
     def has_routes(self) -> bool:
@@ -59,14 +65,17 @@ class NotificationRouter:
         corrects: Instant | None = None,
         is_paged: bool = False,
         incident: str | None = None,
+        thread: str = "",
+        machines: Sequence[MachineStatus] = (),
     ) -> Iterator[Outgoing]:
         """Yield the messages about a stage that fires, a manual close, a reset or a suspicion.
 
         `snapshot`, of this tick, has the currencies. `corrects` is since when the stage was reported as not fired.
         `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.
-        `incident` is the id of the decision's incident, where it is known.
+        `incident` is the id of the decision's incident, where it is known; `thread` that of the messages about it;
+        `machines` are the scopes after the tick.
         """
-        if decision.is_manual_lock:
+        if decision.is_hold:
             subject = self._subject("notice", "warning", decision, None, lambda stage: True)
         elif decision.is_suspicion:
             subject = self._suspicion_subject(decision, is_paged=is_paged)
@@ -75,10 +84,32 @@ class NotificationRouter:
         context = MessageContext(
             self._started, self._texts, snapshot, self._book_currency(decision, snapshot), incident,
             self._members(decision, snapshot),
-            tuple(outlook(decision, self._graphs.get(decision.policy), self._texts, self._started)),
+            tuple(outlook(decision, self._graphs.get(decision.policy), self._started)),
+            self._ahead(decision, snapshot, machines), self._contacts(decision),
         )  # fmt: skip
         message = decision_message(decision, subject, context, is_enforced=is_enforced, corrects=corrects)
-        yield from self._route(message, subject)
+        yield from self._route(replace(message, thread=thread or decision.id), subject)
+
+    def _ahead(self, decision: Decision, snapshot: Snapshot | None, machines: Sequence[MachineStatus]) -> str | None:
+        """The stage above the one that fired, with its distance; None of what no stage of a policy decided."""
+        graph = self._graphs.get(decision.policy)
+        if graph is None or decision.kind is not None:
+            return None
+        texts = {name: text for (policy, name), text in self._texts.items() if policy == decision.policy}
+        mine = (each.triggers for each in machines if (each.policy, each.scope) == (decision.policy, decision.scope))
+        equity, currency = seen_scope(decision.scope, self._members(decision, snapshot), snapshot).equity
+        return next_stage_text(decision.level, ladder_of(graph), texts, next(mine, ()), equity, currency)
+
+    def _contacts(self, decision: Decision) -> tuple[Person, ...] | None:
+        """The contacts of the stage's runbook; of a close by hand, those of every runbook. None: not known."""
+        if self.runbooks is None or decision.is_suspicion:
+            return None
+        if decision.kind == "manual":
+            facts = [each for stages in self.runbooks.values() for each in stages.values()]
+        else:
+            stage = self.runbooks.get(decision.policy, {}).get(decision.stage or "")
+            facts = [] if stage is None else [stage]
+        return tuple(dict.fromkeys(person for each in facts for person in each.contacts))
 
     def route_closing(
         self,
@@ -87,10 +118,11 @@ class NotificationRouter:
         at: Instant,
         snapshot: Snapshot | None = None,
         recorded: RecordedDecision | None = None,
+        thread: str = "",
     ) -> Iterator[Outgoing]:
         """Yield the messages about a close that has ended; none about one under way.
 
-        `snapshot` has the currencies and positions, `recorded` the results.
+        `snapshot` has the currencies and positions, `recorded` the results, `thread` is that of the incident.
         """
         if closing.status not in IN_PROGRESS:
             subject = self._decision_subject("closed" if closing.status == "flat" else "residual", decision)
@@ -98,9 +130,8 @@ class NotificationRouter:
             context = MessageContext(
                 self._started, self._texts, snapshot, currency, members=self._members(decision, snapshot)
             )
-            yield from self._route(
-                closing_message(closing, decision, subject, context, at=at, recorded=recorded), subject
-            )
+            message = closing_message(closing, decision, subject, context, at=at, recorded=recorded)
+            yield from self._route(replace(message, thread=thread or decision.id), subject)
 
     def route_notice(self, notice: Notice) -> Iterator[Outgoing]:
         """Yield the messages about a notice of severity warning or page."""
@@ -177,34 +208,15 @@ def _accounts_at_work(decision: Decision, snapshot: Snapshot) -> list[AccountSna
     return [each for each in snapshot.accounts if each.account in decision.accounts_at_work]
 
 
-def outlook(
-    decision: Decision, graph: Graph | None, texts: Mapping[tuple[str, str], TriggerText], started: StartedAs
-) -> Iterator[str]:
-    """Yield the next stage with its thresholds, and how the scope returns to normal; nothing of a close by hand."""
+def outlook(decision: Decision, graph: Graph | None, started: StartedAs) -> Iterator[str]:
+    """Yield how the scope returns to normal; nothing of a close by hand."""
     stages = () if graph is None or decision.kind is not None else graph.stages
     own = next((each for each in stages if each.name == decision.stage), None)
     if graph is None or own is None:
         return
-    above = min((each for each in stages if each.level > own.level), key=lambda each: each.level, default=None)
-    if above is None:
-        yield "no stage is above this one"
-    else:
-        yield f"level {above.level} {above.name} follows at {_condition(above, graph, texts)}"
     if own.reset is None:
         command = started.command("reset", decision.scope)
         yield f"it stays latched until a person resets it: {command} --reason …"
     else:
         held = duration_text(timedelta(microseconds=own.reset.hold))
         yield f"it resets by itself once its condition has held for {held}"
-
-
-def _condition(stage: Stage, graph: Graph, texts: Mapping[tuple[str, str], TriggerText]) -> str:
-    """Return `fall-15m-2 >= 7% or fall-1h-2 >= 10%`, with the triggers of `all` behind it."""
-
-    def shown(index: int) -> str:
-        name = graph.triggers[index].name
-        text = texts.get((graph.policy, name))
-        return name if text is None or not text.threshold else f"{name} {text.threshold}"
-
-    parts = [" or ".join(map(shown, stage.any_of)), " and ".join(map(shown, stage.all_of))]
-    return ", and ".join(part for part in parts if part)

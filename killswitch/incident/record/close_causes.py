@@ -109,10 +109,10 @@ def cause_text(cause: Cause | None) -> CauseText | None:
 
 
 def command_text(decision: Decision) -> str:
-    """Return a manual close, lock or unlock in a few words for one line."""
+    """Return a manual close, a hold or an unlock in a few words for one line."""
     if decision.is_unlock:
         return "unlock by hand"
-    return "lock by hand" if decision.is_manual_lock else manual_close_text(decision.cause)
+    return f"{decision.command or 'lock'} by hand" if decision.is_hold else manual_close_text(decision.cause)
 
 
 def manual_close_text(cause: Cause | None) -> str:

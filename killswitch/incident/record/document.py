@@ -85,6 +85,10 @@ class Firing(Struct, frozen=True):
     schedule: str | None = None
     """When its orders were to go, the variance on the way and the groups that close together, as sentences; None where
     they go by rank, as fast as the venue allows."""
+    worst: str = "unknown: an older version did not record it"
+    """The position of the scope with the largest unrealised loss at the decision, or why it is unknown."""
+    resting: str = "unknown: an older version did not record it"
+    """The orders that rested on the scope's accounts at the decision, or why they are unknown."""
 
 
 class PositionLeft(Struct, frozen=True):
@@ -261,6 +265,17 @@ class DeclaredReason(Struct, frozen=True):
     tone: str
 
 
+class SidePnl(Struct, frozen=True):
+    """P&L of one side of the scope: unrealised at the first firing, and realised by the incident's orders before fees.
+
+    Null where a part is unknown.
+    """
+
+    side: str
+    unrealised: Decimal | None
+    realised: Decimal | None
+
+
 class IncidentBook(Struct, frozen=True):
     """Exposure and P&L of the whole book: of the portfolio, and by account, strategy and asset, in one currency.
 
@@ -323,4 +338,9 @@ class Incident(Struct, frozen=True):
     """What no decision was to reduce. Empty also where no snapshot was kept."""
     books: tuple[IncidentBook, ...] = ()
     """Exposure and P&L of the whole book when it opened, and at its end or newest tick. Empty where none was kept."""
+    sides: tuple[SidePnl, ...] = ()
+    """P&L of the long and of the short side. Empty where no snapshot was kept."""
+    ahead: str | None = None
+    """The stage above the one in force with its thresholds, and how far each is as of the newest tick; None once the
+    incident is closed, and of a close by hand."""
     format: str = INCIDENT_FORMAT

@@ -8,6 +8,7 @@ from typing import Literal
 
 from killswitch.incident.record.decision_basis import stage_text
 from killswitch.incident.record.document import Firing
+from killswitch.incident.record.first_minute import resting_text, worst_text
 from killswitch.incident.record.incident_decisions import IncidentNote
 from killswitch.incident.record.loss import loss_of, why_equity_is_unknown
 from killswitch.incident.record.results import RecordedDecision, Result
@@ -75,8 +76,19 @@ def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
         unwinding=None if decision.unwinding is None else decision.unwinding.name,
         schedule=" ".join(f"{line}." for line in schedule_lines(decision)) or None,
         took=result.totals.took,
+        worst=worst_text(decision.scope, _accounts_seen(recorded)),
+        resting=resting_text(decision, _accounts_seen(recorded)),
         loss=loss_of(decision, texts, equity, None if equity is not None else _why_no_equity(recorded)),
     )
+
+
+def _accounts_seen(recorded: RecordedDecision) -> tuple[AccountSnapshot, ...] | None:
+    """The accounts of the scope as the decision saw them; of a part of accounts, those that it works on."""
+    if recorded.snapshot is None:
+        return None
+    at_work = recorded.decision.accounts_at_work
+    found = scope_accounts(recorded.decision.scope, recorded.snapshot)
+    return found or tuple(each for each in recorded.snapshot.accounts if each.account in at_work)
 
 
 def _why_no_equity(recorded: RecordedDecision) -> str:

@@ -66,7 +66,7 @@ def group_decisions(
         key = (name_of(decision), decision.scope)
         if decision.is_suspicion:
             (active[key].suspicions if key in active else suspicions.setdefault(key, [])).append(decision)
-        elif decision.is_manual_lock:
+        elif decision.is_hold:
             continue
         elif decision.kind == "manual":
             found.append(IncidentDecisions([decision]))
@@ -161,6 +161,12 @@ encode_note = msgspec.json.Encoder().encode
 def keep_runbooks(store: Store, digest: str, runbooks: Runbooks) -> None:
     """Store the runbooks of the policy set with this digest, unless they are stored already."""
     store_if_changed(store, f"runbooks/{digest}", msgspec.json.encode(runbooks, order="sorted"))
+
+
+def stored_runbooks(store: Store, digest: str) -> Runbooks | None:
+    """Return the runbooks of the policy set with this digest; None if no run on this store kept them."""
+    blob = store.live(f"runbooks/{digest}")
+    return None if blob is None else decode_or(_RUNBOOKS, blob, {})
 
 
 def build_note(store: Store, decision: Decision) -> IncidentNote:

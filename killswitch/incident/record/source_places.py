@@ -47,12 +47,25 @@ class TriggerFact(Struct, frozen=True):
     line: WrittenAt | None
 
 
+class LadderStage(Struct, frozen=True):
+    """One stage with its level, and the names of the triggers that fire it: any of `any_of`, and all of `all_of`."""
+
+    stage: str
+    level: int
+    any_of: tuple[str, ...]
+    all_of: tuple[str, ...] = ()
+
+
 class PolicyText(Struct, frozen=True):
-    """One policy: its own line, and those of its stages and triggers."""
+    """One policy: its own line, those of its stages and triggers, and its stages from the lowest level up.
+
+    `ladder` is empty in what an older version stored.
+    """
 
     at: WrittenAt
     stages: dict[str, WrittenAt]
     triggers: dict[str, TriggerText]
+    ladder: tuple[LadderStage, ...] = ()
 
 
 _DECODER = msgspec.json.Decoder(dict[str, PolicyText])
@@ -91,6 +104,17 @@ def _policy(graph: Graph) -> PolicyText:
         at=_written(graph.place),
         stages={stage.name: _written(stage.place) for stage in graph.stages},
         triggers={trigger.name: trigger_text(graph, trigger) for trigger in graph.triggers},
+        ladder=ladder_of(graph),
+    )
+
+
+def ladder_of(graph: Graph) -> tuple[LadderStage, ...]:
+    """Return the stages of a policy with the names of their triggers, the lowest level first."""
+    names = [trigger.name for trigger in graph.triggers]
+    stages = sorted(graph.stages, key=lambda each: each.level)
+    return tuple(
+        LadderStage(each.name, each.level, tuple(names[i] for i in each.any_of), tuple(names[i] for i in each.all_of))
+        for each in stages
     )
 
 

@@ -20,6 +20,9 @@ from killswitch.render.html import html
 _DESK, _PHONE = (10.0, 3.4), (4.4, 2.8)
 """Width and height of the drawings in inches."""
 
+EQUITY = "equity"
+"""The language of the code block that shows the equity curve."""
+
 LONGEST_FORMATTED = 32 << 10
 """The length in characters up to which a user's own page is parsed as Markdown. For a hostile page the time grows
 with the square of its length, and its many tokens stop every other thread during garbage collection."""
@@ -41,8 +44,11 @@ def report_markdown(incident: Incident) -> str:
 
 def report(incident: Incident) -> Rendered:
     """Return the report in both forms, the page with its chart. RenderingError for a faulty template."""
-    text = report_markdown(incident)
-    return _rendered(text, equity_figure(incident))
+    from killswitch.incident.report.charts import chart_figures
+
+    equity = equity_figure(incident)
+    figures = chart_figures(incident) | ({} if equity is None else {EQUITY: equity})
+    return _rendered(report_markdown(incident), figures)
 
 
 def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rendered:
@@ -66,8 +72,8 @@ def generic_runbook(incident: Incident, stage: str, why: str) -> Rendered:
     return _rendered(text)
 
 
-def _rendered(text: str, figure: Figure | None = None) -> Rendered:
-    return Rendered(text, html(Page("", sections=(Section("", (Prose(text, figure),)),))))
+def _rendered(text: str, figures: dict[str, Figure] | None = None) -> Rendered:
+    return Rendered(text, html(Page("", sections=(Section("", (Prose(text, tuple((figures or {}).items())),)),))))
 
 
 def _page_of_source(text: str) -> Page:

@@ -18,6 +18,7 @@ from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import PolicySet
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, LoadedDocuments
+from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.runbook import RunbookDocument
 
@@ -51,7 +52,7 @@ def shipped() -> frozenset[str]:
 
 def runbook_problems(loaded: LoadedDocuments, below: Path = HERE) -> tuple[Diagnostic, ...]:
     """Return all problems in the runbooks of the documents."""
-    found = list(_names(loaded))
+    found = [*_names(loaded), *_without_contacts(loaded)]
     for document in loaded.documents:
         if isinstance(document.model, RunbookDocument) and document.model.spec.template is not None:
             found += _template(document, document.model.spec.template, below)
@@ -79,6 +80,29 @@ def _names(loaded: LoadedDocuments) -> Iterator[Diagnostic]:
                 "KS6110", ("spec", "stages", number, "runbook"), f"there is no runbook `{name}`",
                 _instead(name, known), severity="warning",
             )  # fmt: skip
+
+
+def _without_contacts(loaded: LoadedDocuments) -> Iterator[Diagnostic]:
+    """Yield, once for each policy of a set that acts, the first stage that notifies and whose runbook names nobody."""
+    accounts = [each.model for each in loaded.documents if isinstance(each.model, AccountDocument)]
+    is_incomplete = loaded.has_unidentified or bool(loaded.faulty)
+    if is_incomplete or not any(each.spec.execution == "live" for each in accounts):
+        return
+    named = {each.name for each in loaded.documents if isinstance(each.model, RunbookDocument) and
+             each.model.spec.contacts}  # fmt: skip
+    for policy in loaded.documents:
+        if not isinstance(policy.model, PolicyDocument):
+            continue
+        for number, stage in enumerate(policy.model.spec.stages):
+            if stage.notify and stage.runbook not in named:
+                message = f"nobody is named who can be called when `{stage.name}` fires"
+                fix = f"add `contacts` to a Runbook document named `{stage.runbook or stage.name}`" + (
+                    "" if stage.runbook else f", and `runbook: {stage.name}` to the stage"
+                )
+                yield policy.source.diagnostic(
+                    "KS5071", ("spec", "stages", number, "name"), message, fix, severity="warning"
+                )
+                break
 
 
 def _instead(name: str, known: set[str]) -> str:

@@ -17,9 +17,12 @@ from msgspec import Struct, UnsetType
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.document import EquityCurve, Firing, Incident, IncidentBook, Money
 from killswitch.incident.record.firing import is_part_of_accounts
+from killswitch.incident.record.first_minute import net_text
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.remarks import bound_outcome
 from killswitch.incident.record.verdict import fight, shown, verdict
+from killswitch.incident.report.charts import closing_chart, positions_chart, sides_chart, slippage_chart
+from killswitch.incident.report.texts import stakeholder_text, venue_text
 from killswitch.model.decision import BookChange
 from killswitch.planning.exposures import has_realised_pnl
 from killswitch.risk.trading_cost import slippage
@@ -42,6 +45,18 @@ def net(money: Money) -> Decimal | None:
 def leverage(firing: Firing) -> Decimal | None:
     """Gross notional before the decision as a multiple of the equity."""
     return None if firing.book is None else _share(firing.book.before.gross, firing.equity)
+
+
+def net_before(firing: Firing) -> str:
+    """The net exposure before the decision, with its side in words."""
+    return net_text(None if firing.book is None else firing.book.before.net, firing.currency)
+
+
+def net_after(firing: Firing) -> str:
+    """The net exposure once every order of the decision is filled; of what was recorded only, the one before it."""
+    if firing.book is None:
+        return net_text(None, firing.currency)
+    return net_text((firing.book.after if firing.acted else firing.book.before).net, firing.currency)
 
 
 def cut(book: BookChange) -> Decimal | None:
@@ -126,9 +141,10 @@ def _share(part: Decimal | None, whole: Decimal | None) -> Decimal | None:
 
 
 _ALL: tuple[Callable[[Any], object], ...] = (
-    *(verdict, shown, fight, cost_share, net, leverage, cut, cut_share),
+    *(verdict, shown, fight, cost_share, net, leverage, net_before, net_after, cut, cut_share),
     *(step, unfilled, filled_share, slipped, bound_outcome, answered_after),
     *(closed, closed_share, fall, change, has_realised, has_unknown, is_part),
+    *(sides_chart, positions_chart, closing_chart, slippage_chart, venue_text, stakeholder_text),
 )
 
 

@@ -209,7 +209,7 @@ def _status(history: DecisionHistory) -> str:
     decision = history.decision
     if decision.kind == "reset":
         return "no lock by hand is left" if decision.is_unlock else "the scope is back to normal"
-    if decision.is_manual_lock and history.result.locked_at is not None:
+    if decision.is_hold and history.result.locked_at is not None:
         return "the lock is written"
     return {
         "recorded only": "recorded only: no order was sent, because the account or the policy observes",

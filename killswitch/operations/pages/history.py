@@ -58,7 +58,7 @@ def _decisions(found: Sequence[tuple[Decision, Result]]) -> Section:
 
 def _result(decision: Decision, result: Result) -> tuple[str, ...]:
     if decision.kind == "reset" or not result.orders:
-        of_lock = "locked" if decision.is_manual_lock and result.locked_at else result.standing
+        of_lock = "locked" if decision.is_hold and result.locked_at else result.standing
         of_reset = "unlocked" if decision.is_unlock else "reset"
         return (of_reset if decision.kind == "reset" else of_lock, *["-"] * 7)
     return (

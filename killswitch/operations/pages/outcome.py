@@ -9,7 +9,7 @@ from msgspec import Struct
 from killswitch.incident.record.order_outcomes import ACCEPTED, REJECTED, RESTING, OrderOutcome
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, LockOrder, Notice, decision_record
-from killswitch.model.effects import Lock, locked_place, of_kind
+from killswitch.model.effects import Cancels, Lock, kind_of, locked_place, of_kind
 from killswitch.model.legible import STORE_OPTION, one_line, with_store
 from killswitch.operations.pages.wording import amount_in, headline
 from killswitch.operations.status import LockView
@@ -80,15 +80,19 @@ def _decision(decision: Decision, *lines: str) -> Iterator[Section]:
 
 
 def _is_failed(decision: Decision, result: Result) -> bool:
-    if decision.is_manual_lock:
-        return result.locked_at is None
+    if decision.is_hold:
+        effects = decision.effects
+        if of_kind(effects, Lock) is not None and result.locked_at is None:
+            return True
+        if of_kind(effects, Cancels) is None:
+            return False
     return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
 
 
 def _result(decision: Decision, result: Result, outcome: CommandOutcome) -> list[str]:
     if decision.kind == "reset":
         return ["no lock by hand is left" if decision.is_unlock else "back to normal"]
-    lines = [] if decision.is_manual_lock else result_lines(result)
+    lines = hold_lines(decision, result) if decision.is_hold else result_lines(result)
     lock = of_kind(decision.effects, Lock)
     if lock is not None and result.standing != "recorded only":
         lines.append(_lock_line(lock.order, outcome.store, is_written=result.locked_at is not None))
@@ -125,6 +129,19 @@ def _lock_text(lock: LockView, closing: tuple[str, ...], *, is_unlock: bool) -> 
         return f"{lock.scope} stays locked until the close of {', '.join(closing)} ends"
     remedy = f"; `ksctl reset {lock.scope}` ends every lock and latch of the scope" if is_unlock else ""
     return f"{lock.scope} is still locked: {lock.reason}{remedy}"
+
+
+def hold_lines(decision: Decision, result: Result) -> list[str]:
+    """What a halt or a cancel has cancelled, and what it leaves; nothing for a plain lock."""
+    if decision.command is None:
+        return []
+    if result.standing == "recorded only":
+        return ["nothing is locked or cancelled: no account of the scope is armed"]
+    cancels = of_kind(decision.effects, Cancels)
+    cancelled, wanted = len(result.cancelled), 0 if cancels is None else kind_of(cancels).size(cancels)
+    reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
+    reasons += [f"{account}: nothing was cancelled: the account is not armed" for account in result.unsent]
+    return [f"{cancelled} of {count_of(wanted, 'resting order')} cancelled; no position is closed", *reasons]
 
 
 def result_lines(result: Result) -> list[str]:

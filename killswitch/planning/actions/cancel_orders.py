@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.model.effects import Cancel, Cancels
-from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.snapshot import AccountSnapshot, Side
 from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
-from killswitch.planning.resting_orders import entry_indexes
+from killswitch.planning.resting_orders import concerns_side, entry_indexes
 from killswitch.valuation.scope_view import ScopeView
 
 
@@ -32,6 +32,18 @@ def cancels(view: ScopeView, kind: Literal["entry", "all"], unseen: Collection[s
             elif kind == "all":
                 found.append(Cancel(account.account, order.symbol, order.id, "all"))
     return Cancels(tuple(found))
+
+
+def cancels_about(view: ScopeView, symbols: Collection[str] | None, side: Side | None) -> Cancels:
+    """All orders of sound accounts that are about positions of these symbols and of this side; None: of all."""
+    orders = {(account.account, each.id): each for account in view.sound for each in account.orders or ()}
+
+    def is_about(cancel: Cancel) -> bool:
+        order = orders[cancel.account, cancel.order]
+        is_of_symbols = symbols is None or order.symbol in symbols
+        return is_of_symbols and concerns_side(order, side, is_entry=cancel.why == "entry")
+
+    return Cancels(tuple(filter(is_about, cancels(view, "all").cancels)))
 
 
 def most_cancels(account: AccountSnapshot, kind: Literal["entry", "all"]) -> Most:

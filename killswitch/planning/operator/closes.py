@@ -12,12 +12,12 @@ from killswitch.engine.state import StoredState, initial, level_in_force, stage_
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet, RankingRule
 from killswitch.graph.unwinding import skips_bounds_without_mark, unwinding_for
 from killswitch.model.decision import Decision, decision_id, with_effects
-from killswitch.model.effects import Cancels, Lock, LockOrder, Orders
+from killswitch.model.effects import Lock, LockOrder, Orders
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, LockPart, Position, Side, Snapshot
 from killswitch.model.store import DamagedStateError, MachineState
-from killswitch.planning.actions.cancel_orders import cancels
+from killswitch.planning.actions.cancel_orders import cancels_about
 from killswitch.planning.orders.hedge_netting import left_naked
 from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_fresh_marks, without_pace
 from killswitch.planning.owners import Owners, with_owners
@@ -139,10 +139,10 @@ def plan_manual_close(
         seen = _known_parts(accounts, facts, part.name)
     else:
         seen = _to_close(accounts, last, force=event.force)
-    record = replace(_command_record(event, scope, now, policies), waits_for=tuple(sorted(seen.unreadable)))
+    record = replace(command_record(event, scope, now, policies), waits_for=tuple(sorted(seen.unreadable)))
     if not seen.accounts:
         # The lock does not wait for the accounts: bots may trade there meanwhile.
-        locked = with_effects(record, _lock(event, scope)) if event.lock and only is None else None
+        locked = with_effects(record, lock_of_command(event, scope)) if event.lock and only is None else None
         return ManualClose(locked, tuple(seen.problems), unreadable=seen.unreadable)
     around = None if part is None else facts
     view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), facts.rules, None, around=around, part=part)
@@ -161,7 +161,9 @@ def plan_manual_close(
     if skips_bounds_without_mark(rule):
         intents = without_fresh_marks(intents, seen.accounts, facts)
     orders = Orders(with_owners(intents, limited.closable))
-    decision = with_effects(record, (*_lock(event, scope), orders, _cancels(event, view)))
+    decision = with_effects(
+        record, (*lock_of_command(event, scope), orders, cancels_about(view, event.symbols, event.side))
+    )
     problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     hedges = {hedge.name: hedge for graph in policies.graphs for hedge in graph.hedges}.values()
     naked = left_naked(hedges, {(each.account, each.symbol) for each in intents}, snapshot.accounts)
@@ -174,34 +176,13 @@ def is_commanded(event: Event, ranked: Ranked) -> bool:
     return (event.symbols is None or position.symbol in event.symbols) and event.side in (None, position.side)
 
 
-def _cancels(event: Event, view: ScopeView) -> Cancels:
-    """All orders of the scope, or of the symbols that the command closes."""
-    found = cancels(view, "all")
-    return found if event.symbols is None else Cancels(tuple(it for it in found.cancels if it.symbol in event.symbols))
-
-
-def manual_lock(event: Event, snapshot: Snapshot, now: int, policies: PolicySet) -> Decision:
-    """The lock that an operator puts on a scope. RefusedCommandError if no account is in the scope.
-
-    A strategy or a symbol has a lock file of its own, whichever accounts it is traded in.
-    """
-    scope = event.scope or "portfolio"
-    if not accounts_in(event.scope, snapshot, policies):
-        raise RefusedCommandError(f"{scope} names no account of this snapshot")
-    return with_effects(_command_record(event, scope, now, policies), _lock(event, scope))
-
-
-def manual_unlock(event: Event, now: int, policies: PolicySet) -> Decision:
-    """The end of every lock that operators put on the scope, also by manual closes. Latches and other locks stay."""
-    return replace(_command_record(event, event.scope or "portfolio", now, policies), kind="reset")
-
-
 def manual_lock_order(scope: str) -> LockOrder:
     """The lock of a manual close: bots may only reduce, until an operator lifts it."""
     return LockOrder(scope, "reduce_only", None)
 
 
-def _command_record(event: Event, scope: str, now: int, policies: PolicySet) -> Decision:
+def command_record(event: Event, scope: str, now: int, policies: PolicySet) -> Decision:
+    """The record of what an operator commands, without effects. `now` in microseconds."""
     return replace(
         new_decision(policies, OPERATOR, scope, event.id, now),
         kind="manual",
@@ -211,7 +192,8 @@ def _command_record(event: Event, scope: str, now: int, policies: PolicySet) -> 
     )
 
 
-def _lock(event: Event, scope: str) -> tuple[Lock, ...]:
+def lock_of_command(event: Event, scope: str) -> tuple[Lock, ...]:
+    """The lock that the command writes; empty without one."""
     if event.lock is None:
         return ()
     return (Lock(LockOrder.of(scope, (LockPart(event.lock, event.until, event.side, event.symbols),))),)

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from killswitch.engine.state import reset_is_refused, stage_in_force
 from killswitch.graph.nodes import PolicySet
-from killswitch.model.decision import Decision, Notice, decision_id
+from killswitch.model.decision import Decision, HoldCommand, Notice, decision_id
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.model.words import close_text
@@ -31,10 +31,9 @@ from killswitch.planning.operator.closes import (
     RefusedCommandError,
     accounts_in,
     applies,
-    manual_lock,
-    manual_unlock,
     plan_manual_close,
 )
+from killswitch.planning.operator.holds import manual_hold, manual_lock, manual_unlock
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
 from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
@@ -139,6 +138,8 @@ class OperatorCommands:
                 done += self._apply(event, tick)
             elif event.kind == "lock":
                 done += self._lock(event, tick)
+            elif event.kind in ("halt", "cancel"):
+                done += self._hold(event, event.kind, tick)
             elif event.kind == "unlock":
                 done += Commanded((manual_unlock(event, tick.now, self._policies),))
         return done
@@ -237,6 +238,18 @@ class OperatorCommands:
             return Commanded((locked,), self._names_not_held(event, tick))
         except RefusedCommandError as refused:
             return tick.refuse(event, f"the lock by hand was not written: {refused}")
+
+    def _hold(self, event: Event, command: HoldCommand, tick: _Tick) -> Commanded:
+        """A halt, which is a lock, or a cancel, with the cancel of what they name."""
+        if event.until is not None and to_micros(event.until) <= tick.now:
+            over = f"it was to end at {instant(event.until)}, before this tick"
+            return tick.refuse(event, f"the {command} was not carried out: {over}")
+        try:
+            found = manual_hold(event, command, tick.snapshot, tick.facts, self._policies)
+        except RefusedCommandError as refused:
+            return tick.refuse(event, f"the {command} was not carried out: {refused}")
+        remarks = (notices.held_with_remark(event, tick.now, each) for each in found.remarks)
+        return Commanded((found.decision,), (*remarks, *self._names_not_held(event, tick)))
 
     def _names_not_held(self, event: Event, tick: _Tick) -> tuple[Notice, ...]:
         """A notice if an account of the scope is known to hold none of a symbol that the command names."""

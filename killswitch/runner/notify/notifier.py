@@ -15,7 +15,7 @@ from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, Ta
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
 from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
-from killswitch.incident.record.incident_decisions import group_decisions
+from killswitch.incident.record.incident_decisions import group_decisions, stored_runbooks
 from killswitch.incident.record.results import read_decision
 from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.clock import Clock
@@ -28,6 +28,7 @@ from killswitch.runner.notify.target_check import sender, unusable_targets
 from killswitch.runner.observers import TickReport
 
 if TYPE_CHECKING:
+    from killswitch.planning.scopes.trigger_status import MachineStatus
     from killswitch.telemetry.metrics import NotificationCounts
 
 KEPT_WITHOUT_ROUTE = 24 * HOUR
@@ -67,6 +68,7 @@ class Notifier:
         """Address messages by the routes of the next set. A target that it no longer names delivers what waits."""
         self._policies = taken.loaded.policies
         self._router = NotificationRouter(self._policies, self._started)
+        self._router.runbooks = stored_runbooks(self._store, self._policies.digest)
         self._groups.rename(taken.change.renamed)
         for target, give_up_after in _targets(self._policies):
             if target.key not in self._sender.deliveries:
@@ -85,10 +87,12 @@ class Notifier:
         acting: Sequence[Decision],
         before: AlertState,
         paged: frozenset[str] = frozenset(),
+        machines: Sequence[MachineStatus] = (),
     ) -> tuple[Outgoing, ...]:
         """The messages of a tick, to be committed with it; none if the policy set has no route.
 
         `before`: the alerts before the tick. `paged`: the ids of the suspicions whose falls a page was about.
+        `machines`: the scopes after the tick.
         """
         if not self._router.has_routes:
             return ()
@@ -99,7 +103,8 @@ class Notifier:
                 continue  # the page of the breach says what its stage does about it
             messages += self._router.route_decision(
                 decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
-                is_paged=decision.id in paged, incident=self._incident_of(decision),
+                is_paged=decision.id in paged, incident=self._incident_of(decision), thread=self._thread(decision),
+                machines=machines,
             )  # fmt: skip
         messages += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
@@ -120,6 +125,14 @@ class Notifier:
                 begins = incident.decisions[0]
                 return begins.id if begins.kind == "manual" or begins.previous_level == 0 else None
         return None  # a lock by hand
+
+    def _thread(self, decision: Decision) -> str:
+        """The id of the incident that the decision began, continued or ended; its own where that is not known."""
+        for found in reversed(group_decisions(self._recent)):
+            about = (*found.decisions, *found.suspicions, *((found.reset,) if found.reset is not None else ()))
+            if any(each.id == decision.id for each in about):
+                return found.id
+        return decision.id
 
     def ticked(self, _report: TickReport) -> None:
         """Wake the delivery of committed messages."""
@@ -148,6 +161,7 @@ class Notifier:
         now = to_micros(self._clock.now())
         self._unusable = {target.key: why for target, why in unusable_targets(self._policies).items()}
         if self._router.has_routes:
+            self._router.runbooks = stored_runbooks(self._store, self._policies.digest)
             self._store.forget(now - KEPT_FOR)
             self._recall_groups()
         waiting = dict.fromkeys(count.target for count in self._store.outbox() if count.pending)
@@ -201,7 +215,8 @@ class Notifier:
             if stored is not None and (stored.decision.kind != "breach" or closing.status != "flat"):
                 # the alert of a breach, or of the fight, says that an answer was closed
                 ended = read_decision(self._store, stored.decision) if closing.status not in IN_PROGRESS else None
-                yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot, ended)
+                thread = self._thread(stored.decision)
+                yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot, ended, thread)
         self._ended = {closing.decision: closing.status for closing in snapshot.closings}
 
 

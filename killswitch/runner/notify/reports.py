@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from killswitch.model.store import IncidentStore, decoded
 from killswitch.model.tracing import NO_TRACER, Tracer, report_span
 from killswitch.planning.exposures import Exposures
 from killswitch.runner.observers import TickReport
-from killswitch.runner.status_blob import LIVE_NAME, decode_view, last_tick, started_as
+from killswitch.runner.status_blob import LIVE_NAME, decode_view, last_tick, machines_now, started_as
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from killswitch.worker import Worker
@@ -161,13 +160,13 @@ class ReportRenderer:
             newest = found[-ENDED_LATELY:]
             wanted = open_ids | self._open | self._unsettled | self._troubles.keys()
             wanted |= {recorded.id for recorded in newest if self._first or recorded.is_manual}
-            started, now = started_as(view, self.store_at), last_tick(view)
+            started = started_as(view, self.store_at)
             for recorded in found:
                 if recorded.id in wanted:
-                    self._one(view, recorded, started, now)
+                    self._one(view, recorded, started)
             self._open, self._first = frozenset(open_ids), False
 
-    def _one(self, view: IncidentStore, recorded: IncidentDecisions, started: StartedAs, now: datetime | None) -> None:
+    def _one(self, view: IncidentStore, recorded: IncidentDecisions, started: StartedAs) -> None:
         is_followed = _is_open(recorded) or recorded.id in self._open or view.incident_note(recorded.id) is None
         if is_followed:
             curve = f"the equity curve of incident {recorded.id} is not kept"
@@ -176,7 +175,7 @@ class ReportRenderer:
             books = f"exposure and P&L of incident {recorded.id} are not kept"
             self._tried(f"{recorded.id} books", books, lambda: self._keep_books(view, recorded))
         report = f"the report of incident {recorded.id} cannot be written"
-        self._tried(recorded.id, report, lambda: self._render(view, recorded, started, now))
+        self._tried(recorded.id, report, lambda: self._render(view, recorded, started))
 
     def _store_curve(self, view: IncidentStore, recorded: IncidentDecisions) -> None:
         """Store the note of the incident, and the due points of its equity curve until its reset."""
@@ -209,12 +208,10 @@ class ReportRenderer:
         for each in (*recorded.decisions, *(() if reset is None else (reset,))):
             self._books.pop(each.id, None)
 
-    def _render(
-        self, view: IncidentStore, recorded: IncidentDecisions, started: StartedAs, now: datetime | None
-    ) -> None:
+    def _render(self, view: IncidentStore, recorded: IncidentDecisions, started: StartedAs) -> None:
         from killswitch.incident.incident_builder import incident_of
 
-        incident = incident_of(view, recorded, started, now)
+        incident = incident_of(view, recorded, started, last_tick(view), machines_now(view))
         if recorded.is_manual:
             (self._unsettled.add if incident.state == "open" else self._unsettled.discard)(recorded.id)
         rendered, at = self._rendered.get(recorded.id, (b"", 0.0))
@@ -273,4 +270,4 @@ def _what_moves(snapshot: Snapshot) -> tuple[object, ...]:
 
 def _lasting_parts(incident: Incident) -> Incident:
     """The record without the values that change with every tick."""
-    return replace(incident, as_of=incident.opened_at, lasted="", course=None)
+    return replace(incident, as_of=incident.opened_at, lasted="", course=None, ahead=None)

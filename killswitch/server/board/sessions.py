@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from killswitch.server.guard import App, Receive, Scope, Send, answer_problem
+from killswitch.server.guard import App, Receive, Scope, Send, problem_answer
 
 LASTS: Final = timedelta(days=7)
 """A board on a wall needs nobody for a week; the token may end earlier."""
@@ -102,7 +102,7 @@ class SessionDoor:
                 is_read = scope["method"] in ("GET", "HEAD")
                 proof = names.get(PROOF.encode(), "")
                 if not is_read and not hmac.compare_digest(proof.encode(), session.proof.encode()):
-                    await answer_problem(send, 403, "Forbidden", f"a request of a session needs its header {PROOF}")
+                    await problem_answer(send, 403, "Forbidden", f"a request of a session needs its header {PROOF}")
                     return
                 token = (b"authorization", f"Bearer {session.token}".encode())
                 scope = {**scope, "headers": [*headers, token], "killswitch.session": session}

@@ -285,6 +285,41 @@ SEVERITIES = st.sampled_from(["warning", "page"])
 Step = dict[str, tuple[Severity, int]]
 
 
+def test_one_outage_is_one_page_with_what_follows_from_it_on_record() -> None:
+    """Four triggers are unknown because the account cannot be read: the outage pages, and they are for the record."""
+    outage = Alert("outage/main", "page", "main cannot be read", over="main can be read again")
+    unknown = tuple(
+        Alert(f"trigger/p/t{n}", "page", f"t{n} is unknown", over=f"t{n} is known", part_of=("outage/main",))
+        for n in range(4)
+    )
+    sent, state = advance(AlertState(), Alerts((outage, *unknown)), 0)
+    assert [(each.severity, each.text) for each in sent] == [
+        ("page", "main cannot be read"), *(("info", f"t{n} is unknown") for n in range(4)),
+    ]  # fmt: skip
+    over, state = advance(state, Alerts(), 60 * SECOND)
+    assert [(each.severity, each.text.split(",")[0]) for each in over if each.severity != "info"] == [
+        ("page", "main can be read again")
+    ]
+
+
+def test_what_outlasts_the_outage_is_paged_then() -> None:
+    """A trigger that is still unknown once the account can be read is unknown for another reason."""
+    outage = Alert("outage/main", "page", "main cannot be read")
+    unknown = Alert("trigger/t", "page", "t is unknown", part_of=("outage/main",))
+    _, state = advance(AlertState(), Alerts((outage, unknown)), 0)
+    sent, state = advance(state, Alerts((unknown,), ("outage",)), SECOND)
+    assert sent == ()  # whether the outage is over cannot be judged
+    sent, state = advance(state, Alerts((unknown,)), 2 * SECOND)
+    assert [(each.severity, each.text) for each in sent if not is_over(each)] == [("page", "t is unknown")]
+    assert advance(state, Alerts((unknown,)), 3 * SECOND)[0] == ()
+
+
+def test_without_the_outage_a_consequence_pages_at_once() -> None:
+    """The account that cannot be read is not armed, so nothing pages for it."""
+    sent, _ = advance(AlertState(), Alerts((Alert("trigger/t", "page", "t is unknown", part_of=("outage/main",)),)), 0)
+    assert [each.severity for each in sent] == ["page"]
+
+
 def steps() -> st.SearchStrategy[list[tuple[int, Step, bool]]]:
     """Ticks: the seconds since the one before, what is wrong by key, and whether everything else is unknown."""
     size = st.tuples(SEVERITIES, st.integers(1, 3))

@@ -20,8 +20,9 @@ from killswitch.incident.notify.message import (
 )
 from killswitch.incident.notify.routing import NotificationRouter, outlook
 from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.first_minute import next_stage_text
 from killswitch.incident.record.results import fold_result
-from killswitch.incident.record.source_places import TriggerText, WrittenAt
+from killswitch.incident.record.source_places import TriggerText, WrittenAt, ladder_of
 from killswitch.model.decision import Attribution, Book, BookChange, Decision, Intent, LockOrder, Notice, TriggerReading
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Closing, Position, Residual, Snapshot
@@ -55,6 +56,8 @@ def test_the_message_of_a_firing_names_value_threshold_and_orders() -> None:
         "loss    unknown: no trigger that fired measures a fall from a peak; equity unknown: no snapshot was read",
         "doing   1 order for 1 position, none is sent yet; lock account/main reduce_only until it is lifted",
         "left    net exposure unknown: the decision was made without a book",
+        "worst   unknown: no snapshot was read",
+        "orders  unknown: no snapshot was read",
         "report  ksctl report d1",
         "next    ksctl status",
         "",
@@ -100,6 +103,8 @@ def test_the_first_five_lines_say_what_a_person_needs_in_the_first_minute() -> N
         "loss": "20.00% in 15m, 200.00 USDT: equity 1,000.00 before, 800.00 USDT now",
         "doing": "1 order for 1 position, none is sent yet; lock account/main reduce_only until it is lifted",
         "left": "net short 20.00, gross 300.00 USDT once every order is filled; now net long 500.00, gross 900.00 USDT",
+        "worst": "no position is open",
+        "orders": "no order rests",
         "read": "runbook-trim.md, report.md (or .html) in /var/ks.sqlite.incidents/d0",
         "next": "ksctl status --store /var/ks.sqlite",
     }
@@ -416,16 +421,39 @@ def test_a_page_says_which_stage_follows_and_who_resets() -> None:
     triggers = [graphs.trigger("dip", 0, 0.05), graphs.trigger("fall", 0, 0.1)]
     stages = [graphs.stage("all", 2, 1), graphs.stage("trim", 1, 0, reset=AutoReset(2, HOUR))]
     graph = graphs.graph([graphs.FALL_15M], triggers, stages, policy="p")
-    texts = {("p", "fall"): FALL}
     started = StartedAs("/var/ks.sqlite")
-    first = tuple(outlook(decision(level=1), graph, texts, started))
-    assert first == (
-        "level 2 all follows at fall >= 10%",
-        "it resets by itself once its condition has held for 1h",
-    )
-    last = tuple(outlook(decision(level=2, stage="all"), graph, texts, started))
+    first = tuple(outlook(decision(level=1), graph, started))
+    assert first == ("it resets by itself once its condition has held for 1h",)
+    ladder = ladder_of(graph)
+    assert next_stage_text(1, ladder, {"fall": FALL}) == "level 2 all follows at fall >= 10% (how far is unknown)"
+    assert next_stage_text(2, ladder, {"fall": FALL}) == "no stage is above this one"
+    last = tuple(outlook(decision(level=2, stage="all"), graph, started))
     assert last == (
-        "no stage is above this one",
         "it stays latched until a person resets it: ksctl reset account/main --store /var/ks.sqlite --reason …",
     )
-    assert tuple(outlook(decision(kind="manual"), graph, texts, started)) == ()
+    assert tuple(outlook(decision(kind="manual"), graph, started)) == ()
+
+
+def test_a_problem_and_its_all_clear_are_on_one_thread() -> None:
+    """Its text, can be read again, answers the page that it cannot be read, and not one about another account."""
+    notices = [
+        Notice(START, "runner", "runner", "warning", "page", text, title=title)
+        for text, title in (
+            ("main cannot be read", "account main cannot be read"),
+            ("main can be read again, after 3 min", "over: account main cannot be read"),
+            ("b cannot be read", "account b cannot be read"),
+        )
+    ]
+    began, over, other = (next(iter(router(RULE).route_notice(each))) for each in notices)
+    threads = [decode_message(each.body).thread for each in (began, over, other)]
+    assert threads[0] == threads[1] != threads[2]
+    assert "" not in threads
+
+
+def test_the_end_of_a_close_is_on_the_thread_of_its_firing() -> None:
+    """Both have the incident's id; without it, the decision's."""
+    routes = router(RULE)
+    fired = next(iter(routes.route_decision(decision(), is_enforced=True, thread="i1")))
+    ended = next(iter(routes.route_closing(Closing("d1", "flat"), decision(), START, thread="i1")))
+    assert {decode_message(each.body).thread for each in (fired, ended)} == {"i1"}
+    assert messages_of(routes, "fired")[0].thread == messages_of(routes, "closed")[0].thread == "d1"

@@ -138,7 +138,8 @@ def test_a_page_without_a_chart_keeps_the_sparkline() -> None:
     """The sparkline of characters stays if nothing can be drawn, and is removed if there is a chart."""
     text = "# T\n\n```equity\n▁▂▃\n```\n"
     assert "▁▂▃" in html(Page("", sections=(Section("", (Prose(text),)),)))
-    drawn = html(Page("", sections=(Section("", (Prose(text, Figure("", "<svg>1</svg>", "<svg>2</svg>")),)),)))
+    figures = (("equity", Figure("", "<svg>1</svg>", "<svg>2</svg>")),)
+    drawn = html(Page("", sections=(Section("", (Prose(text, figures),)),)))
     assert "▁▂▃" not in drawn
     assert drawn.count("<svg>") == 2
 

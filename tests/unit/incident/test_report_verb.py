@@ -45,8 +45,8 @@ def test_a_report_has_every_section_that_the_on_call_engineer_needs(ended_incide
     markdown = invoke(ended_incident).stdout
     found = sections(markdown)
     assert list(found) == [
-        "Still open", "In short", "What happened and why", "Equity", "Timeline", "Orders", "Checklist",
-        "Next commands", "Contacts", "Findings",
+        "Still open", "Net exposure, stage by stage", "In short", "What happened and why", "Equity", "Timeline",
+        "Orders", "Checklist", "Next commands", "Texts to send", "Contacts", "Findings",
     ]  # fmt: skip
     assert markdown.startswith(f"# Incident {FIRST}: close-everything on account/main\n")
     assert "`- name: close-everything` (policies/p.yaml:20)" in found["What happened and why"]
@@ -75,7 +75,7 @@ def test_the_html_page_is_self_contained_and_runs_no_script(ended_incident: Fill
     assert html.startswith("<!doctype html>")
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
     assert "prefers-color-scheme:dark" in html
-    assert html.count("<svg") == 2
+    assert html.count("<svg") == 2 * 5  # the curve and four drawings, for a desktop and a phone
     assert re.findall(r"<(script|link|img|iframe|object|form)\b", html) == []
     outside = set(re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", html))
     assert all(each.startswith("#") for each in outside), outside
@@ -98,9 +98,11 @@ def test_the_markdown_parses_to_tables_and_code_blocks(ended_incident: FilledSto
     """Tables are tables, commands are code blocks, and no value becomes HTML."""
     tokens = MarkdownIt("commonmark").enable("table").parse(invoke(ended_incident).stdout)
     kinds = [token.type for token in tokens]
-    assert kinds.count("table_open") == 5
+    assert kinds.count("table_open") == 6
     assert "html_block" not in kinds
-    assert {token.info for token in tokens if token.type == "fence"} == {"equity", "sh"}
+    assert {token.info for token in tokens if token.type == "fence"} == {
+        "equity", "sides", "positions", "closing", "slippage", "text", "sh",
+    }  # fmt: skip
 
 
 def test_an_incident_is_found_by_a_prefix_of_any_of_its_ids(ended_incident: FilledStore) -> None:

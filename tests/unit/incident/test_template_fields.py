@@ -52,7 +52,7 @@ def known(found: Incident) -> Incident:
         "main", "BTC", "long", start=D(20), target=D(0), filled=D(8), left=D(5), others=D(7), seen_at=None, dust=None,
         worth=None,
     )  # fmt: skip
-    book = BookChange(Book(D(30_000), D(0), None), Book(D(12_000), D(0), None))
+    book = BookChange(Book(D(30_000), D(0), None), Book(D(12_000), D(-2_000), None))
     firing = replace(found.firings[0], equity=D(10_000), currency="USDT", book=book, loss=Loss(D("0.2")))
     money = replace(found.money, realised=D(-200), fees=D(15), cost=D(50), currency="USDT")
     course = EquityCurve(points=(), peak=125.0, lowest=90.0, last=95.0, sparkline="")
@@ -72,6 +72,17 @@ SHOWN: dict[str, tuple[str, str]] = {
     "30,000 of 10,000": ("{{ incident.firings[0].leverage|fixed(1) }}", "3.0"),
     "30,000 - 12,000": ("{{ firing.book.cut|money(firing.currency) }}", "18,000.00 USDT"),
     "18,000 of 30,000": ("{{ firing.book.cut_share|percent }}", "60.0%"),
+    "30,000 long and short": ("{{ firing.net_before }}", "0.00 USDT"),
+    "2,000 more short, if it was sent": ("{{ firing.net_after }}", "short 2,000.00 USDT"),
+    "long realised -110": ("{{ 'yes' if '-110.00 USDT' in incident.sides_chart }}", "yes"),
+    "5 of 20 are left": (
+        "{{ incident.positions_chart }}",
+        "BTC long on main ██████░░░░░░░░░░░░░░░░░░ 20 before, 5 now (25%)",
+    ),
+    "it is not at target": ("{{ 'yes' if 'not at target yet' in incident.closing_chart }}", "yes"),
+    "1 of 100, 5 in money": ("{{ incident.slippage_chart }}", f"1 BTC long {'█' * 24} 1.000%, 5.00 USDT"),
+    "to the venue": ("{{ 'yes' if 'It sent 1 order;' in incident.venue_text }}", "yes"),
+    "to people": ("{{ 'yes' if 'Realised -200.00 USDT before fees' in incident.stakeholder_text }}", "yes"),
     "the step after 0": ("{{ incident.orders[0].step }}", "1"),
     "10 - 8": ("{{ incident.orders[0].unfilled|amount }}", "2"),
     "8 of 10": ("{{ incident.orders[0].filled_share|percent(0) }}", "80%"),

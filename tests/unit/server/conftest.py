@@ -14,7 +14,7 @@ import requests
 import uvicorn
 
 from killswitch.server.access import Role, TokenFile, TokenRecord, issue, write_tokens
-from killswitch.server.app import ServerSettings, create_app
+from killswitch.server.app import ServerFile, ServerSettings, create_app
 from killswitch.store.command_spool import CommandSpool, spool_of
 from killswitch.store.sqlite import open_store
 
@@ -25,7 +25,7 @@ ROLES: tuple[Role, ...] = ("viewer", "trader", "risk", "admin")
 class Served:
     """A running server: its address, its tokens by role, and its spool."""
 
-    def __init__(self, store: Path, folder: Path) -> None:
+    def __init__(self, store: Path, folder: Path, file: ServerFile | None = None) -> None:
         self.tokens: dict[str, str] = {}
         records: list[TokenRecord] = []
         for role in ROLES:
@@ -41,9 +41,16 @@ class Served:
         socket = config.bind_socket()
         self.port = socket.getsockname()[1]
         self.host = f"127.0.0.1:{self.port}"
-        app = create_app(ServerSettings(store, self.tokens_at, (self.host,)))
+        app = create_app(ServerSettings(store, self.tokens_at, (self.host,), file or ServerFile()))
         self._server = uvicorn.Server(
-            uvicorn.Config(app, log_level="critical", lifespan="off", http="h11", timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                app,
+                log_level="critical",
+                lifespan="off",
+                http="h11",
+                proxy_headers=False,
+                timeout_graceful_shutdown=1,
+            )
         )
         self._thread = threading.Thread(target=self._server.run, args=([socket],), daemon=True)
         self._thread.start()

@@ -168,7 +168,7 @@ def test_a_tick_reaches_a_stream_as_a_change_with_the_age_of_the_data(served: Se
 
 def test_many_streams_cost_one_read_of_the_store(served: Served, store_path: Path) -> None:
     put_view(store_path, run_view(datetime.now(UTC)))
-    whos = [f"{role} portfolio" for role in ("viewer", "trader", "risk", "admin")]
+    whos = [f"{role} portfolio" for role in ("viewer", "trader", "risk")]
     listeners = [Listener(served, who) for who in whos for _ in range(8)]
     assert all(listener.next("hello")["number"] == 1 for listener in listeners)
     put_view(store_path, run_view(datetime.now(UTC) + timedelta(seconds=1)))
@@ -192,10 +192,11 @@ def test_a_revoked_token_ends_its_stream_and_nobody_elses(
     kept.next("beat")
 
 
-def test_a_token_of_one_account_reads_no_board(served: Served) -> None:
-    """The board shows everything, as the status does."""
+def test_a_token_of_one_account_or_without_positions_reads_no_board(served: Served) -> None:
+    """The board shows everything, as the status does, and positions."""
     assert served.ask("GET", "/v1/events", "risk account/main").status_code == 403
     assert served.ask("GET", "/v1/board", "risk account/main").status_code == 403
+    assert served.ask("GET", "/v1/board", "admin portfolio").status_code == 403
     assert served.ask("GET", "/v1/events").status_code == 401
 
 

@@ -154,6 +154,34 @@ def find_algo(wire: BinanceWire, ask: Ask) -> object:
     return wire.algo(order)
 
 
+def change(wire: BinanceWire, ask: Ask) -> object:
+    """PUT order: another price and total of a resting limit order, which keeps its id and its flags."""
+    order = ordinary(wire, ask)
+    if order is None or order.state != "open" or order.type != "limit":
+        raise payloads.refuse(-2013, "Order does not exist.")
+    order.amount, order.price = Decimal(ask.params["quantity"]), Decimal(ask.params["price"])
+    wire.exchange.match(order)
+    wire.exchange.notify_listeners()
+    return wire.row(order)
+
+
+def every(wire: BinanceWire, ask: Ask) -> object:
+    """GET allOrders: those of one symbol that are not conditional, in any state."""
+    symbol = wire.symbol(ask.params["symbol"])
+    return [wire.row(it) for it in wire.exchange.orders.values() if it.symbol == symbol and it.id not in wire.triggers]
+
+
+def set_leverage(wire: BinanceWire, ask: Ask) -> object:
+    """POST leverage: accepted, and without an effect on this exchange."""
+    leverage = int(ask.params["leverage"])
+    return {"symbol": ask.params["symbol"], "leverage": leverage, "maxNotionalValue": "10000000"}
+
+
+def set_margin_type(wire: BinanceWire, ask: Ask) -> object:
+    """POST marginType: accepted, and without an effect on this exchange."""
+    return {"code": 200, "msg": "success"}
+
+
 def cancel(wire: BinanceWire, ask: Ask) -> object:
     """DELETE order."""
     order = ordinary(wire, ask)

@@ -16,6 +16,7 @@ PUBLIC: Final = frozenset({
     "GET /fapi/v1/ping", "GET /fapi/v1/time", "GET /fapi/v1/exchangeInfo", "GET /fapi/v1/premiumIndex",
     "GET /fapi/v1/ticker/bookTicker", "GET /fapi/v1/ticker/price", "GET /fapi/v2/ticker/price",
     "GET /fapi/v1/ticker/24hr", "GET /fapi/v1/depth", "GET /fapi/v1/klines", "GET /fapi/v1/assetIndex",
+    "GET /fapi/v1/markPriceKlines", "GET /fapi/v1/fundingRate",
     "GET /sapi/v1/system/status",
 })  # fmt: skip
 MINUTE: Final = 60_000
@@ -44,8 +45,10 @@ def public_answer(wire: BinanceWire, ask: Ask) -> object:
             market = wire.exchange.markets[wire.symbol(ask.params["symbol"])]
             bids, asks = [[str(market.taken_at("sell")), "1000"]], [[str(market.taken_at("buy")), "1000"]]
             return {"lastUpdateId": 1, "E": wire.now_ms(), "T": wire.now_ms(), "bids": bids, "asks": asks}
-        case "klines":
+        case "klines" | "markPriceKlines":
             return _bars(wire, ask)
+        case "fundingRate":
+            return []
     tickers = [_ticker(wire, ask.path, market) for market in wire.exchange.markets.values()]
     if wanted is None:
         return tickers

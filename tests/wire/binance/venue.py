@@ -59,6 +59,8 @@ ORDERS: Final[Mapping[str, Callable[[BinanceWire, Ask], object]]] = {
     "DELETE /fapi/v1/algoOrder": orders.cancel_algo, "DELETE /fapi/v1/allOpenOrders": orders.cancel_all,
     "POST /fapi/v1/countdownCancelAll": orders.count_down, "GET /fapi/v1/userTrades": orders.trades,
     "GET /fapi/v1/forceOrders": orders.forced, "GET /fapi/v1/income": orders.incomes,
+    "PUT /fapi/v1/order": orders.change, "GET /fapi/v1/allOrders": orders.every,
+    "POST /fapi/v1/leverage": orders.set_leverage, "POST /fapi/v1/marginType": orders.set_margin_type,
 }  # fmt: skip
 
 

@@ -1,0 +1,80 @@
+"""Texts about an incident to send on, filled in from its record: to a venue, and to stakeholders.
+
+They state what the record proves. What a person must add is in square brackets, and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from killswitch.incident.record.document import Incident
+from killswitch.incident.record.first_minute import net_text
+from killswitch.incident.record.verdict import verdict
+from killswitch.render.formats import count_of, instant, money
+
+MOST_ORDERS = 12
+"""The most orders that the text to a venue lists; the closing report has all of them."""
+
+
+def venue_text(incident: Incident) -> str:
+    """The text to the venues: which orders were sent, which are unclear, what they are asked to confirm."""
+    return "\n".join(_to_venue(incident))
+
+
+def _to_venue(incident: Incident) -> Iterator[str]:
+    is_drill = incident.reason is not None and incident.reason.cause == "drill"
+    accounts = ", ".join(dict.fromkeys(each.account for each in incident.orders)) or "[account]"
+    what = "DRILL, emergency close" if is_drill else "emergency close"
+    yield f"Subject: {what} on account {accounts}, {instant(incident.opened_at)}"
+    yield ""
+    yield f"Our kill functionality acted at {instant(incident.opened_at)} (UTC) on our account {accounts}."
+    yield f"It sent {count_of(len(incident.orders), 'order')}; all client order ids begin with `ks`."
+    unclear = [each for each in incident.orders if not each.final]
+    if unclear:
+        yield f"We do not know the final status of {count_of(len(unclear), 'order')}. Please state status and fills of:"
+        for each in unclear[:MOST_ORDERS]:
+            yield f"  - {each.client_order_id}, {each.symbol}, sent at {instant(each.sent_at)}"
+    else:
+        yield "We know the final status of each."
+    if incident.left:
+        yield "These positions are still open and could not be closed; please state what prevents it:"
+        for left in incident.left[:MOST_ORDERS]:
+            held = "unknown" if left.contracts is None else f"{left.contracts.normalize():f}"
+            yield f"  - {left.symbol} {left.side or ''} on {left.account}: {held} contracts, target {left.target}"
+    yield "Please confirm open positions and resting orders of the account as of now, and keep your logs of it."
+    yield "[our name, firm and client number; a number at which we are reached]"
+
+
+def stakeholder_text(incident: Incident) -> str:
+    """The text to stakeholders: what happened, what it cost, what is open, and what follows."""
+    return "\n".join(_to_stakeholders(incident))
+
+
+def _to_stakeholders(incident: Incident) -> Iterator[str]:
+    is_drill = incident.reason is not None and incident.reason.cause == "drill"
+    last = incident.firings[-1]
+    yield f"Subject: {'DRILL: ' if is_drill else ''}{incident.title}: {verdict(incident)}"
+    yield ""
+    yield f"At {instant(incident.opened_at)} (UTC) the kill switch acted: {incident.title}, policy {incident.policy}."
+    if incident.by_hand:
+        yield f"It was ordered by {last.author or 'unknown'}: {last.reason or 'no reason is recorded'}."
+    for each in incident.firings:
+        if each.loss is not None and each.loss.share is not None:
+            amount = "in money unknown" if each.loss.amount is None else money(each.loss.amount, each.currency)
+            least = "at least " if each.loss.is_least else ""
+            yield f"Loss from the peak at {each.stage}: {least}{each.loss.share:.2%}, {amount}."
+    before, after = (None, None) if last.book is None else (incident.firings[0].book, last.book.after)
+    yield (
+        f"Net exposure {net_text(None if before is None else before.before.net, last.currency)} before, "
+        f"{net_text(None if after is None else after.net, last.currency)} once every order is filled."
+    )
+    yield f"Realised {money(incident.money.realised, incident.money.currency)} before fees, " + (
+        f"cost of the close {money(incident.money.cost, incident.money.currency)}."
+    )
+    open_text = f"{count_of(len(incident.left), 'position')} not at target" if incident.left else "nothing"
+    yield f"Still open of what was to be closed: {open_text}."
+    if incident.state == "closed" and incident.reset is not None:
+        yield f"It ended at {instant(incident.reset.at)}, reset by {incident.reset.author or 'its own condition'}."
+    else:
+        yield "Trading stays locked until the scope is reset; nobody may trade on it."
+    yield f"Incident {incident.id}, state as of {instant(incident.as_of)}. [next update: time and person]"

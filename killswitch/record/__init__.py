@@ -1,0 +1,1 @@
+"""The record: lines in a hash chain, their tree, proofs, verification, and the statement of a period; all pure."""

@@ -1,0 +1,134 @@
+"""Anchors: the number and the root of a chain, published where its writer cannot change it.
+
+An anchor is chain id, number and root, and nothing else. It proves that exactly these entries existed when it was made,
+if the anchor is genuine: whoever fetches it judges that, by a signature of git or by an RFC 3161 time stamp.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+from msgspec import Struct
+
+ANCHOR_FORMAT: Final = "killswitch.anchor/v1"
+
+AnchorState = Literal[
+    "confirmed",  # the log has exactly these entries up to its number
+    "contradicted",  # the log has other entries, or is shorter, or another anchor of the number has another root
+    "superseded",  # an epoch was declared before its number: what it covers was lost by a restore
+    "could not tell",  # lines before its number are missing, or it is an anchor of another chain
+]
+
+
+class Anchor(Struct, frozen=True, order=True):
+    """Chain id, number of entries, and root in hexadecimal digits."""
+
+    chain: str
+    number: int
+    root: str
+
+
+class FetchedAnchor(Struct, frozen=True):
+    """An anchor with where it was fetched, and when its place says that it was made; None where it does not."""
+
+    anchor: Anchor
+    place: str
+    at: str | None = None
+    refused: str | None = None
+    """Why it is not taken for genuine; None where it is."""
+
+
+class AnchorVerdict(Struct, frozen=True):
+    """What the log says of one anchor."""
+
+    fetched: FetchedAnchor
+    state: AnchorState
+    why: str | None = None
+
+
+_TEXT: Final = re.compile(
+    rf"{re.escape(ANCHOR_FORMAT)}\nchain ([0-9a-f]{{32}})\nnumber (0|[1-9][0-9]{{0,17}})\nroot ([0-9a-f]{{64}})\n"
+)
+
+
+def anchor_text(anchor: Anchor) -> str:
+    """The four lines that are published, signed or stamped."""
+    return f"{ANCHOR_FORMAT}\nchain {anchor.chain}\nnumber {anchor.number}\nroot {anchor.root}\n"
+
+
+def read_anchors(text: str) -> tuple[Anchor, ...]:
+    """The anchors of a published text, which has those of several chains. ValueError where it has anything else."""
+    found, at = [], 0
+    while at < len(text):
+        match = _TEXT.match(text, at)
+        if match is None:
+            raise ValueError(f"line {text.count(chr(10), 0, at) + 1} does not begin an anchor: {text[at : at + 60]!r}")
+        found.append(Anchor(match[1], int(match[2]), match[3]))
+        at = match.end()
+    return tuple(found)
+
+
+def forks_of(fetched: Iterable[FetchedAnchor]) -> Mapping[tuple[str, int], frozenset[str]]:
+    """Chain and number → the roots of genuine anchors, where they have several: one of the histories is false."""
+    roots: dict[tuple[str, int], set[str]] = {}
+    for each in fetched:
+        if each.refused is None:
+            roots.setdefault((each.anchor.chain, each.anchor.number), set()).add(each.anchor.root)
+    return {key: frozenset(found) for key, found in roots.items() if len(found) > 1}
+
+
+class DeclaredEpoch(Struct, frozen=True):
+    """An epoch that the log declares at line `at`: from the line before on it continues chain `before` as `chain`."""
+
+    at: int
+    before: str
+    chain: str
+    newest_anchor: int | None = None
+
+    @property
+    def lost(self) -> int | None:
+        """How many entries the newest anchor known covered that the restored log does not have; None if unknown."""
+        return None if self.newest_anchor is None else max(0, self.newest_anchor - (self.at - 1))
+
+
+def judge(
+    fetched: Iterable[FetchedAnchor],
+    roots: Mapping[int, str | None],
+    last: int,
+    chain: str,
+    epochs: Iterable[DeclaredEpoch],
+) -> tuple[AnchorVerdict, ...]:
+    """The verdict of each genuine anchor, in the order of their numbers.
+
+    `roots`: number → the root of the log there, None where lines before it are missing. `last`: the number of the last
+    line. `chain`: the id of the chain at its beginning; `epochs` change it.
+    """
+    genuine = sorted((each for each in fetched if each.refused is None), key=lambda each: each.anchor)
+    forks, declared = forks_of(genuine), tuple(epochs)
+    known = {chain, *(each.chain for each in declared)}
+    return tuple(AnchorVerdict(each, *_judged(each.anchor, roots, last, forks, declared, known)) for each in genuine)
+
+
+def _judged(
+    anchor: Anchor,
+    roots: Mapping[int, str | None],
+    last: int,
+    forks: Mapping[tuple[str, int], frozenset[str]],
+    epochs: tuple[DeclaredEpoch, ...],
+    known: set[str],
+) -> tuple[AnchorState, str | None]:
+    if (anchor.chain, anchor.number) in forks:
+        return "contradicted", f"there are anchors of number {anchor.number} with different roots"
+    if anchor.chain not in known:
+        return "could not tell", f"it is of another chain, {anchor.chain}"
+    ended = next((each for each in epochs if each.before == anchor.chain), None)
+    if ended is not None and anchor.number >= ended.at:
+        return "superseded", f"the log declares a restore at line {ended.at}"
+    if anchor.number > last:
+        return "contradicted", f"the log ends at line {last}: {anchor.number - last} entries are missing at its end"
+    root = roots.get(anchor.number)
+    if root is None:
+        return "could not tell", "lines before it are missing"
+    return ("confirmed", None) if root == anchor.root else ("contradicted", "the log has other entries up to there")

@@ -1,0 +1,162 @@
+"""Routes of operator commands: each becomes a synced file that the runner takes, or is refused with what to do."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Annotated, Any
+
+import anyio
+from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi import Path as PathParam
+from msgspec import structs
+
+from killswitch.model.snapshot import Event
+from killswitch.operations.commands import (
+    RefusedScopeError,
+    account_scopes,
+    answer_to,
+    operator_event,
+    require_known_or_symbol,
+    require_policy,
+    watched_scopes,
+)
+from killswitch.operations.status import runner_state, store_status
+from killswitch.planning.operator.flags import FLAG_CHANGE
+from killswitch.planning.operator.pauses import PAUSE_CHANGE
+from killswitch.runner.clock import SystemClock
+from killswitch.runner.status_blob import RunnerView, tick_time
+from killswitch.server.access import class_of
+from killswitch.server.bodies import Accepted, CommandBody, CommandState
+from killswitch.server.entrance import Caller, Identified
+from killswitch.server.store_reads import StoreReads
+from killswitch.store.command_spool import (
+    CommandSpool,
+    SpooledCommand,
+    SpoolFullError,
+    SpoolState,
+    Urgency,
+    digest_of,
+)
+from killswitch.store.sql import SqlStore
+
+ID_BEGINS = ("hand-", FLAG_CHANGE, PAUSE_CHANGE)
+"""How the ids of operator commands begin."""
+CommandId = Annotated[str, PathParam(pattern=r"^[a-z0-9-]{8,80}$")]
+Key = Annotated[str, Header(min_length=8, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+CLOCK = SystemClock()
+
+
+def request_id(caller: Caller, request: Request, key: str) -> str:
+    """What a request with an idempotency key is known by: of one principal, on one route."""
+    return sha256(f"{caller.principal}\n{request.url.path}\n{key}".encode()).hexdigest()[:16]
+
+
+class CommandRoutes:
+    """What gives commands, and what became of them."""
+
+    def __init__(self, spool: CommandSpool, reads: StoreReads) -> None:
+        self._spool = spool
+        self._reads = reads
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add every route."""
+        app.add_api_route(
+            "/v1/commands", self.command, methods=["POST"], status_code=202, summary="Give an operator command"
+        )
+        app.add_api_route("/v1/commands/{id}", self.outcome, methods=["GET"], summary="What became of a command")
+
+    async def command(
+        self, request: Request, command: CommandBody, idempotency_key: Key, caller: Identified
+    ) -> Accepted:
+        """Leave a command for the runner. It is on disk when this answers, and applied by the next tick.
+
+        The same key with the same body is the same command; with another body it is refused.
+        """
+        body, id_ = digest_of(await request.body()), request_id(caller, request, idempotency_key)
+        if self._find(id_) is not None:
+            return await self._replayed(id_, body)
+        event = await self._event(command, caller, id_)
+        effect = class_of(event)
+        caller.require(effect, event.scope)
+        if not await self.spool(SpooledCommand(event, body), "0-tighten" if effect == "tighten" else "1-loosen"):
+            return await self._replayed(id_, body)
+        return await self._outcome(event, state="waiting", is_replay=False)
+
+    async def spool(self, command: SpooledCommand, urgency: Urgency) -> bool:
+        """Leave a command on disk; False if one with its id is there. 503 where no more is taken."""
+        try:
+            return await anyio.to_thread.run_sync(self._spool.put, command, urgency)
+        except (SpoolFullError, OSError) as error:
+            raise HTTPException(503, f"the command is not accepted: {error}") from error
+
+    async def _replayed(self, id_: str, body: str) -> Accepted:
+        """The present state of the command that this key has given; 422 if the body was another one."""
+        known = self._find(id_)
+        if known is None or known[0].body != body:
+            raise HTTPException(422, "this idempotency key was used with another body: use a new key")
+        return await self._outcome(known[0].event, state=known[1], is_replay=True)
+
+    async def outcome(self, id: CommandId, caller: Identified) -> Accepted:  # noqa: A002 - in the path
+        """What became of a command: whether a tick has applied it, and what it decided."""
+        known = self._find(id.rpartition("-")[2])
+        if known is None or known[0].event.id != id:
+            raise HTTPException(404, f"no command {id} was given to this server")
+        caller.require("read", known[0].event.scope)
+        return await self._outcome(known[0].event, state=known[1], is_replay=False)
+
+    def _find(self, digest: str) -> tuple[SpooledCommand, SpoolState] | None:
+        return next((found for begin in ID_BEGINS if (found := self._spool.find(begin + digest)) is not None), None)
+
+    async def _event(self, command: CommandBody, caller: Caller, digest: str) -> Event:
+        """The event of a command; HTTPException if it is incomplete, or names what is not there."""
+        if command.kind == "pause" and command.seconds is None:
+            raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")
+        if command.kind == "flag" and (command.flag is None or command.set is None):
+            raise HTTPException(422, "a flag needs `flag`, its name, and `set`, true or false")
+        view, at = await self._reads.read(
+            lambda store, now: (store_status(store, now, 0).view, tick_time(store, CLOCK))
+        )
+        _require_scope(command, view)
+        until = None if command.seconds is None else at + timedelta(seconds=command.seconds)
+        more: dict[str, Any] = {
+            "cause": (command.cause or "operator") if command.kind == "close" else None,
+            "force": command.force, "flag": command.flag, "is_set": command.set, "until": until,
+            "lock": command.mode or ("reduce_only" if command.kind in ("close", "halt", "lock") else None),
+            "side": command.side, "symbols": None if command.symbols is None else tuple(sorted(set(command.symbols))),
+            "all_orders": command.all_orders,
+        }  # fmt: skip
+        event = operator_event(command.kind, command.scope, caller.principal, command.reason, at, **more)
+        return structs.replace(event, id=event.id[:-16] + digest)
+
+    async def _outcome(self, event: Event, *, state: SpoolState, is_replay: bool) -> Accepted:
+        def read(store: SqlStore, now: datetime) -> tuple[str, bool, list[str], list[str]]:
+            answer = answer_to(store, event)
+            is_stored = any(each.id == event.id for each in store.pending_events())
+            found = [each.id for each in answer.decisions], [each.text for each in answer.notices]
+            return runner_state(store.lease(), now).liveness, is_stored, *found
+
+        try:
+            runner, is_stored, decisions, notices = await self._reads.read(read)
+        except HTTPException:
+            runner, is_stored, decisions, notices = "unknown", True, [], []
+        is_applied = state == "taken" and bool(decisions or notices or not is_stored)
+        shown: CommandState = "applied" if is_applied else "accepted" if state == "waiting" else state
+        return Accepted(
+            id=event.id, kind=event.kind, scope=event.scope, effect=class_of(event), state=shown, is_replay=is_replay,
+            runner=runner, decisions=decisions, notices=notices,
+        )  # fmt: skip
+
+
+def _require_scope(command: CommandBody, view: RunnerView | None) -> None:
+    """409 for a scope that the runner does not have. Before its first tick nothing is known, and the tick refuses."""
+    if view is None:
+        return
+    try:
+        if command.kind in ("pause", "resume"):
+            require_policy(command.scope, {each.policy for each in view.machines})
+        elif command.scope is not None:
+            known = account_scopes((each.account, each.venue) for each in view.accounts) | watched_scopes(view)
+            require_known_or_symbol(command.scope, known | set(view.strategies or ()))
+    except RefusedScopeError as error:
+        raise HTTPException(409, str(error)) from error

@@ -1,0 +1,124 @@
+"""What the tests of bots share: lock files that stay open, bots as processes, and the code of the pages."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
+
+from tests.bots.environments import BotEnvironment
+from tests.e2e.fork_client import REPOSITORY
+
+PROGRAMS: Final = REPOSITORY / "tests" / "bots" / "programs"
+PAGES: Final = REPOSITORY / "docs" / "bots"
+WAIT_LIMIT: Final = 120.0
+"""Seconds until a wait fails: a deadline for a machine under load, no expectation."""
+
+T = TypeVar("T")
+
+
+class LockFile:
+    """The lock file of an account, as a runner writes it: replaced as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.open()
+
+    def open(self) -> None:
+        """Open trading, for an hour."""
+        self._write(locked=False)
+
+    def lock(self, mode: str = "reduce_only") -> None:
+        """Lock it."""
+        self._write(locked=True, mode=mode)
+
+    def _write(self, **fields: object) -> None:
+        record = {"mode": "reduce_only", "scope": "account/main", "alive_until": time.time() + 3600, **fields}
+        unfinished = self.path.with_suffix(".new")
+        unfinished.write_text(json.dumps(record))
+        unfinished.replace(self.path)
+
+
+class SpokenBot:
+    """A bot that takes calls as lines of JSON."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def __call__(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """Call a method of the bot's exchange; what it returned. BotError for what it raised."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"method": method, "args": arguments, "named": named}) + "\n")
+        self.process.stdin.flush()
+        answer = self.line()
+        if "error" in answer:
+            raise BotError(answer["error"], answer["text"])
+        return answer["ok"]
+
+    def line(self) -> Any:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        text = self.process.stdout.readline()
+        assert text, f"the bot has ended: {self.process.wait(WAIT_LIMIT)}"
+        return json.loads(text)
+
+
+class BotError(Exception):
+    """What a bot has raised; `kinds`: the names of its classes, from its own to `object`."""
+
+    def __init__(self, kinds: list[str], text: str) -> None:
+        super().__init__(f"{kinds[0]}: {text}")
+        self.kinds = kinds
+
+
+@contextmanager
+def running(environment: BotEnvironment, folder: Path, *arguments: str, log: IO[str] | None = None, **more: str
+            ) -> Iterator[subprocess.Popen[str]]:  # fmt: skip
+    """A program in a bot's environment, with its pipes; ended at the end of the block."""
+    process = subprocess.Popen(
+        [str(environment.python), *arguments], cwd=folder, env=environment.variables(**more), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE if log is None else log, stderr=log,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(30)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def blocks(page: str, language: str = "python") -> list[str]:
+    """The blocks of code of a page in docs/bots, in their order."""
+    text = (PAGES / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def filled_in(code: str, values: Mapping[str, str]) -> str:
+    """The page's code with the reader's own values in place of those that it shows. Each must be there."""
+    for written, own in values.items():
+        assert written in code, f"the page has no {written}"
+        code = code.replace(written, own)
+    return code
+
+
+def until(condition: Callable[[], T], what: str, limit: float = WAIT_LIMIT) -> T:
+    """Poll until `condition()` is true; its value. Fails with `what` at the deadline."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"within {limit:g} s it was never seen that {what}")
