@@ -33,6 +33,14 @@ from killswitch.graph.resolution.accounts import check_accounts, check_currencie
 from killswitch.graph.resolution.catastrophe_stops import catastrophe_stops, check_catastrophe_stops
 from killswitch.graph.resolution.dead_man import check_switches, silences, timers
 from killswitch.graph.resolution.limits import check_limits, limits
+from killswitch.graph.resolution.notification import check_notification, message_silences, notification_root
+from killswitch.graph.resolution.recovery import (
+    PlanOfPolicy,
+    check_recovery,
+    health_condition,
+    plans,
+    recovery_rule,
+)
 from killswitch.graph.resolution.references import (
     accounts_exist,
     accounts_watched,
@@ -87,7 +95,8 @@ def compile_policies(
         return None, diagnostics
     of_sets = silences(documents), limits(documents), catastrophe_stops(documents)
     found = routes(documents), unwindings(documents), timers(documents), strategies(documents), *of_sets
-    return PolicySet(content, commit, graphs, *found), diagnostics
+    notified = notification_root(documents), message_silences(documents)
+    return PolicySet(content, commit, graphs, *found, *notified), diagnostics
 
 
 def compile_loaded(
@@ -117,6 +126,7 @@ def _compiled(
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
     hedges = hedge_groups((*documents, *faulty))
+    ways_back = plans((*documents, *faulty))
     declared = declarations((*documents, *faulty), groups, hedges, others)
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
@@ -135,16 +145,18 @@ def _compiled(
             around = Surroundings(
                 numbers, rankings, unwinding_names, others, found, columns, of_positions, accounts=account_names
             )
-            graph = _graph(document.model, around, (groups, hedges), content, scopes, documents)
+            plan = ways_back.get(document.model.metadata.name)
+            graph = _graph(document.model, around, (groups, hedges), content, scopes, documents, plan)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     checks = (
         accounts_watched, check_former_policies, check_routes, check_unwindings, check_switches, check_strategies,
-        check_limits, check_catastrophe_stops,
+        check_limits, check_catastrophe_stops, check_recovery, check_notification,
     )  # fmt: skip
     for check_documents in checks:
         diagnostics += check_documents(everything, others)
     diagnostics += check_accounts(everything)
+    diagnostics += dict.fromkeys(each for plan in ways_back.values() for each in plan.found.diagnostics)
     return tuple(graphs), in_order(diagnostics)
 
 
@@ -155,11 +167,12 @@ def _graph(
     content: str,
     scopes: ScopeRule,
     documents: Sequence[Document],
+    plan: PlanOfPolicy | None,
 ) -> Graph | None:
     """Compile one policy; None if a trigger, a stage or a name in it is wrong.
 
     `together`: the correlation groups, and the hedges by name. `content` is the digest of the policy set, empty without
-    one. `documents`: the sound ones of the set.
+    one. `documents`: the sound ones of the set. `plan`: its way back.
     """
     name, policy, found = document.metadata.name, document.spec, around.found
     if name == OPERATOR:
@@ -177,8 +190,11 @@ def _graph(
     check_top_ups(policy, stages, documents, around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
     triggers = [each for each in chosen.values() if each is not None]
+    healthy = None if plan is None else health_condition(plan, around.columns)
     if not content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
         return None
+    of_resets = tuple(condition for _, condition in around.resets)
+    number = len(triggers) + len(of_resets)
     return freeze(
         policy,
         Graph,
@@ -189,7 +205,7 @@ def _graph(
         signals=around.columns.signals,
         position_signals=around.position_columns.signals,
         triggers=tuple(triggers),
-        conditions=(*(each.condition for each in triggers), *(condition for _, condition in around.resets)),
+        conditions=(*(it.condition for it in triggers), *of_resets, *(() if healthy is None else (healthy,))),
         stages=tuple(sorted(stages, key=lambda each: -each.level)),
         rankings=tuple(around.rankings[each] for each in sorted(around.used_rankings)),
         groups=together[0],
@@ -198,6 +214,9 @@ def _graph(
         labels=tuple(sorted(document.metadata.labels.items())),
         variant=policy.variant,
         is_breaker=isinstance(policy, BreakerSpec),
+        recovery=None
+        if plan is None or healthy is None
+        else recovery_rule(plan, number, policy, documents, together[1].values()),
     )
 
 

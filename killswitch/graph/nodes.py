@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
 from killswitch.graph.limits import LimitsRule
-from killswitch.graph.routing import Route
+from killswitch.graph.recovery import RecoveryRule
+from killswitch.graph.routing import MessageSilence, NotificationRoot, Route
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.instant import LocalTime, from_micros, to_micros
 from killswitch.model.venue import TriggerPrice
@@ -372,7 +373,7 @@ class Graph(Struct, frozen=True):
     position_signals: tuple[SignalRef, ...]
     triggers: tuple[Trigger, ...]
     conditions: tuple[ConditionNode, ...]
-    """Conditions of the triggers in their order, then of automatic resets."""
+    """Conditions of the triggers in their order, then of automatic resets, then of health before the way back."""
     stages: tuple[Stage, ...]
     """By level, highest first; within a level in the order written."""
     rankings: tuple[RankingRule, ...]
@@ -392,6 +393,8 @@ class Graph(Struct, frozen=True):
     """Its name in the set before; None: the same, or it is new."""
     hedges: tuple[HedgeLegs, ...] = ()
     """Declared hedges, by name: their legs are closed as one position."""
+    recovery: RecoveryRule | None = None
+    """The way back of its scopes after a reset; None: none is declared."""
 
     @property
     def has_correlations(self) -> bool:
@@ -419,6 +422,15 @@ class PolicySet(Struct, frozen=True):
     """Limits, by name: what an order must pass at the gate. An account has at most one."""
     stops: tuple[CatastropheStopRule, ...] = ()
     """Catastrophe stops, by name; at most one covers a symbol of an account."""
+    notification: NotificationRoot | None = None
+    """The root of the notification routes; None: all routes are next to each other."""
+    message_silences: tuple[MessageSilence, ...] = ()
+    """Silences of messages, by name."""
+
+    @property
+    def has_routes(self) -> bool:
+        """Whether anybody can be notified."""
+        return bool(self.routes) or self.notification is not None
 
 
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}

@@ -17,6 +17,7 @@ from killswitch.graph.limits import LimitsRule
 from killswitch.limits.book import Contract, GateBook, SizeCaps
 from killswitch.limits.exposure import Worst
 from killswitch.limits.question import Reason, UnknownLimit
+from killswitch.limits.recovery import positions_beyond
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Instrument, Order
 from killswitch.render.formats import money
@@ -321,6 +322,16 @@ def _spread(case: EntryCase) -> Found:
     return None
 
 
+def _positions(case: EntryCase) -> Found:
+    cap = case.book.account.recovery
+    if cap is None or cap.positions is None:
+        return NOT_SET
+    count = positions_beyond(cap, case.worst.opened, case.order.symbol)
+    if count is not None:
+        return f"{count} positions are above the {cap.positions} that the recovery plan {cap.plan} allows"
+    return None
+
+
 def _money(value: Decimal, case: EntryCase) -> str:
     return money(value, case.book.account.state.currency)
 
@@ -343,5 +354,6 @@ CHECKS: Final[tuple[tuple[Reason, Callable[[EntryCase], Found]], ...]] = (
     ("orders_per_minute", _orders_per_minute),
     ("latency", _latency),
     ("spread", _spread),
+    ("positions", _positions),
 )
 """Every limit, in the documented order."""

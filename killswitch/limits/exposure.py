@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 
 from msgspec import Struct
@@ -31,6 +31,8 @@ class Worst(Struct, frozen=True):
     of_base: Decimal | None
     margin: Decimal | None
     entering_value: Decimal | None
+    opened: Collection[str] = ()
+    """The symbols with a position at worst without the order, where a number of positions is the limit."""
 
 
 class CountedOrders:
@@ -101,6 +103,13 @@ class CountedOrders:
             of_base=None if after is None or order_value is None else self._of_base(symbol, after),
             margin=margin,
             entering_value=_plus(self._entering, order_value),
+            opened=self._opened(),
+        )
+
+    def _opened(self) -> Collection[str]:
+        cap = self.book.account.recovery
+        return (
+            () if cap is None or cap.positions is None else [each for each, value in self._worst.items() if value != 0]
         )
 
     def _side(self, symbol: str, side: Side) -> tuple[Decimal, Decimal | None]:

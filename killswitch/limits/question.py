@@ -88,7 +88,7 @@ Reason = Literal[
     "duplicate", "position_side", "amendment",
     "banned_symbol", "session", "amount_step", "minimum", "price_band", "order_size", "position_size", "gross",
     "leverage", "concentration", "free_margin", "day_loss", "day_trades", "day_fees", "orders_per_minute",
-    "latency", "spread",
+    "latency", "spread", "positions",
 ]  # fmt: skip
 """Why a verdict is as it is, in the order of the checks. `allowed` and `exit` are the only ones of an allowed order."""
 

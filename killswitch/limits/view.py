@@ -17,6 +17,7 @@ from msgspec import json as msgjson
 
 from killswitch.graph.limits import LimitsRule
 from killswitch.model.snapshot import AccountSnapshot, Instant, OrderSide, Side, WrittenLock
+from killswitch.planning.recovery.way_back import RecoveryCap
 from killswitch.planning.reducing import OrderKind
 
 GATE_VIEW_FORMAT: Final = "killswitch.gate-view/v1"
@@ -120,6 +121,8 @@ class GateAccount(Struct, frozen=True, omit_defaults=True):
     """The newest client order ids that were ever seen among orders and fills."""
     day: DayState | None = None
     pauses: tuple[Pause, ...] = ()
+    recovery: RecoveryCap | None = None
+    """The step of the way back after a reset, by which `limits` are reduced already; None: it is on none."""
 
 
 class GateView(Struct, frozen=True):

@@ -340,6 +340,8 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The name of the flag that a `flag` sets or clears."""
     is_set: bool | None = field(default=None, name="set")
     """Whether a `flag` sets it or clears it: the key `set`."""
+    approves: str | None = None
+    """What an `approve` approves, such as `recovery/POLICY/SCOPE/step/3`; its author is verified."""
 
 
 class ExternalAlert(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -27,6 +27,7 @@ from killswitch.model.store import (
     LOCKED_BOOKS,
     OWN_QUANTITIES,
     REALISED,
+    RECOVERY,
     HistoryRow,
     HistoryTrim,
     MachineState,
@@ -47,6 +48,7 @@ from killswitch.planning.operator.restatement import KeptChange, kept_changes, r
 from killswitch.planning.orders.hedge_nets import HedgeNet, hedge_nets
 from killswitch.planning.owners import Owners
 from killswitch.planning.realised_gains import RealisedGains
+from killswitch.planning.recovery.recoveries import Recoveries
 from killswitch.planning.reload.continuation import SetContinuation, no_rest
 from killswitch.planning.reload_preview import ReloadPreview, reload_preview
 from killswitch.planning.scopes.compiled_policy import ReaderOf, part_of, reader_of, view_of
@@ -152,6 +154,8 @@ class Interpreter:
         self._owners = Owners(policies.strategies)
         self._breaches = LockBreaches(self._answers.breach_answer)
         self._realised = RealisedGains()
+        self.recoveries = Recoveries(policies)
+        """The ways back after resets."""
         self._exposures = BookExposures(policies.graphs, policies.strategies)
         self._now = 0
 
@@ -177,6 +181,7 @@ class Interpreter:
         self._hedging.restore((*past, *unfinished))
         self._commands.restore(past, outage)
         self._flags.restore(live(FLAGS), outage)
+        self.recoveries.restore(live(RECOVERY))
         self._breaches.restore(live(LOCKED_BOOKS), (*past, *unfinished))
         self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
         self._realised.restore(live(REALISED))
@@ -218,6 +223,7 @@ class Interpreter:
         self._hedging.reload(policies)
         self._answers.reload(policies, ready.continuation.renamed_stages())
         self._owners.reload(policies.strategies)
+        self.recoveries.reload(policies, ready.continuation.renamed)
         self._exposures = BookExposures(policies.graphs, policies.strategies)
 
     def tick(self, snapshot: Snapshot) -> Outcome:
@@ -241,6 +247,7 @@ class Interpreter:
         facts.ownership = self._owners.observe(snapshot, now, events, self._instruments)
         self._realised.observe(snapshot, now, events)
         self._commands.observe(facts)
+        self.recoveries.attend(self._evaluators)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
         pauses = self._flags.flags.pauses
@@ -264,6 +271,8 @@ class Interpreter:
             answered = {notice.subject for notice in issued}
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
+        issued += [self.recoveries.approve(each, now) for each in events if each.kind == "approve"]
+        issued += self.recoveries.observe(self._evaluators, now)
         issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
         if events or self._commands.unfinished:
             commanded = self._commands.apply(events, snapshot, facts, self._owners)
@@ -391,7 +400,7 @@ class Interpreter:
         """
         is_disabled = evaluator.compiled.is_disabled(view.as_of)
         evaluator.near = notices.recoveries_used_up(evaluator)
-        if evaluator.compiled.warns and not is_disabled:
+        if (evaluator.compiled.warns or evaluator.warn_share is not None) and not is_disabled:
             evaluator.near += notices.warnings(evaluator, view.as_of)
         if evaluator.fires(view.as_of):
             return stages_due(evaluator, view, eligible, eligible)
@@ -477,6 +486,7 @@ class Interpreter:
             for each in made:
                 self._owners.plan(each)
             issued += why
+        issued += self.recoveries.note_trips((evaluator for evaluator, *_ in pending.eligible), pending.now)
         answers, of_answers = self._answers.plan(self._breaches.found, pending.snapshot, self._facts, self._owners)
         self._owners.forget_planned()
         merged = merge([*pending.decisions, *fired, *answers], least(self._active.values()))
@@ -584,6 +594,7 @@ class Interpreter:
             FLAGS: self._flags.changed(),
             OWN_QUANTITIES: self._owners.changed(),
             REALISED: self._realised.changed(),
+            RECOVERY: self.recoveries.changed(),
         }
         return {name: blob for name, blob in blobs.items() if blob is not None}
 
@@ -625,7 +636,7 @@ class Interpreter:
 
     def quiescences(self) -> tuple[Quiescence, ...] | None:
         """The quiescence of every scope evaluator since the last tick; None if one of them or a close is active."""
-        if self._active or self._commands.unfinished:
+        if self._active or self._commands.unfinished or self.recoveries.is_active:
             return None
         return self._evaluators.quiescences(self._now)
 

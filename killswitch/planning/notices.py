@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from killswitch.engine.state import PendingClose
 from killswitch.engine.step import bits, overdue
+from killswitch.graph.nodes import Trigger
 from killswitch.graph.wording import signals_of, span
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
@@ -16,7 +17,7 @@ from killswitch.model.snapshot import AccountSnapshot, Event
 from killswitch.model.words import close_text
 from killswitch.planning.owners import NotClosed
 from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
-from killswitch.planning.scopes.trigger_status import why_unknown
+from killswitch.planning.scopes.trigger_status import present_threshold, why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
 from killswitch.pnl_explain.explanation import ChangeEvent
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
@@ -95,10 +96,12 @@ def warnings(evaluator: ScopeEvaluator, now: int) -> Alerts:
     """
     graph, columns = evaluator.compiled.graph, evaluator.columns
     found: list[Alert] = []
+    shares = {f"{it.name}/{each:g}" for it in graph.triggers for each in _warning_shares(evaluator, it)}
+    evaluator.warned = {key: at for key, at in evaluator.warned.items() if key in shares}
     may_begin = evaluator.state.level == 0 and not evaluator.eligible
     for i, trigger in enumerate(graph.triggers if columns is not None else ()):
         limit = evaluator.limit_of(i)
-        for share in trigger.warn_at:
+        for share in _warning_shares(evaluator, trigger):
             if trigger.threshold is None or columns is None or limit is None:
                 continue
             level, index = share * limit, trigger.threshold.index
@@ -112,11 +115,20 @@ def warnings(evaluator: ScopeEvaluator, now: int) -> Alerts:
             elif now - evaluator.warned[key] >= WARNED_FOR:
                 del evaluator.warned[key]
                 continue
-            text = f"{trigger.name} has reached {share:.0%} of its threshold ({trigger.threshold.written})"
+            text = f"{trigger.name} has reached {share:.0%} of its threshold ({present_threshold(evaluator, i)})"
             over = f"{trigger.name} is below {WARNED_BELOW * share:.0%} of its threshold again"
             alert_key = f"near/{evaluator.policy}/{evaluator.scope}/{key}"
             found.append(Alert(alert_key, "warning", text, _group(evaluator, "warning", trigger.name), over))
     return Alerts(tuple(found))
+
+
+def _warning_shares(evaluator: ScopeEvaluator, trigger: Trigger) -> tuple[float, ...]:
+    """The shares of its threshold at which a trigger warns, earlier during closer attention."""
+    factor = evaluator.warn_share
+    if factor is None:
+        return trigger.warn_at
+    is_ceiling = trigger.threshold is not None and trigger.threshold.op in (">", ">=")
+    return tuple(factor * share for share in trigger.warn_at) or ((factor,) if is_ceiling else ())
 
 
 def recoveries_used_up(evaluator: ScopeEvaluator) -> Alerts:

@@ -10,8 +10,10 @@ from killswitch.policy.schema.catastrophe_stop import CatastropheStopDocument
 from killswitch.policy.schema.dead_man import DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.limits import LimitsDocument
+from killswitch.policy.schema.notification_tree import NotificationTreeDocument, SilenceDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
+from killswitch.policy.schema.recovery import RecoveryPlanDocument
 from killswitch.policy.schema.route import RouteDocument
 from killswitch.policy.schema.runbook import RunbookDocument
 from killswitch.policy.schema.scenario import InvariantDocument, ScenarioDocument
@@ -37,6 +39,8 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         CorrelationGroupDocument,
         RunbookDocument,
         RouteDocument,
+        NotificationTreeDocument,
+        SilenceDocument,
         UnwindingDocument,
         DeadManDocument,
         CatastropheStopDocument,
@@ -44,6 +48,7 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         HedgeGroupDocument,
         SessionDocument,
         LimitsDocument,
+        RecoveryPlanDocument,
         ScenarioDocument,
         InvariantDocument,
     )

@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from killswitch.graph.actions.close import closes_among
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import CatastropheStopRule, Graph, PolicySet, SilenceRule, TimerRule
+from killswitch.graph.recovery import RecoveryRule
 from killswitch.graph.unwinding import UnwindingRule, unwinding_named
-from killswitch.proof.alignment import aligned, same_level
+from killswitch.proof.alignment import aligned, resolved, same_level
 from killswitch.proof.demand import demand_gap
 from killswitch.proof.memory import compare_memory, held_up_resets
 from killswitch.proof.responses import NOWHERE, Difference, compare_scopes, compare_stages, declines_alike
@@ -127,12 +128,30 @@ def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
         if old != new:
             what = "are new" if old is None else "are removed" if new is None else "differ"
             yield Change("response", name, f"the limits {name} of orders {what}", old is None, new is None)
+    for graph in base.graphs:
+        yield from _of_ways_back(graph, heads.get(graph.policy, graph))
     stops = [{each.name: replace(each, place=NOWHERE) for each in policies.stops} for policies in (base, head)]
     for name in sorted({*stops[0], *stops[1]}):
         yield from _of_stops(name, stops[0].get(name), stops[1].get(name))
     owned = [{each.name: each for each in policies.strategies} for policies in (base, head)]
     if owned[0] != owned[1]:
         yield Change("scope", "", "what belongs to a strategy differs, which changes the signals", None, None)
+
+
+def _of_ways_back(base: Graph, head: Graph) -> Iterator[Change]:
+    before, after = _way_back(base), _way_back(head)
+    if before != after:
+        what = "is new" if before is None else "is removed" if after is None else "differs"
+        yield Change("response", base.policy, f"its way back {what}", before is None, after is None)
+
+
+def _way_back(graph: Graph) -> tuple[RecoveryRule, object] | None:
+    """The way back and its health condition, without the places that other parts of the policy move."""
+    rule = graph.recovery
+    if rule is None:
+        return None
+    healthy = resolved(graph.conditions[rule.health.condition], graph.signals)
+    return replace(rule, place=NOWHERE, health=replace(rule.health, condition=0)), healthy
 
 
 def _cap_groups(policies: PolicySet) -> dict[str, tuple[str, ...]]:

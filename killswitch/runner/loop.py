@@ -141,8 +141,9 @@ class Runner:
 
     async def _tick_until_end(self, stop: asyncio.Event, ticks: int | None) -> RunEnd:
         while (end := self._end(stop, ticks)) is None:
-            due = self.clock.monotonic() + self.pace.interval
+            begun = self.clock.monotonic()
             await self.tick()
+            due = begun + self._interval()
             self._scheduler.next_due = due
             self.ticks += 1
             while self._end(stop, ticks) is None:
@@ -150,6 +151,11 @@ class Runner:
                     break
                 await self.woken(wake)
         return end
+
+    def _interval(self) -> float:
+        """Seconds between two scheduled ticks now: fewer while a way back declares closer attention."""
+        closer = self.interpreter.recoveries.interval
+        return self.pace.interval if closer is None else min(self.pace.interval, closer / 1_000_000)
 
     def _end(self, stop: asyncio.Event, ticks: int | None) -> RunEnd | None:
         """How the run ends now; None: it continues. An effect precedes a stop: it is journaled already."""
@@ -397,6 +403,7 @@ class Runner:
                 live=self._changed_blobs(alerts, is_moved=bool(renamed)),
                 applied=applied,
                 renamed=renamed,
+                refused_events=outcome.refused,
             )
         )
         self.reloads.committed(snapshot.as_of)

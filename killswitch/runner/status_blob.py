@@ -24,6 +24,7 @@ from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange
+from killswitch.planning.recovery.recoveries import RecoveryView
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.clock import ClockState, Timeline, now_after
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -97,6 +98,8 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     """What of the policy files waits for a start: accounts and dead-man switches; absent if nothing does."""
     exposures: Exposures | UnsetType = UNSET
     """Exposure and P&L by account, strategy and asset; absent in the view of a version without it."""
+    recoveries: tuple[RecoveryView, ...] | UnsetType = UNSET
+    """The ways back after resets that have begun; absent without one."""
 
 
 class LastTick(Struct, frozen=True):
@@ -242,6 +245,7 @@ class StatusPublisher:
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
                 changes=self.interpreter.kept_changes() or UNSET,
                 exposures=report.exposures() or UNSET,
+                recoveries=self.interpreter.recoveries.views() or UNSET,
                 **asdict(report.runner),
             )
         )

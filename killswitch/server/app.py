@@ -87,12 +87,14 @@ def read_server_file(path: Path) -> ServerFile:
     return msgspec.structs.replace(found, jwt=msgspec.structs.replace(found.jwt, keys=keys))
 
 
-def create_app(settings: ServerSettings, monotonic: Callable[[], float] = monotonic_seconds) -> Guard:
+def create_app(
+    settings: ServerSettings, counters: ServerCounters, monotonic: Callable[[], float] = monotonic_seconds
+) -> Guard:
     """The application behind its guard.
 
     TokenFileError if the tokens cannot be read, JwtSettingsError for keys that are not accepted.
     """
-    file, counters = settings.file, ServerCounters()
+    file = settings.file
     verifier = None if file.jwt is None else JwtVerifier(file.jwt)
     entrance = Entrance(Tokens(settings.tokens), verifier, RequestRates(monotonic), counters, _wall)
     reads = StoreReads(settings.store, counters)

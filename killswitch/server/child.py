@@ -34,7 +34,9 @@ class ServerProcess:
     def __init__(self, options: Sequence[str], store: Path) -> None:
         """`options`: those of `ksctl serve`. `store`: it is started once this file is there."""
         self._store = store
-        self._command = (sys.executable, "-c", "from killswitch.cli import main; main()", "serve", *options)
+        self._command = (
+            sys.executable, "-c", "from killswitch.cli import main; main()", "serve", "--ends-with-stdin", *options,
+        )  # fmt: skip
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._problem: str | None = None
@@ -63,7 +65,8 @@ class ServerProcess:
         while not self._stopping.is_set():
             begun = time.monotonic()
             try:
-                self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+                # Nothing is ever written: the pipe ends with this process, however that ends, and the server with it.
+                self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
             except OSError as error:
                 ended = f"cannot be started: {error.strerror}"
             else:

@@ -101,7 +101,10 @@ class Guard:
         if scope["method"] != "POST":
             await self._app(scope, receive, safe)
             return
-        body = await whole_body(receive)
+        try:
+            body = await _whole_body(receive)
+        except _ClientGoneError:
+            return
         if body is None:
             await problem_answer(safe, 413, "Content Too Large", f"a body has at most {LARGEST_BODY} bytes")
             return
@@ -140,17 +143,22 @@ def _misshapen(method: str, headers: Mapping[str, str]) -> Iterator[Refusal]:
         yield 415, "Unsupported Media Type", "send application/json"
 
 
-async def whole_body(receive: Receive) -> bytes | None:
-    """The body of a request; None as soon as it is longer than `LARGEST_BODY`, whatever its header says.
+class _ClientGoneError(Exception):
+    """The client has gone away before its request was whole: nobody waits for an answer, and nothing is done."""
 
-    Of a client that goes away it is what has come.
-    """
+
+async def _whole_body(receive: Receive) -> bytes | None:
+    """The body of a request; None as soon as it is longer than `LARGEST_BODY`, whatever its header says."""
+    body = b""
     message = await receive()
-    body = bytes(message.get("body", b""))
-    while message.get("more_body") and len(body) <= LARGEST_BODY:
-        message = await receive()
+    while message["type"] == "http.request":
         body += message.get("body", b"")
-    return None if len(body) > LARGEST_BODY else body
+        if len(body) > LARGEST_BODY:
+            return None
+        if not message.get("more_body"):
+            return bytes(body)
+        message = await receive()
+    raise _ClientGoneError
 
 
 class _Replayed:
@@ -184,6 +192,16 @@ _SAFE: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
+
+
+def problem_head(status: int, title: str, detail: str) -> bytes:
+    """A whole answer of HTTP/1.1 with an error, for a connection that ends with it."""
+    body = json.dumps(problem(status, title, detail)).encode()
+    lines = (
+        f"HTTP/1.1 {status} {title}", "content-type: application/problem+json", f"content-length: {len(body)}",
+        "connection: close", *(f"{name.decode()}: {value.decode()}" for name, value in _SAFE), "", "",
+    )  # fmt: skip
+    return "\r\n".join(lines).encode() + body
 
 
 async def problem_answer(

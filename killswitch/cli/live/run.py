@@ -73,6 +73,8 @@ if TYPE_CHECKING:
                    "that notices when requests end.")  # fmt: skip
 @click.option("--serve", "tokens_at", type=options.UncheckedPath(dir_okay=False), metavar="TOKENS",
               help="Start `ksctl serve` next to the run, with this file of tokens, and keep it up.")  # fmt: skip
+@click.option("--serve-settings", "server_at", type=options.UncheckedPath(dir_okay=False), metavar="FILE",
+              help="With --serve: its --settings.")  # fmt: skip
 @options.option("--listen", default="127.0.0.1:8600", metavar="ADDRESS:PORT", help="With --serve: where it listens.")
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
@@ -81,7 +83,8 @@ def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
     shadow: str | None, record: Path | None, events_at: str | None, min_free: int, heartbeat_to: tuple[str, ...],
-    ping: str | None, tokens_at: Path | None, listen: str, ticks: int | None, journal: str | None, output: str,
+    ping: str | None, tokens_at: Path | None, server_at: Path | None, listen: str, ticks: int | None,
+    journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -107,7 +110,8 @@ def run(
     from killswitch.runner.lease import this_process
 
     claim_holder = ClaimHolder(this_process(), str(Path(store_at.removeprefix("sqlite:///")).absolute()))
-    with StartFailures() as failures, RunClaims(claim_holder) as claims, _server(store_at, tokens_at, listen) as served:
+    served_by = _server(store_at, tokens_at, server_at, listen)
+    with StartFailures() as failures, RunClaims(claim_holder) as claims, served_by as served:
         from killswitch.cli.live.start_checks import checked_accounts, claimed
         from killswitch.cli.live.starting_set import starting_set
         from killswitch.cli.session import lock_paths
@@ -149,14 +153,17 @@ class _RunSettings(Struct, frozen=True):
 
 
 @contextmanager
-def _server(store_at: str, tokens_at: Path | None, listen: str) -> Iterator[tuple[ServerProcess, ...]]:
+def _server(
+    store_at: str, tokens_at: Path | None, server_at: Path | None, listen: str
+) -> Iterator[tuple[ServerProcess, ...]]:
     """The server of --serve for as long as the run lasts; none without it."""
     if tokens_at is None:
         yield ()
         return
     from killswitch.server.child import ServerProcess
 
-    options_of_server = ("--store", store_at, "--tokens", str(tokens_at), "--listen", listen)
+    settings = () if server_at is None else ("--settings", str(server_at))
+    options_of_server = ("--store", store_at, "--tokens", str(tokens_at), "--listen", listen, *settings)
     server = ServerProcess(options_of_server, Path(store_at.removeprefix("sqlite:///")))
     server.start()
     try:

@@ -141,7 +141,15 @@ def connect_gate_view(writer: GateViewWriter, runner: Runner, accounts: Mapping[
     clock, own_orders = runner.clock, runner.observers.own_orders
     enforces = {name: account.adapter.traits.enforces_reduce_only for name, account in accounts.items()}
     writer.connect(
-        GateSources(runner.poller.dated, own_orders.in_flight, clock.now, clock.monotonic, clock.off, enforces)
+        GateSources(
+            runner.poller.dated,
+            own_orders.in_flight,
+            clock.now,
+            clock.monotonic,
+            clock.off,
+            enforces,
+            runner.interpreter.recoveries.caps,
+        )
     )
 
 

@@ -16,11 +16,6 @@ from killswitch.cli.terminal import print_json, print_note, print_text
 if TYPE_CHECKING:
     from killswitch.server.access import Role
 
-MOST_CONNECTIONS = 256
-LARGEST_HEADERS = 16 << 10
-"""Bytes."""
-STREAMS_END_WITHIN = 2
-"""Seconds that a stop waits for open streams, which do not end by themselves."""
 ROLES = ("viewer", "trader", "risk", "admin")
 
 
@@ -38,12 +33,14 @@ ROLES = ("viewer", "trader", "risk", "admin")
 @click.option("--tls-key", type=UncheckedPath(dir_okay=False), help="Its private key.")
 @click.option("--settings", "settings_at", type=UncheckedPath(dir_okay=False),
               help="A file with proxies, path prefix and logins by JWT; docs/api.md shows one.")  # fmt: skip
+@click.option("--ends-with-stdin", is_flag=True, hidden=True, help="End as soon as stdin does: its run has ended.")
 @click.option("--behind-proxy", is_flag=True,
               help="Listen on an address that is not loopback without TLS, because a proxy has it.")  # fmt: skip
 @click.pass_context
 def serve(
     context: click.Context, store_at: str | None, tokens_at: Path | None, listen: str, host_names: tuple[str, ...],
-    tls_certificate: Path | None, tls_key: Path | None, settings_at: Path | None, behind_proxy: bool,
+    tls_certificate: Path | None, tls_key: Path | None, settings_at: Path | None, ends_with_stdin: bool,
+    behind_proxy: bool,
 ) -> None:  # fmt: skip
     """Serve the HTTP API /v1: status, heartbeats and operator commands.
 
@@ -71,21 +68,29 @@ def serve(
 
     try:
         _serve(
-            store_at, tokens_at, address, port, host_names, tls_certificate, tls_key, settings_at,
+            store_at,
+            tokens_at,
+            address,
+            port,
+            host_names,
+            tls_certificate,
+            tls_key,
+            settings_at,
+            ends_with_stdin=ends_with_stdin,
             is_secure=tls_certificate is not None or behind_proxy,
-        )  # fmt: skip
+        )
     except (TokenFileError, ServerFileError, JwtSettingsError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def _serve(
     store_at: str, tokens_at: Path, address: str, port: int, host_names: tuple[str, ...], certificate: Path | None,
-    key: Path | None, settings_at: Path | None, *, is_secure: bool,
+    key: Path | None, settings_at: Path | None, *, ends_with_stdin: bool, is_secure: bool,
 ) -> None:  # fmt: skip
-    import uvicorn
-
     from killswitch.cli.session import opened_store
     from killswitch.server.app import ServerFile, ServerSettings, create_app, read_server_file
+    from killswitch.server.connections import ListenSettings, run_server
+    from killswitch.server.rates import ServerCounters
     from killswitch.store.command_spool import CommandSpool, spool_of
 
     store = Path(store_at.removeprefix("sqlite:///"))
@@ -95,15 +100,10 @@ def _serve(
         CommandSpool(spool_of(store)).prepare()
     names = {f"{host}:{port}" for host in (address, "127.0.0.1", "localhost")} | set(host_names)
     file = ServerFile() if settings_at is None else read_server_file(settings_at)
-    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file, is_secure))
+    counters = ServerCounters()
+    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file, is_secure), counters)
     print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
-    uvicorn.run(
-        app, host=address, port=port, log_level="warning", access_log=False, server_header=False,
-        limit_concurrency=MOST_CONNECTIONS, h11_max_incomplete_event_size=LARGEST_HEADERS, timeout_keep_alive=10,
-        http="h11", proxy_headers=False, lifespan="off",
-        timeout_graceful_shutdown=STREAMS_END_WITHIN,
-        ssl_certfile=None if certificate is None else str(certificate), ssl_keyfile=None if key is None else str(key),
-    )  # fmt: skip
+    run_server(app, ListenSettings(address, port, certificate, key), counters, ends_with_stdin=ends_with_stdin)
 
 
 def _address(listen: str) -> tuple[str, int]:

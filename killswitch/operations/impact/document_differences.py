@@ -35,6 +35,7 @@ SHOWN = frozenset(
         "HedgeGroup",
         "Session",
         "Limits",
+        "RecoveryPlan",
     }
 )
 """The kinds whose values are shown: those of accounts and routes may name what is not for every reader."""
@@ -47,11 +48,14 @@ OUTSIDE_PROOF: Mapping[str, str] = {
     "HedgeGroup": "the proof compares a hedge only where a policy closes a part of the book",
     "Session": "the hours of a session are outside the proof",
     "NotificationRoute": "who is notified is outside the proof",
+    "NotificationTree": "who is notified is outside the proof",
+    "Silence": "who is notified is outside the proof",
     "Runbook": "what a page instructs people to do is outside the proof",
     "Unwinding": "the proof compares an unwinding only where a policy closes by it",
     "DeadMansSwitch": "the proof compares a switch as it is written",
     "CatastropheStop": "the proof compares a stop as it is written",
     "Limits": "the proof compares limits as they are written",
+    "RecoveryPlan": "the proof compares a way back as it is written",
     "Strategy": "what a strategy owns changes the signals themselves",
 }
 """Kind → why the proof alone cannot state that a change of it is none."""

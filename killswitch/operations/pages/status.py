@@ -26,6 +26,7 @@ from killswitch.operations.pages.status_sections import (
     suspended_accounts,
     switches_section,
     unexplained_changes,
+    ways_back,
 )
 from killswitch.operations.pages.wording import (
     accounts_section,
@@ -124,6 +125,7 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
         watching = [each for each in view.machines if each.triggers]
         of_one = f" of {watching[0].policy} on {watching[0].scope}" if len(watching) == 1 else ""
         yield from section(f"Triggers{of_one}", trigger_table(watching, view.accounts))
+        yield from ways_back(view.recoveries or ())
         yield from correlation_groups(view.machines, status.now)
         yield from _locks(status.locks, view)
         yield from push_streams(view.streams, status.now)

@@ -17,6 +17,7 @@ from killswitch.operations.status import HeartbeatView, OperatorCloseResult
 from killswitch.planning.catastrophe_stops import AccountStops
 from killswitch.planning.exposures import Exposures, has_realised_pnl
 from killswitch.planning.operator.restatement import KeptChange
+from killswitch.planning.recovery.recoveries import RecoveryView
 from killswitch.planning.scopes.trigger_status import GroupStatus, MachineStatus
 from killswitch.render.document import Facts, Items, Page, Section, Table, section
 from killswitch.render.formats import count_of, exact, instant, money
@@ -80,6 +81,18 @@ def paused_policies(pauses: Sequence[Flag], machines: Sequence[MachineStatus]) -
         rows.append((each.policy or "", scopes or "none: it does not run", instant(each.until), instant(each.at), *by))
     title = "Paused policies (`ksctl resume policy/NAME --reason …` ends a pause)"
     yield from section(title, Table(("policy", "scopes", "until", "since", "by", "reason"), tuple(rows)))
+
+
+def ways_back(views: Sequence[RecoveryView]) -> Iterator[Section]:
+    """One row per way back after a reset: its step, what it allows, and what the next step waits for."""
+    rows = []
+    for each in views:
+        phase = f"step {each.step} of {each.steps}" if each.phase == "ramp" else each.phase
+        attention = "closer attention" if each.is_monitored else "-"
+        size = "nothing" if not each.share else f"{float(each.share) * 100:.3g}% of the limits"
+        rows.append((each.scope, each.policy, phase, instant(each.since), size, each.progress, attention, each.plan))
+    head = ("scope", "policy", "phase", "since", "may open", "progress", "monitoring", "plan")
+    yield from section("Way back after a reset", Table(head, tuple(rows), expendable=(7, 6)))
 
 
 def sets_in_shadow(shadows: Sequence[ShadowRecord]) -> Iterator[Section]:

@@ -19,6 +19,7 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import PositionConditions
 from killswitch.pnl_explain.explanation import EquityTerms
+from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.history.bleed_rates import BleedRates
 from killswitch.signals.history.collector import Collector, Needs, reach
 from killswitch.signals.history.group_estimates import GroupEstimates
@@ -56,6 +57,8 @@ class CompiledPolicy(Struct, frozen=True):
     """Whether a trigger warns at shares of its threshold."""
     cap_groups: frozenset[str] = frozenset()
     """The groups in which its closes count for a daily cap."""
+    losses: tuple[int, ...] = ()
+    """The columns with sizes of losses, whose thresholds shrink on the way back; empty without a recovery plan."""
     moves_margin: bool = False
     """Whether a stage may move margin between accounts."""
 
@@ -107,6 +110,9 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
             for close in closes_among(stage.actions)
             if close.cap_group is not None
         ),
+        losses=()
+        if graph.recovery is None
+        else tuple(i for i, each in enumerate(graph.signals) if BY_NAME[each.name].is_loss_size),
         moves_margin=any(of_node(stage.actions, TopUpMargin) for stage in graph.stages),
     )
 

@@ -23,7 +23,15 @@ from killswitch.engine.state import (
     level_in_force,
     to_stored,
 )
-from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, refute, stage_of_record, step
+from killswitch.engine.step import (
+    StageMachine,
+    StepResult,
+    is_confirmed,
+    quiescent_until,
+    refute,
+    stage_of_record,
+    step,
+)
 from killswitch.graph.nodes import Stage
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.effects import Effect, Lock, LockOrder, Transfer
@@ -170,7 +178,11 @@ class ScopeEvaluator:
         self.state: StageMachineState = initial()
         self.adaptive = _adaptive_thresholds(compiled)
         """The computed thresholds, by the number of their trigger."""
-        self.machine = replace(compiled.machine, evaluate=self._evaluate) if self.adaptive else compiled.machine
+        self.loss_share = 1.0
+        """The share of their value at which thresholds of losses count, on the way back after a reset."""
+        self.warn_share: float | None = None
+        """The factor by which shares of thresholds warn earlier; None: as declared."""
+        self.machine = self._present_machine()
         """The machine with the present thresholds."""
         self.columns: SignalColumns | None = None
         self._before_step = self.state.triggers
@@ -362,6 +374,8 @@ class ScopeEvaluator:
 
     def _evaluate(self, low: list[float], high: list[float], text: list[str | None]) -> tuple[int, int]:
         """The conditions that are true and those that are unknown, at the present thresholds."""
+        if self.loss_share < 1.0:
+            low, high = self._grown(low), self._grown(high)
         true, unknown = self.compiled.machine.evaluate(low, high, text)
         for i, threshold in self.adaptive.items():
             own = self.compiled.graph.triggers[i].threshold
@@ -377,7 +391,41 @@ class ScopeEvaluator:
     def limit_of(self, index: int) -> float | None:
         """The present threshold of trigger `index`; None for an expression."""
         own = self.compiled.graph.triggers[index].threshold
-        return self.adaptive[index].value if index in self.adaptive else None if own is None else own.value
+        if own is None:
+            return None
+        value = self.adaptive[index].value if index in self.adaptive else own.value
+        return value * self.share_of(index)
+
+    def share_of(self, index: int) -> float:
+        """The share of its value at which the threshold of trigger `index` counts now."""
+        own = self.compiled.graph.triggers[index].threshold
+        return self.loss_share if own is not None and own.index in self.compiled.losses else 1.0
+
+    def attend(self, loss_share: float, warn_share: float | None) -> None:
+        """Evaluate as the way back declares from the next step on; 1 and None is as written."""
+        self.warn_share = warn_share
+        if loss_share != self.loss_share:
+            self.loss_share = loss_share
+            self.machine = self._present_machine()
+
+    def is_true(self, condition: int) -> bool:
+        """Whether a condition of the graph was surely true at the last step; False while that is unknown."""
+        columns = self.columns
+        if columns is None or self.history.unknown is not None:
+            return False
+        return bool(self.machine.evaluate(columns.lo, columns.hi, columns.text)[0] >> condition & 1)
+
+    def _present_machine(self) -> StageMachine:
+        is_plain = not self.adaptive and self.loss_share == 1.0
+        machine = self.compiled.machine
+        return machine if is_plain else replace(machine, evaluate=self._evaluate)
+
+    def _grown(self, values: list[float]) -> list[float]:
+        """The columns with losses as shares of what the way back allows: loss ÷ (equity × limit ÷ full size)."""
+        grown = list(values)
+        for index in self.compiled.losses:
+            grown[index] /= self.loss_share
+        return grown
 
     def refute(self, true: int | None) -> None:
         """Take back the truths of the last step that only refuted prices made.
@@ -533,7 +581,7 @@ class ScopeEvaluator:
             self.columns, self._before_step, self.eligible = None, self.state.triggers, frozenset()
             self.unknown, self.near, self.unfired = NO_ALERTS, NO_ALERTS, {}
         self.compiled = compiled
-        self.machine = replace(compiled.machine, evaluate=self._evaluate) if self.adaptive else compiled.machine
+        self.machine = self._present_machine()
 
     def newest_row(self, at: int) -> bytes | None:
         """The history row appended by the tick at `at`, or None."""

@@ -242,7 +242,7 @@ def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> TriggerStatus:
         window=None if signal is None else signal.window,
         unit=None if signal is None else BY_NAME[signal.name].unit,
         value=_span(value),
-        threshold=None if threshold is None else f"{threshold.op} {_written(evaluator, index, threshold.written)}",
+        threshold=None if threshold is None else f"{threshold.op} {present_threshold(evaluator, index)}",
         adaptive=None if index not in evaluator.adaptive else _adaptive(evaluator.adaptive[index]),
         headroom=_span(_headroom(trigger, value, evaluator.limit_of(index))),
         truth=None if unknown or evaluator.columns is None else held,
@@ -256,6 +256,13 @@ def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> TriggerStatus:
 
 def _adaptive(threshold: AdaptiveThreshold) -> AdaptiveStatus:
     return AdaptiveStatus(threshold.value, threshold.samples, threshold.wanted, threshold.frozen)
+
+
+def present_threshold(evaluator: ScopeEvaluator, index: int) -> str:
+    """The threshold of a trigger as people read it, also on the way back, where it counts at a share of it."""
+    threshold, share = evaluator.compiled.graph.triggers[index].threshold, evaluator.share_of(index)
+    text = "" if threshold is None else _written(evaluator, index, threshold.written)
+    return text if share == 1.0 else f"{text} × {share * 100:.3g}%"
 
 
 def _written(evaluator: ScopeEvaluator, index: int, written: str) -> str:

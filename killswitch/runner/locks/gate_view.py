@@ -19,6 +19,7 @@ from killswitch.gate.files import replace_file
 from killswitch.graph.limits import LimitsRule
 from killswitch.graph.nodes import PolicySet
 from killswitch.limits.day import next_day
+from killswitch.limits.recovery import pause_of, reduced_limits
 from killswitch.limits.view import (
     DayState,
     GateAccount,
@@ -31,6 +32,7 @@ from killswitch.limits.view import (
 )
 from killswitch.model.alert import Alerts, alert_if
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Snapshot
+from killswitch.planning.recovery.way_back import RecoveryCap
 from killswitch.planning.reducing import OrderKind
 from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.observers import TickReport
@@ -63,14 +65,19 @@ class GateSources:
         monotonic: Callable[[], float],
         off: Callable[[], timedelta],
         enforces: Mapping[str, bool | None],
+        caps: Callable[[Iterable[AccountSnapshot]], Mapping[str, RecoveryCap]] = lambda _: {},
     ) -> None:
-        """`off`: by how much the clock of the run is ahead of the wall clock. `enforces`: by account."""
+        """`off`: by how much the clock of the run is ahead of the wall clock. `enforces`: by account.
+
+        `caps`: what the ways back after resets allow the accounts of a snapshot.
+        """
         self.dated = dated
         self.in_flight = in_flight
         self.now = now
         self.monotonic = monotonic
         self.off = off
         self.enforces = enforces
+        self.caps = caps
 
 
 class _AccountMemory:
@@ -133,6 +140,7 @@ class GateViewWriter:
         self._started_at: datetime | None = None
         self._back_until: datetime | None = None
         self._view: GateView | None = None
+        self._caps: Mapping[str, RecoveryCap] = {}
         self._worker = Worker("gate-view", self._write)
 
     def connect(self, sources: GateSources) -> None:
@@ -153,6 +161,7 @@ class GateViewWriter:
         if sources.off() > WENT_BACK:
             self._back_until = snapshot.as_of + AGREED_FOR
         now, counted = sources.now(), sources.monotonic()
+        self._caps = sources.caps(snapshot.accounts)
         self._view = GateView(
             as_of=snapshot.as_of,
             run_started_at=self._started_at,
@@ -205,16 +214,19 @@ class GateViewWriter:
         if limits is not None:
             memory.count(account, limits, snapshot.as_of)
         enforces = sources.enforces.get(name)
+        cap = self._caps.get(name)
         is_flagged = account.market in ("swap", "future")
         return GateAccount(
             state=replace(account, fills=None, flows=None, instruments=_rules_of(account, memory.rules)),
             reads=_read_times(account, requested),
-            limits=limits,
+            limits=None if limits is None else reduced_limits(limits, cap),
             enforced=None if enforces is None else ENFORCED if enforces and is_flagged else (),
             own=sources.in_flight(name),
             filled=tuple(memory.filled.values()),
             seen_ids=tuple(memory.ids),
             day=memory.day,
+            pauses=() if (pause := pause_of(cap)) is None else (pause,),
+            recovery=cap,
         )
 
 

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from killswitch.model.alert import NO_ALERTS, SHADOW_SETS, Alert, Alerts
 from killswitch.model.applied_set import AppliedSet, PolicyFile, PolicyOrigin, folder_digest
 from killswitch.model.instant import to_micros
-from killswitch.model.store import BREACH_ANSWERS, FLAGS, LOCKED_BOOKS, OWN_QUANTITIES, REALISED, Store
+from killswitch.model.store import BREACH_ANSWERS, FLAGS, LOCKED_BOOKS, OWN_QUANTITIES, REALISED, RECOVERY, Store
 from killswitch.render.formats import count_of, instant
 from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.observers import TickReport
@@ -47,7 +47,7 @@ KEPT_FOR: Final = timedelta(days=90)
 STOP_WITHIN: Final = 5.0
 """Seconds that the end of a run waits for each process."""
 MICROSECOND: Final = timedelta(microseconds=1)
-_SEEDED: Final = (LOCKED_BOOKS, BREACH_ANSWERS, FLAGS, OWN_QUANTITIES, REALISED)
+_SEEDED: Final = (LOCKED_BOOKS, BREACH_ANSWERS, FLAGS, OWN_QUANTITIES, REALISED, RECOVERY)
 
 
 class ShadowRefusedError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,9 @@ import uvicorn
 
 from killswitch.server.access import Role, TokenFile, TokenRecord, issue, write_tokens
 from killswitch.server.app import ServerFile, ServerSettings, create_app
+from killswitch.server.connections import ConnectionTable, ConnectionTimes, ListenSettings, uvicorn_config
+from killswitch.server.guard import App, Receive, Scope, Send
+from killswitch.server.rates import ServerCounters
 from killswitch.store.command_spool import CommandSpool, spool_of
 from killswitch.store.sqlite import open_store
 
@@ -25,7 +30,9 @@ ROLES: tuple[Role, ...] = ("viewer", "trader", "risk", "admin")
 class Served:
     """A running server: its address, its tokens by role, and its spool."""
 
-    def __init__(self, store: Path, folder: Path, file: ServerFile | None = None) -> None:
+    def __init__(
+        self, store: Path, folder: Path, file: ServerFile | None = None, times: ConnectionTimes | None = None
+    ) -> None:
         self.tokens: dict[str, str] = {}
         records: list[TokenRecord] = []
         for role in ROLES:
@@ -37,25 +44,36 @@ class Served:
         write_tokens(self.tokens_at, TokenFile(tuple(records)))
         self.spool = CommandSpool(spool_of(store))
         self.spool.prepare()
-        config = uvicorn.Config(lambda: None, host="127.0.0.1", port=0, log_level="error", lifespan="off", http="h11")
-        socket = config.bind_socket()
-        self.port = socket.getsockname()[1]
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
         self.host = f"127.0.0.1:{self.port}"
-        app = create_app(ServerSettings(store, self.tokens_at, (self.host,), file or ServerFile()))
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_level="critical",
-                lifespan="off",
-                http="h11",
-                proxy_headers=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._thread = threading.Thread(target=self._server.run, args=([socket],), daemon=True)
+        self.counters = ServerCounters()
+        settings = ServerSettings(store, self.tokens_at, (self.host,), file or ServerFile())
+        table = ConnectionTable(self.counters, times)
+        self.held = 0
+        """Requests that wait at `/held`."""
+        self._release = threading.Event()
+        app = self._holding(create_app(settings, self.counters))
+        self._server = uvicorn.Server(uvicorn_config(app, ListenSettings("127.0.0.1", 0), table, "error"))
+        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
         self._thread.start()
         while not self._server.started:
             time.sleep(0.005)
+
+    def _holding(self, inner: App) -> App:
+        """The application with a path whose requests wait until a test lets them go."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope.get("path") == "/held":
+                self.held += 1
+                await asyncio.to_thread(self._release.wait)
+            await inner(scope, receive, send)
+
+        return app
+
+    def release(self) -> None:
+        """Let the requests at `/held` go on."""
+        self._release.set()
 
     def stop(self) -> None:
         self._server.should_exit = True
