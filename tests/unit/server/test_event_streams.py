@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def test_a_scope_whose_bars_moved_costs_its_bars_and_nothing_else() -> None:
 def test_a_scope_that_fires_is_sent_whole_and_the_order_with_it() -> None:
     quiet, other = scope(0.5, "2.25%"), scope(0.1, "0.45%", "account/other")
     fired = replace(other, tone="alarm", stage="close-everything, level 3")
-    found = HtmlChannel().changed(board(scopes=(quiet, other)), board(scopes=(fired, quiet)))
+    found: Mapping[str, Any] = HtmlChannel().changed(board(scopes=(quiet, other)), board(scopes=(fired, quiet)))
     assert list(found["scopes"]) == ["drawdown/account/other"]
     assert "close-everything" in found["scopes"]["drawdown/account/other"]
     assert found["order"] == ["drawdown/account/other", "drawdown/account/main"]
@@ -123,7 +123,9 @@ def test_a_scope_that_fires_is_sent_whole_and_the_order_with_it() -> None:
 def test_a_text_of_somebody_else_is_escaped_on_the_page() -> None:
     """Names of scopes come from policy files, reasons of locks from any program that writes lock files."""
     attack = "<script>alert(1)</script>"
-    found = HtmlChannel().changed(board(), board(scopes=(replace(scope(0.5, attack), note=attack, stage=attack),)))
+    found: Mapping[str, Any] = HtmlChannel().changed(
+        board(), board(scopes=(replace(scope(0.5, attack), note=attack, stage=attack),))
+    )
     html = "".join(found["scopes"].values())
     assert "<script" not in html
     assert html.count("&lt;script&gt;") == 3
@@ -137,7 +139,7 @@ class Listener:
 
     def __init__(self, served: Served, who: str, path: str = "/v1/events") -> None:
         self.answer = served.ask("GET", path, who, stream=True)
-        self.lines: Iterator[str] = self.answer.iter_lines(decode_unicode=True) if self.answer.ok else iter(())
+        self.lines: Iterator[Any] = self.answer.iter_lines(decode_unicode=True) if self.answer.ok else iter(())
 
     def next(self, kind: str) -> dict[str, Any]:
         """The data of the next event of this kind."""
@@ -225,7 +227,7 @@ def test_a_killed_browser_leaves_no_stream_behind(served: Served, store_path: Pa
     assert eventually(lambda: Listener(served, "viewer portfolio").answer.status_code) == 200
 
 
-def eventually(ask: Any) -> int:
+def eventually(ask: Callable[[], int]) -> int:
     """The answer once it is 200; the last one after a hundred times."""
     found = 0
     for _ in range(100):
