@@ -8,8 +8,8 @@ such error as long as the store can record elsewhere (ADR 0020).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
@@ -48,6 +48,8 @@ REREAD_WITHIN = 2.0
 """Seconds that a reread of prices may take, at most an interval; after that the first snapshot is acted on."""
 
 
+LOCKING: Final = ("lock", "halt", "pause", "close")
+"""Kinds of commands that lock: one that waits for a run is applied before any lock file is kept open."""
 REMEMBERED_NOTICES = 200
 """Number of the newest notices from which a start knows what was reported already."""
 
@@ -112,6 +114,8 @@ class Runner:
         self._has_ticked = False
         self.ticks = 0
         """Ticks that `run` has completed."""
+        self.sentinel: Callable[[], str | None] = lambda: None
+        """Why everything is halted by a sentinel file; None: there is none."""
         self.stop_problems: tuple[str, ...] = ()
         """A message for each problem of the stop: timers that still run, an incomplete recording."""
 
@@ -168,6 +172,8 @@ class Runner:
     async def start(self) -> None:
         """Recover from an earlier run: locks first, then closings, then the stage machines."""
         self.observers.start()
+        if self.sentinel() is not None or any(event.kind in LOCKING for event in self.store.pending_events()):
+            self.effects.hold_files_back()
         await self.effects.performing.recover()
         self._after_acting = self.effects.lock_alerts
         self._problems = (self.reloads.lasting + self._after_acting).texts
@@ -328,6 +334,7 @@ class Runner:
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),
             locks=self.effects.written_locks,
+            sentinel=self.sentinel(),
         )
 
     def _pass_to_executors(self, accounts: Iterable[AccountSnapshot]) -> None:

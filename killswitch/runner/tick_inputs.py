@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from msgspec import MsgspecError, Struct
@@ -50,6 +51,8 @@ MOST_PAGES: Final = 100
 """The newest pages of the server that are held against those which were notified."""
 COMMANDS_EVERY: Final = 0.05
 """Seconds between two looks for a new operator command; one takes about ten microseconds."""
+FORGET_EVERY: Final = 3600.0
+"""Seconds between two removals of the files of old commands."""
 ENDED_LATELY: Final = 20
 """Number of the newest decisions whose orders may have ended since the last tick."""
 
@@ -344,9 +347,14 @@ class SpoolIntake:
 
     async def run(self) -> None:
         """Look until cancelled. Raises StoreError."""
+        forgets_at = 0.0
         with suppress(asyncio.CancelledError):
             while True:
                 self.take()
+                if monotonic() >= forgets_at:
+                    forgets_at = monotonic() + FORGET_EVERY
+                    with suppress(OSError):
+                        await asyncio.to_thread(self._spool.forget)
                 await asyncio.sleep(COMMANDS_EVERY if self._unreadable is None else 1.0)
 
     def ticked(self, _report: TickReport) -> None:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from killswitch.client.heartbeat import monotonic_seconds
+from killswitch.gate.sentinel import sentinel_of
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.server.access import Tokens
 from killswitch.server.bodies import ERRORS, Heartbeats
@@ -54,6 +55,13 @@ class ServerSettings(Struct, frozen=True):
     tokens: Path
     hosts: tuple[str, ...]
     file: ServerFile = ServerFile()
+    sentinel: Path | None = None
+    """Left out: next to the store."""
+
+    @property
+    def sentinel_at(self) -> Path:
+        """The file whose existence halts everything."""
+        return self.sentinel or sentinel_of(str(self.store))
 
 
 class ServerFileError(Exception):
@@ -94,8 +102,8 @@ def create_app(
     verifier = None if file.jwt is None else JwtVerifier(file.jwt)
     entrance = Entrance(Tokens(settings.tokens), verifier, RequestRates(monotonic), counters, _wall)
     reads = StoreReads(settings.store, counters)
-    gate = Gate(gate_view_file(str(settings.store)), _wall)
-    commands = CommandRoutes(CommandSpool(spool_of(settings.store)), reads)
+    gate = Gate(gate_view_file(str(settings.store)), settings.sentinel_at, _wall)
+    commands = CommandRoutes(CommandSpool(spool_of(settings.store)), reads, settings.sentinel_at)
     app = FastAPI(
         title="Killswitch", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", responses=ERRORS
     )

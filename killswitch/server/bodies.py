@@ -107,6 +107,10 @@ class Accepted(BaseModel):
     runner: str
     decisions: list[str] = []
     notices: list[str] = []
+    sentinel: str | None = None
+    """The sentinel file that a halt of everything has created; it must be removed before that can end."""
+    remarks: list[str] = []
+    """What could not be done besides the command."""
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
