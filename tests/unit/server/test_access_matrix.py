@@ -17,6 +17,7 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any] | None, tuple[int, ...], tuple
     ("GET", "/v1/heartbeats/maker"): (None, (404, 404, 404, 404), (404, 404, 404, 404)),
     ("POST", "/v1/heartbeats/maker"): ({"progress": 1}, (403, 204, 204, 403), (403, 204, 204, 403)),
     ("GET", "/v1/status"): (None, (403, 403, 403, 403), (200, 200, 200, 200)),
+    ("GET", "/metrics"): (None, (403, 403, 403, 403), (200, 200, 200, 403)),
     ("GET", "/v1/board"): (None, (403, 403, 403, 403), (200, 200, 200, 403)),
     ("GET", "/v1/events"): (None, (403, 403, 403, 403), (200, 200, 200, 403)),
     ("GET", "/v1/metrics"): (None, (200, 200, 200, 200), (200, 200, 200, 200)),

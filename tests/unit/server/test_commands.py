@@ -214,9 +214,9 @@ def test_the_description_names_every_route(served: Served) -> None:
     """OpenAPI, for programs that are generated from it."""
     paths = json.loads(served.ask("GET", "/v1/openapi.json").text)["paths"]
     assert set(paths) == {
-        "/healthz", "/readyz", "/v1/status", "/v1/heartbeats/{name}", "/v1/commands", "/v1/commands/{id}",
-        "/v1/pretrade", "/v1/pretrade/{account}/result", "/v1/metrics", "/v1/board", "/v1/events",
-        "/v1/tokens", "/v1/tokens/{id}/revoke",
+        "/healthz", "/readyz", "/metrics", "/v1/status", "/v1/heartbeats/{name}", "/v1/commands", "/v1/commands/{id}",
+        "/v1/pretrade", "/v1/pretrade/{account}/result", "/v1/metrics", "/v1/tokens", "/v1/tokens/{id}/revoke",
+        "/v1/board", "/v1/events",
     }  # fmt: skip
 
 
