@@ -20,6 +20,8 @@ from killswitch.gate.sentinel import sentinel_of
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.server.access import Tokens
 from killswitch.server.alert_routes import AlertRoutes, read_secret
+from killswitch.server.board.routes import BoardRoutes
+from killswitch.server.board.sessions import SessionDoor, Sessions
 from killswitch.server.bodies import ERRORS
 from killswitch.server.book_routes import BookRoutes
 from killswitch.server.command_routes import CommandRoutes
@@ -67,6 +69,9 @@ class ServerSettings(Struct, frozen=True):
         """The file whose existence halts everything."""
         return self.sentinel or sentinel_of(str(self.store))
 
+    is_secure: bool = False
+    """Whether browsers reach the server over TLS, its own or that of a proxy."""
+
 
 class ServerFileError(Exception):
     """The settings cannot be used; the message has the path, the cause and the way out."""
@@ -109,6 +114,7 @@ def create_app(
     verifier = None if file.jwt is None else JwtVerifier(file.jwt)
     entrance = Entrance(Tokens(settings.tokens), verifier, RequestRates(monotonic), counters, _wall)
     reads = StoreReads(settings.store, counters)
+    sessions = Sessions(_wall, is_secure=settings.is_secure)
     gate = Gate(gate_view_file(str(settings.store)), settings.sentinel_at, _wall)
     commands = CommandRoutes(CommandSpool(spool_of(settings.store)), reads, settings.sentinel_at)
     app = FastAPI(
@@ -123,9 +129,10 @@ def create_app(
         BookRoutes(reads, counters), GateRoutes(gate, received), commands,
         TokenRoutes(entrance.tokens, commands, _wall),
         AlertRoutes(received, commands, reads, secret, (_wall, monotonic)),
+        BoardRoutes(settings.store, entrance, sessions, monotonic),
     ):  # fmt: skip
         routes.add_to(app)
-    inner = PretradeRoute(app, gate, entrance, file.path_prefix)
+    inner = SessionDoor(PretradeRoute(app, gate, entrance, file.path_prefix), sessions)
     return Guard(inner, settings.hosts + file.host_names, file.proxies, file.path_prefix)
 
 

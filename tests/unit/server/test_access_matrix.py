@@ -17,6 +17,9 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any] | None, tuple[int, ...], tuple
     ("GET", "/v1/heartbeats/maker"): (None, (404, 404, 404, 404), (404, 404, 404, 404)),
     ("POST", "/v1/heartbeats/maker"): ({"progress": 1}, (403, 204, 204, 403), (403, 204, 204, 403)),
     ("GET", "/v1/status"): (None, (403, 403, 403, 403), (200, 200, 200, 200)),
+    ("GET", "/metrics"): (None, (403, 403, 403, 403), (200, 200, 200, 403)),
+    ("GET", "/v1/board"): (None, (403, 403, 403, 403), (200, 200, 200, 403)),
+    ("GET", "/v1/events"): (None, (403, 403, 403, 403), (200, 200, 200, 403)),
     ("GET", "/v1/metrics"): (None, (200, 200, 200, 200), (200, 200, 200, 200)),
     ("POST", "/v1/commands close"): ({}, (403, 202, 202, 403), (403, 202, 202, 403)),
     ("POST", "/v1/commands lock"): ({}, (403, 202, 202, 403), (403, 202, 202, 403)),
@@ -55,7 +58,7 @@ def send(served: Served, route: tuple[str, str], body: dict[str, Any] | None, wh
     )
     if path == "/v1/commands" and body is not None:
         body = {"kind": kind[0], "scope": "account/main", "reason": "test", **body}
-    more: dict[str, Any] = {} if method == "GET" else {"json": body}
+    more: dict[str, Any] = {"stream": True} if method == "GET" else {"json": body}
     return served.ask(method, path, who, headers=headers, **more).status_code
 
 
