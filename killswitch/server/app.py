@@ -118,7 +118,8 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     for routes in (
         BookRoutes(reads, counters), GateRoutes(gate, Heartbeats(monotonic)), commands,
-        TokenRoutes(entrance.tokens, commands, _wall), BoardRoutes(settings.store, entrance, sessions, monotonic),
+        TokenRoutes(entrance.tokens, commands, _wall),
+        BoardRoutes(settings.store, entrance, sessions, commands, monotonic),
     ):  # fmt: skip
         routes.add_to(app)
     inner = SessionDoor(PretradeRoute(app, gate, entrance, file.path_prefix), sessions)
