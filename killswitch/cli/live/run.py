@@ -24,6 +24,7 @@ from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
+    from killswitch.audit.anchor_settings import AnchorSettings
     from killswitch.cli.live.starting_set import StartingSet
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.lab.recording import BackgroundRecorder
@@ -60,6 +61,9 @@ if TYPE_CHECKING:
 @click.option("--shadow", metavar="DIR|REF",
               help="Evaluate another policy set next to this one, and act on nothing of it: a folder, or a git ref of "
                    "the repository of --policies. `ksctl shadow report` shows what it would have done.")  # fmt: skip
+@click.option("--anchors", "anchors_at", type=options.UncheckedPath(dir_okay=False), metavar="FILE",
+              help="Publish anchors of the record as this file declares; also after each firing, close and reset."
+              )  # fmt: skip
 @click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
@@ -82,9 +86,9 @@ if TYPE_CHECKING:
 def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
-    shadow: str | None, record: Path | None, events_at: str | None, min_free: int, heartbeat_to: tuple[str, ...],
-    ping: str | None, tokens_at: Path | None, server_at: Path | None, listen: str, ticks: int | None,
-    journal: str | None, output: str,
+    shadow: str | None, anchors_at: Path | None, record: Path | None, events_at: str | None, min_free: int,
+    heartbeat_to: tuple[str, ...], ping: str | None, tokens_at: Path | None, server_at: Path | None, listen: str,
+    ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -112,6 +116,7 @@ def run(
     claim_holder = ClaimHolder(this_process(), str(Path(store_at.removeprefix("sqlite:///")).absolute()))
     served_by = _server(store_at, tokens_at, server_at, listen)
     with StartFailures() as failures, RunClaims(claim_holder) as claims, served_by as served:
+        from killswitch.audit.anchor_settings import read_anchor_settings
         from killswitch.cli.live.start_checks import checked_accounts, claimed
         from killswitch.cli.live.starting_set import starting_set
         from killswitch.cli.session import lock_paths
@@ -127,6 +132,7 @@ def run(
         settings = _RunSettings(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
             journal, output == "json", found_before, shadow, (*_own_heartbeat(heartbeat_to, ping), *served),
+            None if anchors_at is None else read_anchor_settings(anchors_at),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -150,6 +156,8 @@ class _RunSettings(Struct, frozen=True):
     """The set of --shadow."""
     observers: tuple[RunnerHeartbeat | ServerProcess, ...]
     """What sends the runner's own heartbeats and keeps a server up, where that is wanted."""
+    anchors: AnchorSettings | None = None
+    """Where anchors of the record are published."""
 
 
 @contextmanager
@@ -196,7 +204,13 @@ def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> tuple[Run
 
 def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAccount], failures: StartFailures) -> int:
     """Run until the end; return the exit code."""
-    from killswitch.cli.live.run_outputs import connect_gate_view, open_gate_view, open_outputs, open_reports
+    from killswitch.cli.live.run_outputs import (
+        connect_gate_view,
+        open_anchors,
+        open_gate_view,
+        open_outputs,
+        open_reports,
+    )
     from killswitch.cli.live.shadow import begin_shadow, open_shadows, shadow_observers
     from killswitch.cli.live.start_checks import require_expected
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
@@ -217,6 +231,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
         open_gate_view(it.store_at, loaded, it.locks.folder) as gate_view,
         open_shadows(start, store, it.store_at, accounts, it.pace.interval, is_emergency=is_emergency) as shadows,
+        open_anchors(it.anchors, store, clock, outputs),
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         if not is_emergency:
