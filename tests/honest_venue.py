@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Order, OrderSide, Position, Side
-from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
+from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueTraits
 from tests.fake_venue import FakeVenue, deviating
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
@@ -44,6 +44,8 @@ class HonestVenue(FakeVenue):
 
     `fill_shares`: how much of what could fill the n-th order gets, the rest of it expires; 1 after the last.
     """
+
+    traits: VenueTraits = VenueTraits(enforces_reduce_only=True)
 
     def __init__(
         self,

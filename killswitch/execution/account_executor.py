@@ -67,7 +67,8 @@ class AccountExecutor:
         creates a private one. `yields`: whether another closer, with a store of its own, may act on the account and has
         the right.
         """
-        state = self._state = ExecutionState(account, store, clock, pace, observer)
+        is_enforced = venue.traits.enforces_reduce_only is True
+        state = self._state = ExecutionState(account, store, clock, pace, observer, is_enforced=is_enforced)
         context = self._context = AccountContext(
             account, venue, clock, pace, state.record, budget or RequestBudget.unlimited(), breaker or Breaker()
         )  # fmt: skip
@@ -312,7 +313,7 @@ class AccountExecutor:
 
         It is not used once an order was sent, nor for orders that the venue does not limit to reduce-only.
         """
-        is_excluded = any(target.attempt or not target.reduce_only for target in self._state.targets())
+        is_excluded = any(target.attempt or not target.is_bounded_by_venue for target in self._state.targets())
         return None if is_excluded else self._trusted_positions.pop_deciding_positions(self._state.expected())
 
     async def _poll(self, *, sending: bool) -> TrustedBook | None:
@@ -321,8 +322,8 @@ class AccountExecutor:
         Where there is no room to poll an unchanged account, the runner's own snapshot is used.
         """
         changes = self._state.order_changes
-        all_reduce_only = all(target.reduce_only for target in self._state.targets())
-        may_reuse = all_reduce_only and (
+        are_all_bounded = all(target.is_bounded_by_venue for target in self._state.targets())
+        may_reuse = are_all_bounded and (
             self._due_orders.held_back or (sending and self._verified_at_change == changes)
         )
         self._verified_at_change, self._is_out_of_budget = None, False

@@ -25,7 +25,7 @@ from killswitch.journal.entries import AGAIN, TRIED, Cancelled, PositionKey, Pro
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
-from killswitch.model.venue import OrderRejectedError, RateLimitedError, VenueDownError, VenueError
+from killswitch.model.venue import OrderRejectedError, RateLimitedError, VenueDownError, VenueError, is_ours
 
 TRIES = 5
 """Attempts to restore a protective order before an operator has to do it."""
@@ -43,9 +43,10 @@ class ProtectiveOrders:
     async def cancel_blocking(
         self, targets: Sequence[PositionTarget], ours: frozenset[str], positions: Mapping[PositionKey, Position]
     ) -> list[PositionTarget]:
-        """Cancel the orders that block `targets`, each journaled first; returns the targets that are now unblocked.
+        """Cancel the orders that block `targets`; returns the targets that are now unblocked.
 
-        `ours`: client order ids of our own closing orders, which are not protective orders.
+        Protective orders are journaled first, so that they are restored; those of another closer are not restored.
+        `ours`: client order ids of our own closing orders.
         """
         if (orders := await self._context.open_orders()) is None:
             return []
@@ -54,7 +55,7 @@ class ProtectiveOrders:
             unprotected_entry(target, order, positions.get(target.key), self._context.clock.now())
             for target, blockers in found
             for order in blockers
-            if not self.protections.is_open(order.id)
+            if not (self.protections.is_open(order.id) or self._is_of_another_closer(order))
         ]
         self._context.record(unprotected)
         cancelled = await asyncio.gather(
@@ -63,6 +64,11 @@ class ProtectiveOrders:
         self._context.record([entry for entry in cancelled if entry is not None])
         cleared = {entry.order for entry in cancelled if entry is not None}
         return [target for target, blockers in found if blockers and all(order.id in cleared for order in blockers)]
+
+    def _is_of_another_closer(self, order: Order) -> bool:
+        """Whether it is a closing order of this program from another store: it protects nothing."""
+        is_replacement = any(order.client_order_id == it.name(self._rule) for it in self.protections.all())
+        return order.trigger_price is None and is_ours(order.client_order_id) and not is_replacement
 
     async def restore(
         self, jobs: Mapping[str, AccountJob], book: TrustedBook, is_over: Callable[[PositionTarget], bool]
@@ -170,7 +176,7 @@ class ProtectiveOrders:
 
         Most venues refuse a second open order of one name, and two reduce-only orders do no harm.
         """
-        if self._life.names != "none" or (target is not None and target.reduce_only):
+        if self._life.names != "none" or (target is not None and target.is_bounded_by_venue):
             return self._context.pace.absence_after
         return lapses_after(self._life, self._context.pace, None)
 

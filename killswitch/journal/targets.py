@@ -71,6 +71,8 @@ class PositionTarget(Struct, dict=True):
     band: Decimal | None = None
     urgency: tuple[float, float, int, int] = (0.0, 0.0, 0, 0)
     """Of two targets of equal size on one position, the one with the smaller value acts."""
+    is_enforced: bool = False
+    """Whether the venue is known to enforce reduce-only for its orders; elsewhere the flag prevents nothing."""
     is_own_part: bool = False
     """Whether others own the rest of the position: no more than was decided is closed, whatever the venue shows."""
     at_market: bool = False
@@ -217,9 +219,14 @@ class PositionTarget(Struct, dict=True):
         return self.refusal == "blocked_by_order" or locked or self.flat_refusals in _COVERED
 
     @property
+    def is_bounded_by_venue(self) -> bool:
+        """Whether the venue prevents its orders from opening a position: sent reduce-only, and known to be enforced."""
+        return self.reduce_only and self.is_enforced
+
+    @property
     def is_capped_by_venue(self) -> bool:
-        """Whether the venue prevents its orders from closing more than the position: a full, reduce-only close."""
-        return self.reduce_only and self.target_size == ZERO and not self.is_counted_by_fills
+        """Whether the venue prevents its orders from closing more than the position: a full close, where it does."""
+        return self.is_bounded_by_venue and self.target_size == ZERO and not self.is_counted_by_fills
 
     @property
     def outstanding(self) -> Decimal:

@@ -22,6 +22,7 @@ from killswitch.lab.firings import FiringFollower
 from killswitch.lab.outcome import Run
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.lab.rehearsal import MemoryJournal, VirtualClock
+from killswitch.lab.resting_stops import BacktestStops
 from killswitch.lab.sampling import named_symbols, require_served
 from killswitch.lab.static_book import StaticBook
 from killswitch.market.paper import PaperMarket
@@ -31,6 +32,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import IN_PROGRESS, Closing, Snapshot
 from killswitch.model.venue import VenueAdapter
+from killswitch.planning.catastrophe_stops import StopKey
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.targets.merge import ordered_on
 
@@ -104,16 +106,17 @@ class _Backtest:
             book, matrix.instruments, self._now, matrix.bars(self._number), seed=seed, rules=rules
         )
         self._clock = VirtualClock(self._now)
-        watched = replace(policies, graphs=()) if rule == "none" else policies
+        watched = replace(policies, graphs=(), stops=()) if rule == "none" else policies
         require_served(watched, matrix.name, round(matrix.interval.total_seconds() * 1_000_000))
         self._named = named_symbols(watched, matrix.symbols)
         self._interpreter = Interpreter(close_all(watched) if rule == "close-all" else watched)
         self._fast_forward = FastForward(matrix, self._interpreter, rules)
         self._journal = MemoryJournal()
+        venues = {name: venue(self._market, name, self._clock) for name in self._market.accounts}
         self._executors = {
-            name: AccountExecutor(name, venue(self._market, name, self._clock), self._journal, self._clock)
-            for name in self._market.accounts
+            name: AccountExecutor(name, each, self._journal, self._clock) for name, each in venues.items()
         }
+        self._stops = BacktestStops(watched.stops, venues, self._matrix.instruments, self._clock)
         self._accumulator = PnlAccumulator(matrix, self._number, with_curve=with_curve)
         self._firings = FiringFollower(self._journal)
         self._are_instruments_sent = False
@@ -127,7 +130,10 @@ class _Backtest:
 
     async def tick(self) -> None:
         """Process the bar's close: take a snapshot, decide, journal, act."""
-        snapshot = self._snapshot = self._take_snapshot()
+        snapshot = self._take_snapshot()
+        if self._stops.is_active:
+            snapshot = replace(snapshot, events=self._stops.commands(snapshot))
+        self._snapshot = snapshot
         outcome = self._interpreter.tick(snapshot)
         notices, self._alerts = advance(self._alerts, outcome.alerts, to_micros(snapshot.as_of))
         self._notices += len(outcome.notices) + len(notices)
@@ -137,11 +143,13 @@ class _Backtest:
             self._adopt(decision, snapshot, cut)
         if self._is_closing:
             await self._run_closing()
+        if self._stops.is_active:
+            await self._stops.keep(self._take_snapshot(), self._closing_keys)
 
     def skip_quiet_bars(self) -> int:
         """Skip the bars before which nothing can happen; return their number."""
         assert self._snapshot is not None  # a tick was first
-        if self._is_closing or not self._fast_forward.is_due():
+        if self._is_closing or self._stops.is_active or not self._fast_forward.is_due():
             return 0
         static_book = StaticBook(self._matrix, self._snapshot, self._number)
         count = self._fast_forward.count_quiet_bars(static_book, has_alerts=bool(self._alerts.active))
@@ -178,6 +186,11 @@ class _Backtest:
             for account in accounts:
                 self._executors[account.account].apply_snapshot(account)
         return Snapshot(as_of=self._now, accounts=accounts, format="killswitch.snapshot/v1", closings=self._progress())
+
+    @property
+    def _closing_keys(self) -> dict[str, frozenset[StopKey]]:
+        """The positions that a close works on, by account."""
+        return {name: executor.closing for name, executor in self._executors.items()}
 
     def _progress(self) -> tuple[Closing, ...]:
         return tuple(closing for executor in self._executors.values() for closing in executor.progress())

@@ -466,6 +466,8 @@ class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     """The trading locks in force that are written; empty in a recording of a version without it."""
     missing: int = 0
     """The number of earlier snapshots that a recording could not write. Decisions do not use it."""
+    sentinel: str | None = None
+    """Why everything is halted by a sentinel file; absent: there is none."""
 
 
 _ENCODER = msgjson.Encoder(decimal_format="string")

@@ -14,14 +14,16 @@ reached. It moves only when the quantity or the entry moves, by more than the de
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from hashlib import blake2b
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from killswitch.graph.nodes import CatastropheStopRule
 from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, OrderSide, Position, Side
+from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, OrderSide, Position, Side
 from killswitch.model.venue import is_catastrophe_stop
 from killswitch.planning.rounding import whole_steps
 from killswitch.valuation.position_measures import ZERO
@@ -306,6 +308,27 @@ def _sane(number: Decimal | None) -> Decimal | None:
 
 def _rounded(price: Decimal, step: Decimal, *, up: bool) -> Decimal:
     return (price / step).to_integral_value(rounding=ROUND_CEILING if up else ROUND_FLOOR) * step
+
+
+def closing_command(name: str, at: datetime, account: str, symbol: str, rule: str, why: str) -> Event:
+    """The command that closes a symbol of an account in place of a stop. `name`: what it is unique for."""
+    digest = blake2b(name.encode(), digest_size=8).hexdigest()
+    return Event(
+        f"stop-{digest}", at, "close", f"account/{account}", author=f"catastrophe stop {rule}", reason=why,
+        cause="market", symbols=(symbol,),
+    )  # fmt: skip
+
+
+def closes_of_other_legs(
+    rules: Iterable[CatastropheStopRule], account: str, symbol: str, stop: str, at: datetime
+) -> Iterator[Event]:
+    """The commands that close the legs which a filled stop of `symbol` has left naked. `stop`: its client order id."""
+    for rule in rules:
+        for each in rule.apart:
+            if (each.account, each.symbol) == (account, symbol):
+                why = f"its stop has closed {symbol} of {account}, the other leg of a hedge"
+                name = f"{stop}/{each.other_symbol}"
+                yield closing_command(name, at, each.other_account, each.other_symbol, rule.name, why)
 
 
 def naked_lines(found: Iterable[AccountStops]) -> Iterator[tuple[AccountStops, StopLine]]:

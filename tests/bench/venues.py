@@ -14,6 +14,8 @@ from decimal import Decimal
 from random import Random
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Order, Position
 from killswitch.model.venue import (
     Batching,
@@ -47,7 +49,7 @@ class SimulatedVenue(VenueAdapter):
     def __init__(self, account: str, traits: VenueDescription, count: int, seed: int, *, failing: float = 0.0) -> None:
         """`failing`: the share of calls that fail in one of the ways of FAULTS."""
         self.account = account
-        self.traits: VenueDescription = traits
+        self.traits: VenueDescription = replace(traits, enforces_reduce_only=True)
         self.batches = Batching(traits.batch, self._submit_batch) if traits.batch > 1 else None
         self.trips: list[Trip] = []
         self.refused = 0

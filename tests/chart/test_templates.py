@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # it ships no types
+from click import Command
 from click.testing import CliRunner
 from kubernetes_validate import utils as kubernetes  # type: ignore[import-untyped,unused-ignore]  # it ships no types, and is not always installed
 
 from killswitch.cli.live.run import run
+from killswitch.cli.live.serve import serve
 from killswitch.cli.live.status import status
+from killswitch.cli.operate.deadman import watch
 from killswitch.cli.policy.verbs import validate
 from killswitch.runner.loop import REREAD_WITHIN, RunnerPace
 from killswitch.runner.notify import reports
 from killswitch.telemetry import background_writer, provider
 from tests.chart.conftest import Helm
 
-VALUES = ("files", "live", "volume", "scratch", "source")
+VALUES = ("files", "live", "volume", "scratch", "source", "desk")
 
 
 @pytest.fixture(scope="module", params=VALUES)
@@ -30,8 +33,15 @@ def values(request: pytest.FixtureRequest, chart: Path) -> Path:
 
 
 def example(helm: Helm, name: str, *more: str) -> dict[str, Any]:
-    """Kind → object, rendered from an example."""
-    return {each["kind"]: each for each in helm.template("-f", str(helm.chart / "ci" / f"{name}-values.yaml"), *more)}
+    """Kind → object of the runner, rendered from an example."""
+    found = helm.template("-f", str(helm.chart / "ci" / f"{name}-values.yaml"), *more)
+    return {each["kind"]: each for each in found if not each["metadata"]["name"].endswith("-watcher")}
+
+
+def workloads(helm: Helm, values: Path) -> list[Any]:
+    """The StatefulSets of an example, the runner first."""
+    found = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
+    return sorted(found, key=lambda each: str(each["metadata"]["name"]))
 
 
 def pod(helm: Helm, name: str, *more: str) -> Any:
@@ -62,47 +72,104 @@ def test_every_object_is_valid_in_every_known_version_of_kubernetes(helm: Helm, 
 
 
 def test_there_is_one_runner(helm: Helm, values: Path) -> None:
-    """A StatefulSet of one pod with any values; no Deployment, no Job, and no open port."""
-    objects = helm.template("-f", str(values))
-    kinds = [each["kind"] for each in objects]
-    assert set(kinds) <= {"ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount", "StatefulSet"}
-    (runner,) = [each for each in objects if each["kind"] == "StatefulSet"]
-    assert runner["spec"]["replicas"] == 1
-    (container,) = runner["spec"]["template"]["spec"]["containers"]
-    assert "ports" not in container
-    assert "initContainers" not in runner["spec"]["template"]["spec"]
+    """A StatefulSet of one pod with any values, where nothing but the server listens; no Deployment and no Job."""
+    kinds = {each["kind"] for each in helm.template("-f", str(values))}
+    expected = {"ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount", "StatefulSet"}
+    assert kinds <= expected
+    found = workloads(helm, values)
+    assert [each["spec"]["replicas"] for each in found] == [1] * len(found)
+    containers = [each for it in found for each in it["spec"]["template"]["spec"]["containers"]]
+    assert [each["name"] for each in containers].count("runner") == 1
+    assert {each["name"] for each in containers if "ports" in each} <= {"server"}
+    assert all("initContainers" not in each["spec"]["template"]["spec"] for each in found)
 
 
 def test_every_pod_meets_the_restricted_standard(helm: Helm, values: Path) -> None:
     """Kubernetes' restricted Pod Security Standard, a read-only root, and no token of the cluster."""
-    (runner,) = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
-    spec = runner["spec"]["template"]["spec"]
-    (container,) = spec["containers"]
+    for each in workloads(helm, values):
+        spec = each["spec"]["template"]["spec"]
+        require_restricted_pod(spec)
+        for container in spec["containers"]:
+            require_restricted_container(container)
+
+
+def require_restricted_pod(spec: Any) -> None:
+    """Fails unless the pod has no token of the cluster and shares no namespace of its node."""
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert {"hostNetwork", "hostPID", "hostIPC"} & spec.keys() == set()
+
+
+def require_restricted_container(container: Any) -> None:
+    """Fails unless the container is unprivileged, with a read-only root and a limit of memory."""
     assert container["securityContext"] == {
         "runAsNonRoot": True, "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "privileged": False,
         "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
     }  # fmt: skip
-    assert {"hostNetwork", "hostPID", "hostIPC"} & spec.keys() == set()
     assert container["resources"]["limits"]["memory"]
     assert "cpu" not in container["resources"]["limits"]
 
 
 def test_every_mount_has_its_volume_and_every_volume_its_mount(helm: Helm, values: Path) -> None:
-    """Policies and credentials are mounted read-only."""
-    (runner,) = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
-    spec = runner["spec"]["template"]["spec"]
-    claims = [each["metadata"]["name"] for each in runner["spec"].get("volumeClaimTemplates", ())]
-    mounts = {each["name"]: each for each in spec["containers"][0]["volumeMounts"]}
-    assert sorted([*claims, *(each["name"] for each in spec["volumes"])]) == sorted(mounts)
-    assert {"store", "tmp"} <= mounts.keys()
-    assert {"policies", "source"} & mounts.keys()
-    for name, mount in mounts.items():
-        read_only = name in ("policies", "source") or name.startswith("credentials-")
-        assert mount.get("readOnly", False) is read_only, name
+    """Policies, credentials and tokens are mounted read-only; what the server reads of the locks, too."""
+    for each in workloads(helm, values):
+        spec = each["spec"]["template"]["spec"]
+        claims = [it["metadata"]["name"] for it in each["spec"].get("volumeClaimTemplates", ())]
+        mounts = {it["name"]: it for container in spec["containers"] for it in container["volumeMounts"]}
+        assert sorted([*claims, *(it["name"] for it in spec["volumes"])]) == sorted(mounts)
+        assert {"store", "tmp"} <= mounts.keys()
+        assert {"policies", "source"} & mounts.keys()
+        for container in spec["containers"]:
+            for mount in container["volumeMounts"]:
+                is_server_lock = container["name"] == "server" and mount["name"] == "locks"
+                read_only = not mount["name"].startswith(("store", "tmp", "locks", "spool")) or is_server_lock
+                assert mount.get("readOnly", False) is read_only, mount["name"]
+
+
+def test_the_server_has_the_store_and_no_credential_of_a_venue(helm: Helm) -> None:
+    """It listens with TLS, answers to the names of its Service, and reads tokens from a Secret."""
+    _, server = pod(helm, "desk")["containers"]
+    assert [each["name"] for each in server["volumeMounts"]] == ["store", "tmp", "server-tokens", "server-tls", "locks"]
+    assert {each["name"] for each in server["env"]} == {"HOME", "TMPDIR", "XDG_CACHE_HOME"}
+    assert server["args"] == [
+        "serve", "--store=/var/lib/killswitch/store.sqlite", "--tokens=/etc/killswitch/tokens/tokens.json",
+        "--listen=0.0.0.0:8600", "--host-name=killswitch.example.com", "--host-name=ks-killswitch-server:8600",
+        "--host-name=ks-killswitch-server.trading.svc:8600",
+        "--tls-certificate=/etc/killswitch/tls/tls.crt", "--tls-key=/etc/killswitch/tls/tls.key",
+    ]  # fmt: skip
+    assert server["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
+    service = example(helm, "desk")["Service"]["spec"]
+    labels = example(helm, "desk")["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+    (port,) = service["ports"]
+    assert (port["port"], port["targetPort"]) == (8600, server["ports"][0]["name"])
+    policy = example(helm, "desk")["NetworkPolicy"]["spec"]
+    assert policy["ingress"] == [
+        {"ports": [{"protocol": "TCP", "port": 8600}],
+         "from": [{"namespaceSelector": {"matchLabels": {"team": "trading"}}}]}
+    ]  # fmt: skip
+
+
+def test_the_watcher_shares_neither_node_nor_store_nor_key_with_the_runner(helm: Helm) -> None:
+    """And no selector of one finds the pod of the other, so that neither is counted or replaced for it."""
+    runner, watcher = workloads(helm, helm.chart / "ci" / "desk-values.yaml")
+    ours, theirs = (each["spec"]["selector"]["matchLabels"] for each in (runner, watcher))
+    assert not ours.items() <= watcher["spec"]["template"]["metadata"]["labels"].items()
+    assert not theirs.items() <= runner["spec"]["template"]["metadata"]["labels"].items()
+    spec = watcher["spec"]["template"]["spec"]
+    (rule,) = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert (rule["topologyKey"], rule["labelSelector"]["matchLabels"]) == ("kubernetes.io/hostname", ours)
+    (container,) = spec["containers"]
+    assert container["args"] == [
+        "deadman", "watch", "--policies=/etc/killswitch/policies", "--store=/var/lib/killswitch/watcher.sqlite",
+        "--interval=5s", "--read-timeout=5s", "--live", "--lock-dir=/var/lib/killswitch-locks/watcher",
+    ]  # fmt: skip
+    secrets = {each["name"]: each["secret"]["secretName"] for each in spec["volumes"] if "secret" in each}
+    assert secrets == {"credentials-0": "binance-watcher"}
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert mounts["credentials-0"] == "/run/secrets/binance-main", "the name that the documents have"
 
 
 def test_credentials_are_mounted_or_referred_to_and_never_inline(helm: Helm) -> None:
@@ -136,13 +203,17 @@ def test_nothing_is_armed_without_live(helm: Helm) -> None:
 
 def test_the_commands_of_the_container_are_commands_of_ksctl(helm: Helm, values: Path, tmp_path: Path) -> None:
     """Otherwise an unknown or renamed option would first fail in the cluster."""
-    (runner,) = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
-    (container,) = runner["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["ksctl"]
-    verb, *options = (each.replace("/etc/killswitch/policies", str(tmp_path)) for each in container["args"])
-    assert verb == "run"
-    with run.make_context("run", options):
-        pass
+    found = {
+        each["name"]: each for it in workloads(helm, values) for each in it["spec"]["template"]["spec"]["containers"]
+    }
+    for name, container in found.items():
+        assert container["command"] == ["ksctl"]
+        arguments = [each.replace("/etc/killswitch/policies", str(tmp_path)) for each in container["args"]]
+        command, begins = COMMANDS[name]
+        assert tuple(arguments[: len(begins)]) == begins
+        with command.make_context(name, arguments[len(begins) :]):
+            pass
+    container = found["runner"]
     probes = [container[name] for name in ("startupProbe", "livenessProbe", "readinessProbe") if name in container]
     assert probes
     for probe in probes:
@@ -161,6 +232,11 @@ def test_the_liveness_probe_has_a_longer_limit_than_the_readiness_probe(helm: He
     assert startup["exec"]["command"][-1] == "--probe=live"
     assert startup["periodSeconds"] * startup["failureThreshold"] == 300
 
+
+COMMANDS: dict[str, tuple[Command, tuple[str, ...]]] = {
+    "runner": (run, ("run",)), "server": (serve, ("serve",)), "watcher": (watch, ("deadman", "watch")),
+}  # fmt: skip
+"""Container → its command, and the arguments that name it."""
 
 SINKS = 4
 """Recording, events, stdout and stderr."""
@@ -264,6 +340,10 @@ REFUSED = [
     ("interval=1", "at '/interval': got number, want string"),
     ("extraArgs={--live}", "extraArgs: --live has a value of its own"),
     ("extraArgs={--ticks=3}", "extraArgs: --ticks has a value of its own, or would end the runner"),
+    ("server.enabled=true,server.behindProxy=true", "Make the file with `ksctl serve token`, put it into a Secret"),
+    ("server.enabled=true,server.tokens.secret=tokens", "server: tokens would be sent in the clear"),
+    ("watcher.enabled=true,credentials.files[0].secret=main,watcher.credentials.files[0].secret=main",
+     "watcher.credentials: main is the runner's own Secret"),
     ("locks.union=trading_lock.json", "Name the folder's claim in locks.claim"),
     ("terminationGracePeriodSeconds=10", "at '/terminationGracePeriodSeconds': minimum: got 10, want 50"),
     ("runAs.user=0", "at '/runAs/user': minimum: got 0, want 1"),
@@ -341,8 +421,9 @@ def test_every_object_of_the_schema_is_closed(chart: Path) -> None:
 
     collect_open(json.loads((chart / "values.schema.json").read_text(encoding="utf-8")), "")
     assert sorted(opened) == [
-        ".extraVolumeMounts[]", ".extraVolumes[]", ".global", ".networkPolicy.dns.to[]",
+        ".extraVolumeMounts[]", ".extraVolumes[]", ".global", ".networkPolicy.clients[]", ".networkPolicy.dns.to[]",
         ".networkPolicy.extraEgress[]", ".pod.affinity", ".pod.tolerations[]", ".policies.volume",
+        ".watcher.affinity", ".watcher.extraVolumeMounts[]", ".watcher.extraVolumes[]",
     ]  # fmt: skip
 
 
@@ -356,9 +437,12 @@ def test_every_value_is_in_the_schema_and_in_the_readme(chart: Path) -> None:
 
 
 def test_the_example_of_the_page_renders_and_compiles(helm: Helm, repository: Path, tmp_path: Path) -> None:
-    """The example of docs/kubernetes.md renders, with a policy from a file, and `ksctl validate` accepts it."""
+    """The values of docs/kubernetes.md render, with a policy from a file, and `ksctl validate` accepts it."""
     page = (repository / "docs" / "kubernetes.md").read_text(encoding="utf-8")
-    (written,) = re.findall("```yaml\n(.*?)```", page, re.DOTALL)
+    written, *parts = re.findall("```yaml\n(.*?)```", page, re.DOTALL)
+    for number, part in enumerate(parts):
+        (tmp_path / f"part-{number}.yaml").write_text(part, encoding="utf-8")
+        helm.template("-f", str(helm.chart / "ci" / "live-values.yaml"), "-f", str(tmp_path / f"part-{number}.yaml"))
     (file,) = re.findall("`--set-file '([^']*)'`", page)
     (tmp_path / "values.yaml").write_text(written, encoding="utf-8")
     key, _, path = file.partition("=")
@@ -371,3 +455,15 @@ def test_the_example_of_the_page_renders_and_compiles(helm: Helm, repository: Pa
         (policies / name).write_text(text, encoding="utf-8")
     checked = CliRunner().invoke(validate, [str(policies)])
     assert checked.exit_code == 0, checked.output
+
+
+def test_alert_rules_and_dashboard_are_rendered_where_they_are_wanted(helm: Helm) -> None:
+    """Both from the files of the chart, which other tests compare with the exported metrics; off by default."""
+    values = str(helm.chart / "ci" / "files-values.yaml")
+    wanted = ("--set", "monitoring.rules.enabled=true", "--set", "monitoring.dashboard.enabled=true")
+    found = {each["kind"]: each for each in helm.template("-f", values, *wanted) if "dashboard" in str(each["metadata"])
+             or each["kind"] == "PrometheusRule"}  # fmt: skip
+    assert found["PrometheusRule"]["spec"] == yaml.safe_load((helm.chart / "files" / "alerts.yaml").read_text())
+    assert json.loads(found["ConfigMap"]["data"]["killswitch.json"])["title"] == "Killswitch"
+    assert found["ConfigMap"]["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert "PrometheusRule" not in {each["kind"] for each in helm.template("-f", values)}

@@ -397,3 +397,10 @@ def report_of(order: Placed) -> OrderReport:
 
 def _floor(amount: Decimal, step: Decimal | None) -> Decimal:
     return amount if not step else (amount // step) * step
+
+
+class WithoutReduceOnly(Exchange):
+    """An exchange that ignores reduce-only, and names the client order id of each fill."""
+
+    def place(self, request: OrderRequest, by: Actor = "ours") -> OrderReport:
+        return super().place(replace(request, reduce_only=False), by)

@@ -78,7 +78,9 @@ class Wire(VenueAdapter):
     ) -> None:
         self.account = exchange.account
         self.exchange = exchange
-        self.traits = self.described = traits
+        # The exchange enforces reduce-only; a test in which it does not says so.
+        is_unsaid = traits.enforces_reduce_only is None
+        self.traits = self.described = replace(traits, enforces_reduce_only=True) if is_unsaid else traits
         self.meter = meter or Meter(traits)
         self.mishaps: Mishaps = Script() if mishaps is None else mishaps
         self.watch: Callable[[OrderRequest], None] = lambda request: None

@@ -110,7 +110,9 @@ class AdapterWire(VenueAdapter):
         adapter = self._new_adapter(None)
         own: VenueTraits = adapter.traits
         self.largest_batch = min(traits.batch, 1 if adapter.batches is None else adapter.batches.most)
-        self.traits = replace(traits, client_ids=own.client_ids, order_life=own.order_life)
+        self.traits = replace(
+            traits, client_ids=own.client_ids, order_life=own.order_life, enforces_reduce_only=own.enforces_reduce_only
+        )
 
     @property
     def travelled(self) -> list[Travelled]:

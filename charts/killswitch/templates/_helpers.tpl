@@ -73,3 +73,37 @@ failureThreshold: {{ .values.failureThreshold }}
 {{- if or .files .configMap .claim.name .volume -}}true{{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The watcher's own labels: those of the runner would find its pod as well. */}}
+{{- define "killswitch.watcherSelector" -}}
+app.kubernetes.io/name: {{ include "killswitch.name" . }}-watcher
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "killswitch.watcherLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "killswitch.watcherSelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/* Another node than the runner's, unless values say otherwise. */}}
+{{- define "killswitch.watcherAffinity" -}}
+{{- if .Values.watcher.affinity -}}
+{{ toYaml .Values.watcher.affinity }}
+{{- else -}}
+podAntiAffinity:
+  {{ ternary "requiredDuringSchedulingIgnoredDuringExecution" "preferredDuringSchedulingIgnoredDuringExecution" .Values.watcher.anotherNode }}:
+    {{- if .Values.watcher.anotherNode }}
+    - topologyKey: kubernetes.io/hostname
+      labelSelector:
+        matchLabels: {{- include "killswitch.selector" . | nindent 10 }}
+    {{- else }}
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels: {{- include "killswitch.selector" . | nindent 12 }}
+    {{- end }}
+{{- end -}}
+{{- end -}}

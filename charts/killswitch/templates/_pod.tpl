@@ -93,7 +93,127 @@
       {{- end }}
     {{- end }}
 {{- end }}
+{{- with .Values.server }}
+{{- if .enabled }}
+- name: server-tokens
+  secret: {secretName: {{ .tokens.secret }}, defaultMode: 0440}
+{{- with .tls.secret }}
+- name: server-tls
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* What every pod of the release has. Takes the root, and the pod's affinity. */}}
+{{- define "killswitch.podSettings" -}}
+{{- $affinity := .affinity -}}
+{{- with .root -}}
+serviceAccountName: {{ include "killswitch.serviceAccount" . }}
+automountServiceAccountToken: {{ .Values.serviceAccount.automountToken }}
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pod.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.pod.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pod.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  {{- with .Values.runAs.user }}
+  runAsUser: {{ . }}
+  {{- end }}
+  {{- with .Values.runAs.group }}
+  runAsGroup: {{ . }}
+  fsGroup: {{ . }}
+  fsGroupChangePolicy: OnRootMismatch
+  {{- end }}
+  seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+{{- end -}}
+
+{{- define "killswitch.containerSecurity" -}}
+runAsNonRoot: true
+readOnlyRootFilesystem: true
+allowPrivilegeEscalation: false
+privileged: false
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/*
+The HTTP API and the board: a container of its own next to the runner, with the same store. It has no credentials of the
+venues, and the runner does not wait for it.
+*/}}
+{{- define "killswitch.server" -}}
+- name: server
+  image: {{ include "killswitch.image" . | quote }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command: [ksctl]
+  args:
+    - serve
+    - --store=/var/lib/killswitch/store.sqlite
+    - --tokens=/etc/killswitch/tokens/{{ .Values.server.tokens.key }}
+    - --listen=0.0.0.0:{{ .Values.server.port }}
+    {{- range .Values.server.hostNames }}
+    - --host-name={{ . }}
+    {{- end }}
+    {{- if .Values.server.service.enabled }}
+    {{- $service := printf "%s-server" (include "killswitch.fullname" .) }}
+    - --host-name={{ $service }}:{{ .Values.server.port }}
+    - --host-name={{ $service }}.{{ .Release.Namespace }}.svc:{{ .Values.server.port }}
+    {{- end }}
+    {{- if .Values.server.tls.secret }}
+    - --tls-certificate=/etc/killswitch/tls/tls.crt
+    - --tls-key=/etc/killswitch/tls/tls.key
+    {{- else }}
+    - --behind-proxy
+    {{- end }}
+  env:
+    - {name: HOME, value: /tmp}
+    - {name: TMPDIR, value: /tmp}
+    - {name: XDG_CACHE_HOME, value: /tmp/cache}
+  ports:
+    - {name: http, containerPort: {{ .Values.server.port }}, protocol: TCP}
+  volumeMounts:
+    - {name: store, mountPath: /var/lib/killswitch}
+    - {name: tmp, mountPath: /tmp}
+    - {name: server-tokens, mountPath: /etc/killswitch/tokens, readOnly: true}
+    {{- if .Values.server.tls.secret }}
+    - {name: server-tls, mountPath: /etc/killswitch/tls, readOnly: true}
+    {{- end }}
+    {{- if .Values.locks.claim }}
+    - name: locks
+      mountPath: /var/lib/killswitch-locks
+      readOnly: true
+      {{- with .Values.locks.subPath }}
+      subPath: {{ . | quote }}
+      {{- end }}
+    {{- end }}
+  resources: {{- toYaml .Values.server.resources | nindent 4 }}
+  securityContext: {{- include "killswitch.containerSecurity" . | nindent 4 }}
+  # A server that is not ready takes the pod out of its Service, and never restarts the runner.
+  readinessProbe:
+    httpGet: {path: /healthz, port: http, scheme: {{ ternary "HTTPS" "HTTP" (ne .Values.server.tls.secret "") }}}
+    periodSeconds: 10
+    timeoutSeconds: 5
+    failureThreshold: 3
+  livenessProbe:
+    httpGet: {path: /healthz, port: http, scheme: {{ ternary "HTTPS" "HTTP" (ne .Values.server.tls.secret "") }}}
+    periodSeconds: 20
+    timeoutSeconds: 10
+    failureThreshold: 3
 {{- end -}}

@@ -10,6 +10,7 @@
 {{- if and .Values.locks.union (not .Values.locks.claim) -}}
 {{- fail "locks.union: one file for all scopes is of use only in a folder that bots see. Name the folder's claim in locks.claim" -}}
 {{- end -}}
+{{- include "killswitch.serverAndWatcher" . -}}
 {{- if and .Values.runAs.group (not .Values.runAs.user) -}}
 {{- fail "runAs: with a group of your own, name the user too; or set both to null, and the cluster chooses" -}}
 {{- end -}}
@@ -120,6 +121,30 @@ option of an adapter, where `key` is such a name too.
 {{- end -}}
 {{- if hasSuffix "HEADERS" $name -}}
 {{- fail (printf "telemetry.env: %s holds keys. Take it from a Secret: credentials.env" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "killswitch.serverAndWatcher" -}}
+{{- with .Values.server -}}
+{{- if and .enabled (not .tokens.secret) -}}
+{{- fail "server: every request needs a token. Make the file with `ksctl serve token`, put it into a Secret, and name it in server.tokens.secret" -}}
+{{- end -}}
+{{- if and .enabled (not .tls.secret) (not .behindProxy) -}}
+{{- fail "server: tokens would be sent in the clear. Name a TLS Secret in server.tls.secret, or say server.behindProxy: true where a proxy in the pod's network has it" -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.watcher.enabled -}}
+{{- if not (include "killswitch.hasPolicies" .) -}}
+{{- fail "watcher: it reads the switches and accounts from files, also next to a source. Give policies, or leave watcher.enabled false" -}}
+{{- end -}}
+{{- $own := list -}}
+{{- range .Values.watcher.credentials.files -}}{{- $own = append $own .secret -}}{{- end -}}
+{{- range .Values.watcher.credentials.env -}}{{- $own = append $own .secret -}}{{- end -}}
+{{- range .Values.credentials.files -}}
+{{- if has .secret $own -}}
+{{- fail (printf "watcher.credentials: %s is the runner's own Secret. A key that is revoked or blocked would stop both: give the watcher one of its own" .secret) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

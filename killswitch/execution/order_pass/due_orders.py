@@ -212,7 +212,7 @@ class DueOrders:
 
     def _orders_without_snapshot(self, *, unreadable: bool) -> Iterator[QueuedOrder]:
         for target in select_active(self._state.targets(), lambda _: False):
-            if not target.reduce_only or target.is_counted_by_fills or not self._is_due(target):
+            if not target.is_bounded_by_venue or target.is_counted_by_fills or not self._is_due(target):
                 continue
             if self._other_closer is not None and self._other_closer.must_yield(target):
                 continue

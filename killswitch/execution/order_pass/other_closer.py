@@ -127,7 +127,7 @@ class OtherCloser:
 
         Unknown counts as not limited.
         """
-        return not (target.reduce_only and self._context.traits.enforces_reduce_only is True)
+        return not target.is_bounded_by_venue
 
     @property
     def next_at(self) -> float:

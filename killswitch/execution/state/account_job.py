@@ -33,11 +33,16 @@ _AFTER_FEES = Decimal("0.98")
 class AccountJob:
     """The job of one decision on one account, folded from the decision and its journal entries."""
 
-    def __init__(self, decision: Decision, account: str, entries: Sequence[Entry] = ()) -> None:
-        """Fold `entries`, the decision's journal in sequence; those of other accounts are skipped."""
+    def __init__(
+        self, decision: Decision, account: str, entries: Sequence[Entry] = (), *, is_enforced: bool = False
+    ) -> None:
+        """Fold `entries`, the decision's journal in sequence; those of other accounts are skipped.
+
+        `is_enforced`: whether the account's venue is known to enforce reduce-only.
+        """
         self.decision = decision
         self.account = account
-        self.targets = position_targets(decision, account)
+        self.targets = position_targets(decision, account, is_enforced=is_enforced)
         self._by_key = {target.key: target for target in self.targets}
         unwinding = decision.unwinding
         self.ladder = unwinding.ladder if unwinding is not None and unwinding.ladder else MARKET

@@ -43,9 +43,18 @@ class ExecutionState:
     """The execution state of one account, which changes only by an entry that is durable first."""
 
     def __init__(
-        self, account: str, store: Journal, clock: Clock, pace: ClosingPace, observer: ClosingObserver
+        self,
+        account: str,
+        store: Journal,
+        clock: Clock,
+        pace: ClosingPace,
+        observer: ClosingObserver,
+        *,
+        is_enforced: bool = False,
     ) -> None:
+        """`is_enforced`: whether the account's venue is known to enforce reduce-only."""
         self._account = account
+        self._is_enforced = is_enforced
         self._store = store
         self._clock = clock
         self._pace = pace
@@ -90,7 +99,7 @@ class ExecutionState:
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Prepare the job that `adopt` starts once `planned` is durable; nothing is sent before."""
         if decision.id not in self.jobs:
-            job = self._prepared[decision.id] = AccountJob(decision, self._account, decode_all(planned))
+            job = self._prepared[decision.id] = self._new_job(decision, decode_all(planned))
             self._count_from_now(job)
 
     def adopt(self, decision: Decision) -> bool:
@@ -277,7 +286,10 @@ class ExecutionState:
 
     def _job(self, decision: Decision, journal: Sequence[Entry]) -> AccountJob:
         self._count_uncharged(journal)
-        return AccountJob(decision, self._account, journal)
+        return self._new_job(decision, journal)
+
+    def _new_job(self, decision: Decision, entries: Sequence[Entry]) -> AccountJob:
+        return AccountJob(decision, self._account, entries, is_enforced=self._is_enforced)
 
     def _journal_of(self, decision: str) -> Sequence[Entry]:
         return decode_all(self._store.journal(decision))

@@ -40,8 +40,10 @@ def planned_entries(
     return tuple(encode(entry) for entry in entries if accounts is None or entry.account in accounts)
 
 
-def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
+def position_targets(decision: Decision, account: str, *, is_enforced: bool = False) -> list[PositionTarget]:
     """One target for each position of `account` that the decision reduces, by rank.
+
+    `is_enforced`: whether the account's venue is known to enforce reduce-only.
 
     Several intents on one position are slices of one order. What is added to the position meanwhile is closed in slices
     of that size, and in one order where the decision has only one intent for it that liquidity did not bound. A hop
@@ -66,6 +68,7 @@ def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
                 decided=_decided(intent),
                 largest=intent.contracts if is_sliced or intent.purpose != "reduce" else UNBOUNDED,
                 reduce_only=intent.reduce_only,
+                is_enforced=is_enforced,
                 rank=intent.rank,
                 index=index,
                 purpose=intent.purpose,

@@ -125,6 +125,10 @@ class Protections:
         """Whether the order was cancelled, for any decision, and not yet restored or written off."""
         return any(each.order == order for each in self.open())
 
+    def all(self) -> list[CancelledProtection]:
+        """Every protective order that was cancelled, restored ones included."""
+        return list(self._found.values())
+
     def open(self) -> list[CancelledProtection]:
         """The protective orders that are neither restored nor written off."""
         return [each for each in self._found.values() if each.state is not ProtectionState.DONE]

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
-from hashlib import blake2b
 from typing import Final, Protocol
 
 import msgspec
@@ -49,6 +47,8 @@ from killswitch.planning.catastrophe_stops import (
     AccountStops,
     StopInputs,
     StopLine,
+    closes_of_other_legs,
+    closing_command,
     protected_by,
     stops_of,
 )
@@ -313,9 +313,8 @@ class CatastropheStops:
     def _close(self, stops: AccountStops, line: StopLine, why: str) -> Event:
         now, (symbol, side) = self._clock.now(), line.key
         name = f"{stops.account}/{symbol}/{side}/{now}"
-        return replace(
-            _command(name, stops.account, symbol, stops.rule, f"no stop could be placed: {why}"), at=now, side=side
-        )
+        why = f"no stop could be placed: {why}"
+        return replace(closing_command(name, now, stops.account, symbol, stops.rule, why), side=side)
 
     def _close_other_legs(self, account: AccountSnapshot) -> None:
         """Command the close of the legs that a filled stop has left naked, once for each stop."""
@@ -324,12 +323,8 @@ class CatastropheStops:
             if not is_catastrophe_stop(name) or name in self._record.left:
                 continue
             self._record.left = [*self._record.left, name][-KEPT:]
-            pairs = ((rule.name, each) for rule in self._rules for each in rule.apart)
-            for rule, each in pairs:
-                if (each.account, each.symbol) == (account.account, fill.symbol):
-                    why = f"its stop has closed {fill.symbol} of {account.account}, the other leg of a hedge"
-                    event = _command(f"{name}/{each.other_symbol}", each.other_account, each.other_symbol, rule, why)
-                    self._store.put_event(replace(event, at=self._clock.now()))
+            for event in closes_of_other_legs(self._rules, account.account, fill.symbol, name, self._clock.now()):
+                self._store.put_event(event)
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -397,15 +392,6 @@ class CatastropheStops:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _command(name: str, account: str, symbol: str, rule: str, why: str) -> Event:
-    """The command that closes a symbol of an account, at the beginning of time: its caller dates it."""
-    digest = blake2b(name.encode(), digest_size=8).hexdigest()
-    return Event(
-        f"stop-{digest}", datetime.min.replace(tzinfo=UTC), "close", f"account/{account}",
-        author=f"catastrophe stop {rule}", reason=why, cause="market", symbols=(symbol,),
-    )  # fmt: skip
 
 
 def stop_views(blob: bytes | None) -> tuple[StopView, ...]:

@@ -10,8 +10,8 @@ import pytest
 from killswitch.execution.client_order_id import lapses_after, validity
 from killswitch.execution.closing_pace import PACE
 from killswitch.model.venue import OrderLife, VenueTraits
-from tests.faults.exchange import Key
-from tests.faults.mishaps import Rule
+from tests.faults.exchange import Key, WithoutReduceOnly
+from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene
 
 BTC: Key = ("BTC", "long")
@@ -51,6 +51,21 @@ def test_c2_a_half_is_a_half_where_the_first_query_is_lost_too(life: OrderLife) 
     scene.decide({BTC: 5})
     assert scene.play() == {"d1": "flat"}
     assert scene.held(BTC) == [5]
+
+
+@pytest.mark.parametrize("mishap", ["held", "silent", "done_silent"])
+@pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
+def test_c2_a_full_close_waits_for_its_order_where_the_venue_ignores_reduce_only(
+    life: OrderLife, mishap: Mishap
+) -> None:
+    """The first order is late or never answered; with a second one on its way the account would be short."""
+    traits = VenueTraits(order_life=life, enforces_reduce_only=False)
+    scene = Scene({BTC: 10}, Rule("submit", mishap, "BTC"), exchange=WithoutReduceOnly, traits=traits)
+    scene.exchange.keeps_names = "ever" if life.names == "ever" else "open"
+    scene.at(90.0, lambda: None)
+    scene.decide({BTC: 0})
+    scene.play()
+    assert scene.held(BTC, ("BTC", "short")) == [0, 0]
 
 
 def test_c2_the_id_of_an_order_that_may_arrive_late_is_kept_when_its_repeat_is_refused() -> None:

@@ -25,7 +25,7 @@ LATER = AT + timedelta(seconds=9)
 def target_of(target: str = "0", decided: str = "10", side: str = "sell") -> PositionTarget:
     return PositionTarget(
         "d1", "main", "BTC", "long" if side == "sell" else "short", "sell" if side == "sell" else "buy",
-        D(target), D(decided), D(decided), True, 1, 0,
+        D(target), D(decided), D(decided), True, 1, 0, is_enforced=True,
     )  # fmt: skip
 
 
@@ -345,20 +345,21 @@ def test_a_contradiction_before_any_order_leaves_nothing_to_query() -> None:
 
 
 @pytest.mark.parametrize(
-    ("purpose", "target", "reduce_only", "capped"),
+    ("purpose", "target", "reduce_only", "enforced", "capped"),
     [
-        ("reduce", "0", True, True),
-        ("reduce", "1", True, False),
-        ("reduce", "0", False, False),
-        ("hop", "0", True, False),
+        ("reduce", "0", True, True, True),
+        ("reduce", "0", True, False, False),
+        ("reduce", "1", True, True, False),
+        ("reduce", "0", False, True, False),
+        ("hop", "0", True, True, False),
     ],
 )
-def test_the_venue_caps_full_reduce_only_closes_and_nothing_else(
-    purpose: str, target: str, reduce_only: bool, capped: bool
+def test_the_venue_caps_full_reduce_only_closes_where_it_enforces_the_flag(
+    purpose: str, target: str, reduce_only: bool, enforced: bool, capped: bool
 ) -> None:
     """Closing bounds a trim, an order that may open a position, and a hop itself."""
     of = target_of(target)
-    of.reduce_only = reduce_only
+    of.reduce_only, of.is_enforced = reduce_only, enforced
     of.purpose = "hop" if purpose == "hop" else "reduce"
     assert of.is_capped_by_venue is capped
 

@@ -29,7 +29,7 @@ BLANK = PositionLedger()
 
 def target_of(target: str = "0", decided: str = "10", **fields: object) -> PositionTarget:
     of = PositionTarget(
-        "d1", "main", "BTC", "long", "sell", D(target), D(decided), D(decided), True, 1, 0
+        "d1", "main", "BTC", "long", "sell", D(target), D(decided), D(decided), True, 1, 0, is_enforced=True
     )  # fmt: skip
     return replace(of, **fields)
 

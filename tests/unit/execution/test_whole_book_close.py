@@ -21,7 +21,9 @@ BOOK = {"BTC": D(100), "ETH": D(-30), "SOL": D(7)}
 class WholeBookVenue(HonestVenue):
     """Accepts two orders a minute, and closes its whole book in one request."""
 
-    traits = VenueTraits(limits=(RateLimit("orders", 2, 60.0),), costs=(Cost("submit", "orders", each=1),))
+    traits = VenueTraits(
+        limits=(RateLimit("orders", 2, 60.0),), costs=(Cost("submit", "orders", each=1),), enforces_reduce_only=True
+    )
     lost = False
     closes = True
 

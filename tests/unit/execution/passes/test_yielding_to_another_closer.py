@@ -15,8 +15,7 @@ from msgspec.structs import replace
 from killswitch.execution.order_pass.other_closer import OtherActivity
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.snapshot import Fill, Order
-from killswitch.model.venue import OrderReport, OrderRequest
-from tests.faults.exchange import Exchange, Key, Market
+from tests.faults.exchange import Exchange, Key, Market, WithoutReduceOnly
 from tests.faults.mishaps import Mishap, Occasion, Rule
 from tests.faults.scene import Scene, long
 from tests.faults.wire import KNOWN, Wire
@@ -24,21 +23,15 @@ from tests.faults.wire import KNOWN, Wire
 D = Decimal
 BTC, ETH = long("BTC", "ETH")
 ENFORCED: Final = replace(KNOWN, enforces_reduce_only=True)
+IGNORED: Final = replace(KNOWN, enforces_reduce_only=False)
 OTHERS: Final = "ks" + 29 * "z"
 """A client order id of this program that no journal of the test has."""
 BOTS: Final = "x-bot-17"
 
 
-class WithoutReduceOnly(Exchange):
-    """An exchange that ignores reduce-only, and names the client order id of each fill."""
-
-    def place(self, request: OrderRequest, by: Any = "ours") -> OrderReport:
-        return super().place(replace(request, reduce_only=False), by)
-
-
 def scene(book: dict[Key, str | int] | None = None, *rules: Rule, **options: Any) -> Scene:
     """A close that yields, at a venue that ignores reduce-only."""
-    plain: dict[str, Any] = {"exchange": WithoutReduceOnly, "closing": {"yields": True}}
+    plain: dict[str, Any] = {"exchange": WithoutReduceOnly, "traits": IGNORED, "closing": {"yields": True}}
     return Scene(book or {BTC: 10}, *rules, **(plain | options))
 
 
@@ -71,7 +64,7 @@ def test_the_first_order_leaves_after_two_polls_that_are_three_seconds_apart() -
 
 @pytest.mark.parametrize(
     ("traits", "closing"),
-    [(ENFORCED, {"yields": True}), (KNOWN, {}), (ENFORCED, {})],
+    [(ENFORCED, {"yields": True}), (IGNORED, {}), (ENFORCED, {})],
     ids=["enforced", "alone", "both"],
 )
 def test_nothing_waits_where_the_venue_enforces_reduce_only_or_nobody_else_closes(traits: Any, closing: Any) -> None:
@@ -376,3 +369,19 @@ def test_a_bounded_try_that_finds_no_price_costs_one_more_round() -> None:
     assert play.play() == {"d1": "flat"}
     first, second = sent(play)
     assert 3 <= second[0] - first[0] < 5
+
+
+# Where nothing waits, because the venue enforces reduce-only
+
+
+@pytest.mark.parametrize(("name", "is_restored"), [(OTHERS, False), (BOTS, True)], ids=["another closer", "a bot"])
+def test_the_closing_order_of_another_closer_is_cancelled_and_never_restored(name: str, is_restored: bool) -> None:
+    """It covers the position, so that ours is refused. Placed again as protection it would sell what is left."""
+    play = scene({BTC: 10}, exchange=Exchange, traits=ENFORCED, closing={})
+    play.exchange.resting_exits_block = True
+    play.exchange.rest("BTC", "sell", D(10), name=name, price=D(200), type="limit", reduce_only=True)
+    play.decide({BTC: 6})
+    assert play.play() == {"d1": "flat"}
+    assert play.held(BTC) == [6]
+    assert bool(play.entries("unprotected")) is is_restored
+    assert [it.amount for it in play.exchange.orders.values() if it.state == "open"] == [D(6)] * is_restored
