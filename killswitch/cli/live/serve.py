@@ -64,6 +64,7 @@ def serve(
             "--tls-key, or --behind-proxy where a proxy has TLS"
         )
     from killswitch.server.access import TokenFileError
+    from killswitch.server.alert_routes import WebhookSecretError
     from killswitch.server.app import ServerFileError
     from killswitch.server.jwt_login import JwtSettingsError
 
@@ -81,7 +82,7 @@ def serve(
             ends_with_stdin=ends_with_stdin,
             is_secure=tls_certificate is not None or behind_proxy,
         )
-    except (TokenFileError, ServerFileError, JwtSettingsError) as error:
+    except (TokenFileError, ServerFileError, JwtSettingsError, WebhookSecretError) as error:
         raise click.ClickException(str(error)) from error
 
 
