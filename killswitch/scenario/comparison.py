@@ -23,7 +23,8 @@ from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.replayed_ticks import ReplayedTick
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import status_of_trigger
-from killswitch.scenario.cases import DECIDED, Expectation, Notices, Subject, stops_text
+from killswitch.scenario.cases import DECIDED, Expectation, Scenario, Subject, stops_text
+from killswitch.scenario.heard import HeardSwitch
 from killswitch.scenario.values import ClauseValue, reset_values, stage_values, trigger_values
 
 EVERYTHING = ""
@@ -134,11 +135,11 @@ class LocksInForce:
 class StepComparison:
     """Compares the steps of one run."""
 
-    def __init__(self, policies: PolicySet, router: NotificationRouter, place: Place, notices: Notices) -> None:
-        """`router`: of the policy set with a further route `EVERYTHING`. `place`: of the scenario. `notices`: which of
-        them fail if nothing expects them."""
-        self._place = place
-        self._notices = notices
+    def __init__(self, policies: PolicySet, router: NotificationRouter, scenario: Scenario) -> None:
+        """`router`: of the policy set with a further route `EVERYTHING`."""
+        self._place = scenario.place
+        self._notices = scenario.notices
+        self._switches = {rule.name: HeardSwitch(rule, scenario.heard.get(rule.name, ())) for rule in policies.silences}
         self._graphs = {graph.policy: graph for graph in policies.graphs}
         self._router = router
         self._locks = LocksInForce()
@@ -244,12 +245,10 @@ class StepComparison:
 
     def _state_failure(self, each: Expectation, interpreter: Interpreter, snapshot: Snapshot) -> Failure | None:
         """The failure of an expectation about what is in force after the step; None if it is met."""
-        if each.subject == "lock_in_force":
-            mode = self._locks.mode(each.scope, snapshot)
-            return None if mode == each.name else Failure(each.at, each.place, each.words, f"lock {mode}")
-        if each.subject == "stops":
-            seen = stops_text(self._stops(each.scope.removeprefix("account/"), snapshot))
-            return None if seen == each.name else Failure(each.at, each.place, each.words, f"stops {seen}")
+        if each.subject in ("lock_in_force", "stops", "switch"):
+            wanted = each.truth if each.subject == "switch" else each.name
+            seen, shown = self._seen_of(each, snapshot)
+            return None if seen == wanted else Failure(each.at, each.place, each.words, shown)
         evaluator = interpreter.evaluator(each.policy, each.scope)
         if evaluator is None:
             return Failure(each.at, each.place, each.words, f"no snapshot has had {each.scope} yet")
@@ -263,6 +262,17 @@ class StepComparison:
             return None
         state = "confirmed" if status.confirmed else "held" if status.held else "not held"
         return Failure(each.at, each.place, each.words, f"{truth}, {state}", trigger_values(evaluator, index))
+
+    def _seen_of(self, each: Expectation, snapshot: Snapshot) -> tuple[str, str]:
+        """What is so of a lock, of stops or of a switch, and how a failure shows it."""
+        if each.subject == "lock_in_force":
+            mode = self._locks.mode(each.scope, snapshot)
+            return mode, f"lock {mode}"
+        if each.subject == "switch":
+            phase = self._switches[each.name].phase(each.at // timedelta(microseconds=1))
+            return phase, f"{each.name} is {phase}"
+        stops = stops_text(self._stops(each.scope.removeprefix("account/"), snapshot))
+        return stops, f"stops {stops}"
 
     def _stops(self, account: str, snapshot: Snapshot) -> Iterator[str]:
         """What a run would do about the catastrophe stops of an account, as an expectation says it."""

@@ -22,8 +22,8 @@ from killswitch.model.clock import Clock
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import Event, Instant
 from killswitch.model.store import Store, decoded
+from killswitch.planning.silence import Phase, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 from killswitch.runner.observers import TickReport
-from killswitch.watcher.silence import Phase, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 
 if TYPE_CHECKING:
     from killswitch.watcher.ways import WayListener  # `ksctl status` reads the views, and needs no requests

@@ -18,7 +18,7 @@ from killswitch.client.heartbeat import FORMAT, REQUEST_TIMEOUT, direct_opener, 
 from killswitch.graph.nodes import HeartbeatWay, SilenceRule
 from killswitch.model.instant import SECOND
 from killswitch.model.legible import legible, one_line
-from killswitch.watcher.silence import Beat, WayAnswer
+from killswitch.planning.silence import Beat, WayAnswer
 
 LONGEST_FILE: Final = 4096
 """Bytes of a file or an answer that are read; a heartbeat has about 150."""
