@@ -33,6 +33,7 @@ from killswitch.graph.resolution.accounts import check_accounts, check_currencie
 from killswitch.graph.resolution.catastrophe_stops import catastrophe_stops, check_catastrophe_stops
 from killswitch.graph.resolution.dead_man import check_switches, silences, timers
 from killswitch.graph.resolution.limits import check_limits, limits
+from killswitch.graph.resolution.notification import check_notification, message_silences, notification_root
 from killswitch.graph.resolution.recovery import (
     PlanOfPolicy,
     check_recovery,
@@ -94,7 +95,8 @@ def compile_policies(
         return None, diagnostics
     of_sets = silences(documents), limits(documents), catastrophe_stops(documents)
     found = routes(documents), unwindings(documents), timers(documents), strategies(documents), *of_sets
-    return PolicySet(content, commit, graphs, *found), diagnostics
+    notified = notification_root(documents), message_silences(documents)
+    return PolicySet(content, commit, graphs, *found, *notified), diagnostics
 
 
 def compile_loaded(
@@ -149,7 +151,7 @@ def _compiled(
             graphs += () if graph is None else (graph,)
     checks = (
         accounts_watched, check_former_policies, check_routes, check_unwindings, check_switches, check_strategies,
-        check_limits, check_catastrophe_stops, check_recovery,
+        check_limits, check_catastrophe_stops, check_recovery, check_notification,
     )  # fmt: skip
     for check_documents in checks:
         diagnostics += check_documents(everything, others)

@@ -15,7 +15,7 @@ from msgspec import Struct
 from killswitch.graph.freezing import frozen_from
 from killswitch.graph.limits import LimitsRule
 from killswitch.graph.recovery import RecoveryRule
-from killswitch.graph.routing import Route
+from killswitch.graph.routing import MessageSilence, NotificationRoot, Route
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.instant import LocalTime, from_micros, to_micros
 from killswitch.model.venue import TriggerPrice
@@ -422,6 +422,15 @@ class PolicySet(Struct, frozen=True):
     """Limits, by name: what an order must pass at the gate. An account has at most one."""
     stops: tuple[CatastropheStopRule, ...] = ()
     """Catastrophe stops, by name; at most one covers a symbol of an account."""
+    notification: NotificationRoot | None = None
+    """The root of the notification routes; None: all routes are next to each other."""
+    message_silences: tuple[MessageSilence, ...] = ()
+    """Silences of messages, by name."""
+
+    @property
+    def has_routes(self) -> bool:
+        """Whether anybody can be notified."""
+        return bool(self.routes) or self.notification is not None
 
 
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}

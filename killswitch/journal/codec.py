@@ -178,3 +178,8 @@ _WRITTEN: Final = {
     for each in _CLASSES.values()
 }
 """Entry class → field, key, and whether the key is omitted while the value is unknown; in the order of writing."""
+
+
+def texts_of(row: JournalEntry) -> Mapping[str, str | None]:
+    """The texts of a row as they are stored, whether or not this version can decode them."""
+    return row.data if row.unreadable is None else {"unreadable": row.unreadable}

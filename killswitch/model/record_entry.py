@@ -52,7 +52,7 @@ Field = str | int | bool | Private
 class RecordEntry(Struct, frozen=True, omit_defaults=True):
     """An entry without its number.
 
-    `fields` are short and identify what it is about; `data` are its details, which may be any size. `body`: bytes that
+    `fields` are short and identify what it is about; `details` may be of any size. `body`: bytes that
     are recorded by their digest, and `kept` where they are kept already, else the store keeps them with the record.
     `announces` and `answers` name the subject of an announcement, as `order/CLIENT_ORDER_ID`; the line that answers
     has the number of the newest line that announced the same subject.
@@ -61,12 +61,14 @@ class RecordEntry(Struct, frozen=True, omit_defaults=True):
     kind: EntryKind
     at: Instant
     fields: dict[str, Field] = {}
-    data: dict[str, Field] = {}
+    details: dict[str, Field] = {}
     body: bytes | None = None
     kept: Literal["decisions", "events"] | None = None
     """The table that has the body, under the id in `fields`: `decision` or `command`."""
     announces: str | None = None
+    """The subject whose answer a later line is to have: the act follows."""
     answers: str | None = None
+    """The subject that this entry answers. Without an announcement of it in the record, the line answers nothing."""
 
 
 def with_known(fields: dict[str, Field | None]) -> dict[str, Field]:

@@ -10,6 +10,7 @@ from msgspec import DecodeError, Struct
 from killswitch.model.applied_set import AppliedSet, PolicyFile, SetChange
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import MINUTE
+from killswitch.model.record_entry import RecordEntry
 from killswitch.model.snapshot import Event, Instant
 
 T = TypeVar("T")
@@ -132,6 +133,10 @@ class TickRecord(Struct, frozen=True):
     """The set that came into force with this tick; None: that of the tick before."""
     renamed: Mapping[str, str] = {}
     """Former name → name of each policy that has another one from this tick on: states and rows move at once."""
+    entries: tuple[RecordEntry, ...] = ()
+    """Entries of the record besides those of what this record holds."""
+    refused_events: frozenset[str] = frozenset()
+    """The ids of consumed events whose commands were refused."""
 
 
 class Outgoing(Struct, frozen=True):
@@ -300,6 +305,9 @@ class Store(Journal, Outbox, Protocol):
 
     def commit_tick(self, record: TickRecord) -> None: ...
 
+    def add_to_record(self, entries: Sequence[RecordEntry]) -> None:
+        """Write entries of the record that belong to no other write."""
+
     def notices(self, limit: int) -> Sequence[Notice]: ...
 
     def prepare_policy_set(self, digest: str, program: str, files: tuple[PolicyFile, ...]) -> None:
@@ -343,7 +351,8 @@ class Store(Journal, Outbox, Protocol):
         Once there is a newer lease, writes of ticks, journal entries and live blobs fail in their transaction.
         """
 
-    def release(self, owner: str) -> None: ...
+    def release(self, owner: str, at: int | None = None) -> None:
+        """Release the lease. `at`: when its holder ends in order (microseconds); None for one that is dead."""
 
     def release_unrenewed(self, lease: Lease) -> None:
         """Release the lease of a dead holder, unless it has been renewed."""

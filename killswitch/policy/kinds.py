@@ -10,6 +10,7 @@ from killswitch.policy.schema.catastrophe_stop import CatastropheStopDocument
 from killswitch.policy.schema.dead_man import DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.limits import LimitsDocument
+from killswitch.policy.schema.notification_tree import NotificationTreeDocument, SilenceDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
 from killswitch.policy.schema.recovery import RecoveryPlanDocument
@@ -38,6 +39,8 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         CorrelationGroupDocument,
         RunbookDocument,
         RouteDocument,
+        NotificationTreeDocument,
+        SilenceDocument,
         UnwindingDocument,
         DeadManDocument,
         CatastropheStopDocument,

@@ -90,7 +90,7 @@ def make_line(
     for an entry that was made while the store refused writes.
     """
     kept: list[Kept] = []
-    fields, data = (_sealed(each, salt, kept) for each in (entry.fields, entry.data))
+    fields, details = (_sealed(each, salt, kept) for each in (entry.fields, entry.details))
     base: dict[str, Any] = {"at": rfc3339(entry.at), "kind": entry.kind}
     if entry.announces is not None:
         base["announces"] = True
@@ -102,20 +102,25 @@ def make_line(
         base["body"] = _reference(entry.body)
         if entry.kept is None:
             kept.append(Kept(digest_of(entry.body), entry.body))
-    for keys in _shorter_and_shorter(base, fields, data, kept):
+    for keys in _shorter_and_shorter(base, fields, details, kept):
         text = _text(number, previous, keys)
         if len(text) <= MOST_BYTES:
             break
+    else:
+        if entry.body is not None and entry.kept is not None:  # the id under which the body is kept is outside too
+            kept.append(Kept(digest_of(entry.body), entry.body))
     return Line(number, text, leaf_of(text), tuple(kept))
 
 
-def _shorter_and_shorter(base: dict[str, Any], fields: dict[str, Any], data: dict[str, Any], kept: list[Kept]) -> Any:
+def _shorter_and_shorter(
+    base: dict[str, Any], fields: dict[str, Any], details: dict[str, Any], kept: list[Kept]
+) -> Any:
     """The keys of a line: whole, then with its details by their digest, then with its fields by theirs too."""
-    yield base | fields | ({"data": data} if data else {})
-    if data:
-        outside = _JSON.encode(data)
+    yield base | fields | ({"details": details} if details else {})
+    if details:
+        outside = _JSON.encode(details)
         kept.append(Kept(digest_of(outside), outside))
-        base = base | {"data": _reference(outside)}
+        base = base | {"details": _reference(outside)}
         yield base | fields
     outside = _JSON.encode(fields)
     kept.append(Kept(digest_of(outside), outside))
@@ -158,10 +163,12 @@ class LineContent(Struct, frozen=True):
     answers: int | None = None
     late: str | None = None
     body: dict[str, str | int] | None = None
-    data: dict[str, Any] | None = None
+    details: dict[str, Any] | None = None
     fields: dict[str, str | int] | None = None
     format: str | None = None
     chain: str | None = None
+    decision: str | None = None
+    command: str | None = None
 
 
 _CONTENT: Final = msgspec.json.Decoder(LineContent)
@@ -186,5 +193,5 @@ def keys_of(line: bytes) -> dict[str, Any] | None:
 
 def references_of(content: LineContent) -> tuple[str, ...]:
     """The digests of what a line keeps outside of it, without its erasable values."""
-    found = (content.body, content.fields, content.data)
+    found = (content.body, content.fields, content.details)
     return tuple(str(each["sha256"]) for each in found if each is not None and set(each) == {"sha256", "size"})

@@ -152,7 +152,7 @@ class LeaseHolder:
     def release(self) -> None:
         """Release the lease, so that the next runner need not wait."""
         if self._lease is not None:
-            self.store.release(self.owner)
+            self.store.release(self.owner, to_micros(self.clock.now()))
             self._lease = None
 
     def _acquire(self) -> Lease:

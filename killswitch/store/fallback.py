@@ -21,6 +21,7 @@ from msgspec import Struct, field
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
+from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.store import HEARTBEAT
 from killswitch.store.adjacent_files import Reserve, SignOfLife
 from killswitch.store.errors import (
@@ -33,6 +34,7 @@ from killswitch.store.errors import (
     store_error,
 )
 from killswitch.store.migrations import migrate
+from killswitch.store.record_chain import ChainWriter, waiting
 
 RETURN_EVERY: Final = 5.0
 """Seconds between two attempts to write memory back."""
@@ -241,7 +243,7 @@ class Fallback:
         )
         for _ in range(2):
             try:
-                _transact(raw, (*new_rows, *_WRITE_BACK, *_HEARTBEATS), marks, fence)
+                _transact(raw, (*new_rows, *_WRITE_BACK, *_HEARTBEATS), marks, fence, _chain_waiting)
             except sqlite3.Error as error:
                 if isinstance(store_error("", error), WriteLockedError):
                     return False  # neither more room nor less to write is of any help
@@ -344,7 +346,20 @@ def _restart_log(connection: sqlite3.Connection, schema: str) -> bool:
     return not busy
 
 
-def _transact(raw: sqlite3.Connection, statements: tuple[str, ...], values: dict[str, int], fence: int | None) -> None:
+def _chain_waiting(raw: sqlite3.Connection) -> None:
+    """Number and chain, on the disk, the entries of the record that were made in memory."""
+    stored_at = rfc3339(from_micros(int(time.time() * 1_000_000)))
+    ChainWriter(raw, "disk").write(waiting(raw), late=stored_at)
+
+
+def _transact(
+    raw: sqlite3.Connection,
+    statements: tuple[str, ...],
+    values: dict[str, int],
+    fence: int | None,
+    last: Callable[[sqlite3.Connection], None] = lambda _: None,
+) -> None:
+    """Carry out statements on the attached disk, then `last`, in one transaction."""
     raw.execute("BEGIN IMMEDIATE")
     try:
         row = raw.execute("SELECT generation, owner FROM disk.lease").fetchone()
@@ -352,6 +367,7 @@ def _transact(raw: sqlite3.Connection, statements: tuple[str, ...], values: dict
             require_lease(fence, row[0], row[1], _OVERTAKEN)
         for statement in statements:
             raw.execute(statement, values if ":" in statement else {})
+        last(raw)
         raw.execute("COMMIT")
     except (sqlite3.Error, StoreError):
         if raw.in_transaction:
@@ -361,7 +377,7 @@ def _transact(raw: sqlite3.Connection, statements: tuple[str, ...], values: dict
 
 TABLES: Final = (
     "lease", "live", "states", "events", "decisions", "journal", "outbox", "notices", "incidents", "course",
-    "policy_sets", "set_changes", "history",
+    "policy_sets", "set_changes", "record", "record_tip", "record_kept", "history",
 )  # fmt: skip
 _DIRECTIONS: Final = ("ASC", "DESC")
 """From the oldest row up to the damage, then from the newest one down to it."""

@@ -325,6 +325,8 @@ def _errors_of(place: str) -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise store_error(place, error.orig) from error
+    except sqlite3.Error as error:  # of what is written in the driver's own form
+        raise store_error(place, error) from error
 
 
 class WriteQueue:

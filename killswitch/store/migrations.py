@@ -69,6 +69,15 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                 sequence {_SERIAL}, at INTEGER NOT NULL, digest TEXT NOT NULL, content TEXT NOT NULL,
                 body BLOB NOT NULL)""",
     ),
+    # 6: the record (`store.record_chain`): its lines, the end of its chain, and what is kept outside of the lines
+    (
+        "CREATE TABLE record (number INTEGER PRIMARY KEY, line BLOB NOT NULL, subject TEXT)",
+        "CREATE INDEX record_by_subject ON record (subject) WHERE subject IS NOT NULL",
+        """CREATE TABLE record_tip (
+                one INTEGER NOT NULL PRIMARY KEY, chain TEXT NOT NULL, number INTEGER NOT NULL, leaf BLOB NOT NULL,
+                edge BLOB NOT NULL)""",
+        "CREATE TABLE record_kept (digest TEXT NOT NULL PRIMARY KEY, content BLOB NOT NULL, salt BLOB)",
+    ),
 )
 
 NEWEST: Final = len(MIGRATIONS)

@@ -25,6 +25,7 @@ from killswitch.model.store import (
     RouteCount,
     StoredDecision,
 )
+from killswitch.record.tick_entries import StoredCommand
 
 ENCODER = msgspec.json.Encoder(decimal_format="string")
 _NOTICES = msgspec.json.Decoder(Notice)
@@ -46,6 +47,15 @@ def event(row: Any) -> Event:
         # It would never be consumed, and processed by every tick.
         raise ValueError(f"its body has id {found.id!r:.80}")
     return found
+
+
+def stored_command(row: Any) -> StoredCommand:
+    """The operator command of a row with its bytes, also where this version cannot read it."""
+    body = row.body if isinstance(row.body, bytes) else str(row.body).encode()
+    try:
+        return StoredCommand(str(row.id), body, event(row))
+    except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError):
+        return StoredCommand(str(row.id), body, None)
 
 
 def set_change(row: Any) -> SetChange:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import asdict
 from sqlalchemy import Connection
 
+from killswitch.journal.record_entries import journal_record
 from killswitch.model.applied_set import AppliedSet, PolicyFile, SetChange, folder_digest
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
@@ -32,11 +33,15 @@ from killswitch.model.store import (
     UnreadableCommand,
     decoded,
 )
+from killswitch.record.tick_entries import StoredCommand, entries_around, of_deliveries, of_lease
 from killswitch.store import rows
 from killswitch.store import statements as sql
 from killswitch.store.errors import DuplicateDecisionError
-from killswitch.store.handle import StoreHandle, retried
+from killswitch.store.handle import retried
+from killswitch.store.recorded import RecordedStore
 
+UNREADABLE: Final = "it cannot be read in the store"
+"""Why a notification was given up that could not be decoded."""
 LEASE_TERM: Final = "lease-term"
 """The live blob with the duration of the lease, for which its table has no column."""
 
@@ -50,7 +55,7 @@ _TERM = msgspec.json.Encoder()
 _TERMS = msgspec.json.Decoder(_Term)
 
 
-class SqlStore(StoreHandle):
+class SqlStore(RecordedStore):
     """`killswitch.model.store.Store` for any database with the schema of `migrations`.
 
     Thread-safe: every call uses a connection of its own from the engine's pool.
@@ -77,6 +82,7 @@ class SqlStore(StoreHandle):
         self._return_to_disk()
         at = to_micros(record.as_of)
         with self._writing_fenced() as connection:
+            before, after = entries_around(record, self._consumed(connection, record.consumed_events))
             if record.applied is not None:
                 _put_set(connection, record.applied, record.renamed)
             for decision in record.decisions:
@@ -99,6 +105,7 @@ class SqlStore(StoreHandle):
             if record.trim is not None:
                 values = {**asdict(record.trim), "length": len(SAMPLES), "samples": SAMPLES}
                 connection.execute(sql.TRIM_ROWS, values)
+            self._record(connection, (*before, *journal_record(record.journal), *after))
         self._is_under_way = self._log_entry is not None
         self._log_entries(record.journal)
 
@@ -110,6 +117,7 @@ class SqlStore(StoreHandle):
         with self._writing_fenced() as connection:
             written = connection.exec_driver_sql(sql.PUT_JOURNAL_RETURNING, rows.journal_row(entry))
             sequence = int(written.scalar_one())
+            self._record(connection, journal_record((entry,)))
         self._log_entries((entry,))
         return sequence
 
@@ -120,7 +128,14 @@ class SqlStore(StoreHandle):
             self._return_to_disk()
             with self._writing_fenced() as connection:
                 _put_journal(connection, entries)
+                self._record(connection, journal_record(entries))
             self._log_entries(entries)
+
+    @staticmethod
+    def _consumed(connection: Connection, ids: Iterable[str]) -> list[StoredCommand]:
+        """The operator commands that a tick consumes, as far as they can be read."""
+        found = [connection.execute(sql.PENDING_EVENT, {"id": id_}).first() for id_ in ids]
+        return [rows.stored_command(row) for row in found if row]
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
         """The journal of one decision, or all of it, in the order of writing."""
@@ -172,6 +187,7 @@ class SqlStore(StoreHandle):
             with self._writing_fenced(background=True) as connection:
                 if waiting is None:  # an unreadable one would block all others
                     connection.execute(sql.UNREADABLE_MESSAGE, {"id": found[0].id, "at": now})
+                    self._record(connection, of_deliveries([str(found[0].id)], now, "given_up", UNREADABLE))
                 elif claimed := self._decoded_one(
                     what, rows.delivery, connection.execute(sql.CLAIM_MESSAGE, {"id": found[0].id}).all()
                 ):
@@ -186,7 +202,8 @@ class SqlStore(StoreHandle):
         """
         with self._writing_fenced(background=True) as connection:
             if error is None:
-                connection.execute(sql.MESSAGE_DELIVERED, {"id": message, "at": at})
+                if connection.execute(sql.MESSAGE_DELIVERED, {"id": message, "at": at}).rowcount:
+                    self._record(connection, of_deliveries([message], at, "delivered"))
             else:
                 values = {"id": message, "error": error, "due_at": due_at, "is_refused": int(is_refused)}
                 connection.execute(sql.MESSAGE_FAILED, values)
@@ -201,7 +218,9 @@ class SqlStore(StoreHandle):
             return 0  # called before every attempt: it must not cost a write
         with self._writing_fenced(background=True) as connection:
             values = {"target": target, "before": before, "at": at, "reason": reason}
-            return int(connection.execute(sql.GIVE_UP_MESSAGES, values).rowcount)
+            given_up = [str(row.id) for row in connection.execute(sql.GIVE_UP_MESSAGES, values)]
+            self._record(connection, of_deliveries(given_up, at, "given_up", reason))
+            return len(given_up)
 
     def waiting(self, target: str) -> PendingCount:
         """The notifications that are pending for `target`."""
@@ -328,6 +347,8 @@ class SqlStore(StoreHandle):
             generation = 1 if row is None else row.generation + (row.owner != owner)
             lease = Lease(owner=owner, generation=generation, expires_at=now + ttl, ttl=ttl)
             connection.execute(sql.PUT_LEASE, asdict(lease))
+            if row is None or row.owner != owner:
+                self._record(connection, (of_lease("started", owner, generation, now),))
             term = _TERM.encode(_Term(generation, ttl))
             known = connection.execute(sql.LIVE, {"name": LEASE_TERM}).first()
             if known is None or bytes(known.body) != term:
@@ -340,10 +361,13 @@ class SqlStore(StoreHandle):
         self._fence = generation
 
     @retried
-    def release(self, owner: str) -> None:
-        """Release the lease; does nothing if `owner` does not hold it."""
+    def release(self, owner: str, at: int | None = None) -> None:
+        """Release the lease; does nothing if `owner` does not hold it. `at`: when its holder ends in order."""
         self._return_to_disk(last=True)
         with self._writing() as connection:
+            row = self._lease_row(connection.execute(sql.LEASE).all())
+            if row is not None and row.owner == owner and at is not None:
+                self._record(connection, (of_lease("ended", owner, row.generation, at),))
             connection.execute(sql.RELEASE_LEASE, {"owner": owner})
 
     def lease(self) -> Lease | None:

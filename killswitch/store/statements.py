@@ -66,6 +66,7 @@ MOVE_ROWS = tuple(
 )
 
 PUT_EVENT = _insert("events", "id", "body", key="id")
+PENDING_EVENT = text("SELECT id, body FROM events WHERE id = :id AND consumed_at IS NULL")
 CONSUME_EVENT = text("UPDATE events SET consumed_at = :at WHERE id = :id AND consumed_at IS NULL")
 PENDING_EVENTS = text("SELECT sequence, id, body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
 
@@ -120,7 +121,7 @@ MESSAGE_FAILED = text(
 )
 GIVE_UP_MESSAGES = text(
     "UPDATE outbox SET state = 'given_up', ended_at = :at, error = coalesce(error, :reason) "
-    "WHERE state = 'pending' AND target = :target AND at < :before"
+    "WHERE state = 'pending' AND target = :target AND at < :before RETURNING id"
 )
 UNREADABLE_MESSAGE = text(
     "UPDATE outbox SET state = 'given_up', ended_at = :at, error = 'it cannot be read in the store' WHERE id = :id"
@@ -140,5 +141,13 @@ OUTBOX = text(
     " FROM outbox GROUP BY route, target) c"
     " LEFT JOIN outbox f ON f.sequence = c.first ORDER BY c.route, c.target"
 )
+RECORD_TIP = text("SELECT chain, number, leaf, edge FROM record_tip WHERE one = 1")
+RECORD_LINES = text("SELECT number, line FROM record WHERE number >= :first ORDER BY number LIMIT :limit")
+RECORD_KEPT = text("SELECT content, salt FROM record_kept WHERE digest = :digest")
+RECORD_SALTED = text("SELECT digest, content, salt FROM record_kept WHERE salt IS NOT NULL ORDER BY digest")
+ERASE_KEPT = text("DELETE FROM record_kept WHERE digest = :digest")
+DECISION_BODY = text("SELECT body FROM decisions WHERE id = :id")
+EVENT_BODY = text("SELECT body FROM events WHERE id = :id")
+
 DELIVERIES = text(f"SELECT {_OUTBOX_COLUMNS} FROM outbox ORDER BY sequence DESC LIMIT :limit")
 FORGET_MESSAGES = text("DELETE FROM outbox WHERE state <> 'pending' AND ended_at < :before")

@@ -51,6 +51,7 @@ def test_the_help_of_a_verb_ends_with_a_valid_example(
         "source.yaml",
         "id_ed25519",
         "request.json",
+        "proof.json",
         "config.json",
         "strategy.py",
         "config.yaml",

@@ -13,6 +13,7 @@ from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteT
 from killswitch.model.words import SHADOW, NotificationEvent, Place, Severity
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
+from killswitch.policy.schema.notification_tree import NotificationTreeDocument
 from killswitch.policy.schema.policy import PolicyDocument, Stage
 from killswitch.policy.schema.route import RouteDocument, Target
 from killswitch.policy.yaml.source_map import Path
@@ -46,6 +47,7 @@ def check_routes(everything: Documents, others: FaultyDocuments) -> list[Diagnos
         or any(_is_unreadable(findings(each), each.model) for each in everything)
     ):
         return []
+    has_root = any(isinstance(each.model, NotificationTreeDocument) for each in everything)
     possible = list(_possible(policies))
     of_runner = [each for each in possible if (each.policy, each.severity) == (RUNNER, "page")]
     diagnostics: list[Diagnostic] = []
@@ -55,11 +57,12 @@ def check_routes(everything: Documents, others: FaultyDocuments) -> list[Diagnos
             if not _is_matched(possible, [by_name[document.name]]):
                 message = "no message of this policy set can match this route"
                 found.warning("KS5021", ("spec", "match"), message, "loosen `match`, or remove the route", key=True)
-            if document.name == min(name or "" for name in by_name) and not _is_matched(of_runner, by_name.values()):
+            is_first = document.name == min(name or "" for name in by_name)
+            if is_first and not has_root and not _is_matched(of_runner, by_name.values()):
                 message = "no route accepts pages about the program itself, such as a lock that cannot be written"
                 fix = "add a route with `match: {events: notice, severity: page}`, or loosen the `match` of one"
                 found.warning("KS5022", ("metadata", "name"), message, fix)
-        elif isinstance(document.model, PolicyDocument):
+        elif isinstance(document.model, PolicyDocument) and not has_root:  # a root takes what no route takes
             _check_names(document.model, list(by_name.values()), found)
         diagnostics += found.diagnostics
     return diagnostics
@@ -70,7 +73,7 @@ def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
 
     Each name is reported once for each policy. A set without names needs no routes.
     """
-    if any(isinstance(each.model, RouteDocument) for each in everything):
+    if any(isinstance(each.model, RouteDocument | NotificationTreeDocument) for each in everything):
         return []
     policies = of_kind(everything, PolicyDocument)
     for policy, found in policies:
@@ -145,19 +148,25 @@ def _of_stage(policy: PolicyDocument, stage: Stage, notify: tuple[str, ...]) -> 
         yield MessageAttributes(event, severity, policy.metadata.name, "", stage.level, notify, labels)
 
 
-_PLACES = {"log": "level", "file": "path", "apprise": "url"}
+_PLACES = {"log": "level", "file": "path", "apprise": "url", "custom": "name"}
 
 
 def _route(document: RouteDocument, found: Findings) -> Route:
     spec = document.spec
-    targets: dict[RouteTarget, Place] = {}
-    for number, each in enumerate(spec.targets):
-        target = _target(each)
-        targets.setdefault(target, found.place(("spec", "targets", number, target.kind, _PLACES[target.kind])))
+    targets = route_targets(spec.targets, found, ("spec", "targets"))
     return freeze(
         spec, Route, name=document.metadata.name, targets=tuple(targets), target_places=tuple(targets.values()),
         place=found.place(("metadata", "name")),
     )  # fmt: skip
+
+
+def route_targets(written: Iterable[Target], found: Findings, at: Path) -> dict[RouteTarget, Place]:
+    """Targets with their places, each once."""
+    targets: dict[RouteTarget, Place] = {}
+    for number, each in enumerate(written):
+        target = _target(each)
+        targets.setdefault(target, found.place((*at, number, target.kind, _PLACES[target.kind])))
+    return targets
 
 
 def _target(written: Target) -> RouteTarget:
@@ -165,6 +174,8 @@ def _target(written: Target) -> RouteTarget:
         return RouteTarget("log", written.log.level)
     if written.file is not None:
         return RouteTarget("file", written.file.path)
+    if written.custom is not None:
+        return RouteTarget("custom", written.custom.name)
     if written.apprise is None:
         raise AssertionError("the schema accepts no target without one of its keys")
     return RouteTarget("apprise", written.apprise.url)

@@ -48,6 +48,8 @@ OUTSIDE_PROOF: Mapping[str, str] = {
     "HedgeGroup": "the proof compares a hedge only where a policy closes a part of the book",
     "Session": "the hours of a session are outside the proof",
     "NotificationRoute": "who is notified is outside the proof",
+    "NotificationTree": "who is notified is outside the proof",
+    "Silence": "who is notified is outside the proof",
     "Runbook": "what a page instructs people to do is outside the proof",
     "Unwinding": "the proof compares an unwinding only where a policy closes by it",
     "DeadMansSwitch": "the proof compares a switch as it is written",

@@ -4,16 +4,17 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
-from killswitch.model.instant import HOUR
+from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.words import NotificationEvent, Severity
-from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, only_one, spec_of
+from killswitch.policy.schema.cross_key_checks import Breach, Path, items, mapping, only_one, spec_of
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
 from killswitch.policy.schema.scalars import (
     REFERENCE,
     Duration,
+    DurationOrZero,
     Name,
     OneOrSeveral,
     StageLevel,
@@ -24,9 +25,13 @@ from killswitch.policy.schema.scalars import (
     pattern_json,
     quoted,
     secret_reference,
+    text,
+    written_micros,
 )
 
-TARGETS = ("log", "file", "apprise")
+TARGETS = ("log", "file", "apprise", "custom")
+LONGEST_WAIT = 5 * MINUTE
+"""The longest `group_wait`: what waits longer is not a notification any more."""
 DEFAULT_GIVE_UP_AFTER = 24 * HOUR
 
 # Host and port alone: a path, a query or a user is where services put their tokens.
@@ -64,6 +69,7 @@ def _one_of(literal: object) -> Scalar:
     return one_of_several(read, {"enum": list(known)})
 
 
+LabelNames = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(text, {"type": "string", "minLength": 1})], Text]
 Names = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(name, {"type": "string"})], Name]
 Events = OneOrSeveral[Annotated[tuple[NotificationEvent, ...], _one_of(NotificationEvent)], NotificationEvent]
 Severities = OneOrSeveral[Annotated[tuple[Severity, ...], _one_of(Severity)], Severity]
@@ -123,6 +129,13 @@ class AppriseTarget(Part):
     """A reference to its Apprise URL: env:NAME or file:PATH."""
 
 
+class CustomTarget(Part):
+    """A target of your own: a plug-in, or a callback where the program is embedded."""
+
+    name: Name
+    """The name of its entry point in the group `killswitch.notification_targets`, or of the callback."""
+
+
 class Target(Part):
     """One notification target: exactly one key."""
 
@@ -134,6 +147,8 @@ class Target(Part):
     """A JSON Lines file. Left out: another key is the target."""
     apprise: AppriseTarget | None = None
     """A service that Apprise supports. Left out: another key is the target."""
+    custom: CustomTarget | None = None
+    """A target of your own. Left out: another key is the target."""
 
     @classmethod
     def instead_of(cls, key: str) -> str | None:
@@ -142,13 +157,49 @@ class Target(Part):
         return f"write `apprise: {{url: env:{name}}}`, and the service's Apprise URL in that environment variable"
 
 
+class EscalateStep(Part):
+    """Another receiver of a firing that nobody acknowledges."""
+
+    after: Duration
+    """The time since the firing was sent."""
+    to: Name
+    """The receiver."""
+
+
 class RouteSpec(Part):
-    """Which messages are sent to which targets."""
+    """Which messages are sent to whom. A route that no tree and no other route names is next to all others: each target
+    that accepts a message gets it."""
 
     match: RouteMatch
     """The messages of the route; `{}` matches every message."""
-    targets: Annotated[tuple[Target, ...], AtLeastOne()]
-    """The targets; each receives every message once."""
+    targets: Annotated[tuple[Target, ...], AtLeastOne()] = ()
+    """The targets; each receives every message once. Left out: those of `receiver`."""
+    receiver: Name | None = None
+    """The receiver, of those of the `NotificationTree`. Left out: that of the route above, unless there are
+    `targets`."""
+    routes: tuple[Name, ...] = ()
+    """Names of the routes below this one, in the order in which they are compared; what none of them takes, this one
+    takes. Left out: none."""
+    continue_: Annotated[bool, Field(alias="continue")] = False
+    """Whether the next route is compared too after this one has matched. Left out: false."""
+    group_by: LabelNames | None = None
+    """Labels by which messages that are not urgent are one message: policy, scope, level, event, severity, or labels of
+    the policy. Left out: as the route above."""
+    group_wait: DurationOrZero | None = None
+    """How long the first message of a group waits for others; at most 5m. Left out: it does not."""
+    group_interval: DurationOrZero | None = None
+    """The least time between two messages of a group, unless something graver arrives. Left out: none."""
+    repeat_interval: Duration | None = None
+    """When a group that has not changed is sent again. Left out: never."""
+    remind: Duration | None = None
+    """How often a receiver is reminded of a stage that fired and that nobody has reset. Left out: as the route
+    above."""
+    mute: tuple[Name, ...] = ()
+    """Times of the tree at which the route holds messages that are not urgent. Left out: none."""
+    active: tuple[Name, ...] = ()
+    """Times of the tree outside which the route holds messages that are not urgent. Left out: always active."""
+    escalate: tuple[EscalateStep, ...] | None = None
+    """Who else is sent a firing that nobody acknowledges. Left out: as the route above."""
     give_up_after: Duration = DEFAULT_GIVE_UP_AFTER
     """How long delivery of a message is retried; then it is given up, and that is reported. Left out: 24h."""
 
@@ -161,9 +212,32 @@ class RouteDocument(VersionedPart):
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
-        """Check that each target has exactly one key."""
-        for number, target in enumerate(items(spec_of(written).get("targets"))):
-            at = ("spec", "targets", number)
-            if target == {}:
-                yield Breach("KS2110", at, "the target is empty", f"write one of {', '.join(TARGETS)}")
-            yield from only_one("KS2110", at, mapping(target), TARGETS, "target", "write it as a list item of its own")
+        """Check that each target has exactly one key, that the receiver is clear, and the times."""
+        spec = spec_of(written)
+        yield from target_breaches(spec.get("targets"), ("spec", "targets"))
+        if "targets" in spec and "receiver" in spec:
+            message = "the route has both targets and a receiver"
+            yield Breach("KS2350", ("spec", "receiver"), message, "keep one of the two")
+        yield from time_breaches(spec)
+
+
+def target_breaches(targets: object, at: Path) -> Iterator[Breach]:
+    """Check that each target has exactly one key."""
+    for number, target in enumerate(items(targets)):
+        if target == {}:
+            yield Breach("KS2110", (*at, number), "the target is empty", f"write one of {', '.join(TARGETS)}")
+        fix = "write it as a list item of its own"
+        yield from only_one("KS2110", (*at, number), mapping(target), TARGETS, "target", fix)
+
+
+def time_breaches(spec: dict[str, object]) -> Iterator[Breach]:
+    """Check that no message waits too long, and that none is repeated before its group may be sent again."""
+    wait, interval, repeat = (
+        written_micros(spec.get(key)) for key in ("group_wait", "group_interval", "repeat_interval")
+    )
+    if wait is not None and wait > LONGEST_WAIT:
+        message = "a group would wait for so long that its first message is late"
+        yield Breach("KS2351", ("spec", "group_wait"), message, "write at most 5m")
+    if repeat is not None and interval is not None and repeat < interval:
+        message = "an unchanged group would be sent more often than a changed one"
+        yield Breach("KS2352", ("spec", "repeat_interval"), message, "write at least the `group_interval`")

@@ -260,7 +260,9 @@ class ScenarioHearing(Part):
 
 
 FIRING = "fires"
-SUBJECTS = (FIRING, "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops", "switch")
+SUBJECTS = (
+    FIRING, "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops", "may_open", "switch",
+)  # fmt: skip
 """The keys of which an expectation has exactly one: what it is about."""
 OF_DECISIONS = ("lock", "lock_of", "orders", "cancels", "notifies", "reason", "source")
 """Keys of an expectation about a decision."""
@@ -268,7 +270,7 @@ OF_DECISIONS = ("lock", "lock_of", "orders", "cancels", "notifies", "reason", "s
 
 class ScenarioExpectation(Part):
     """What happens at a step, or what is in force after it. It has exactly one of the keys `fires`, `resets`,
-    `decides`, `notice`, `in_force`, `trigger`, `lock_in_force`, `stops` and `switch`."""
+    `decides`, `notice`, `in_force`, `trigger`, `lock_in_force`, `stops`, `may_open` and `switch`."""
 
     at: DurationOrZero
     """When, from the start: a step of the scenario."""
@@ -305,6 +307,9 @@ class ScenarioExpectation(Part):
     phase: Literal["pending", "armed", "fired"] | None = None
     """What the watcher of the switch concludes: `pending`, it was never heard; `armed`; or `fired`. Left out: it is
     about no switch."""
+    may_open: Text | None = None
+    """The share of its limits that the account in `scope` may open after this step, on the way back after a reset:
+    `7.67%` with three digits, `nothing`, or `everything`. Left out: it is about something else."""
     lock: Literal["reduce_only", "all", "none"] | None = None
     """The lock that the decision writes. Left out: not compared."""
     lock_of: tuple[Text, ...] | None = None

@@ -30,7 +30,7 @@ def test_a_line_has_the_bytes_of_the_definition() -> None:
     line = make_line(entry, 3, bytes(range(32)), lambda: bytes(16))
     text = (
         b'{"prev":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f","seq":3,'
-        b'"account":"main","at":"2026-03-02T09:30:00Z","data":{"amount":"2","price":"1.0"},"entry":"sending",'
+        b'"account":"main","at":"2026-03-02T09:30:00Z","details":{"amount":"2","price":"1.0"},"entry":"sending",'
         b'"kind":"order"}'
     )
     assert line.text == text
@@ -69,7 +69,7 @@ def test_a_text_of_any_characters_is_one_line_of_utf_8(text: str) -> None:
     line = make_line(RecordEntry("notice", AT, {}, {"text": text}), 1, NO_LEAF, bytes)
     assert b"\n" not in line.text
     assert b"\r" not in line.text
-    found = json.loads(line.text.decode())["data"]["text"]
+    found = json.loads(line.text.decode())["details"]["text"]
     assert found == text if text != "\ud800" else found == "\\ud800"
 
 
@@ -77,7 +77,7 @@ VALUES = st.one_of(
     st.text(max_size=900), st.integers(-(2**53), 2**53), st.booleans(), st.builds(Private, st.text(max_size=50))
 )
 NAMES = st.text(st.characters(categories=["Ll"]), min_size=1, max_size=20).filter(
-    lambda name: name not in ("at", "kind", "data", "body", "fields", "prev", "seq", "announces", "answers", "late")
+    lambda name: name not in ("at", "kind", "details", "body", "fields", "prev", "seq", "announces", "answers", "late")
 )
 FIELDS: st.SearchStrategy[dict[str, Field]] = st.dictionaries(NAMES, VALUES, max_size=12)
 

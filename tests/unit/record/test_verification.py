@@ -27,7 +27,7 @@ def rewritten(lines: Lines, start: int) -> Lines:
     kept = lines[: start - 1]
     leaf = leaf_of(kept[-1].rstrip(b"\n")) if kept else NO_LEAF
     for number in range(start, len(lines) + 1):
-        entry = first_entry() if number == 1 else replace(an_order(number), data={"amount": "0"})
+        entry = first_entry() if number == 1 else replace(an_order(number), details={"amount": "0"})
         line = make_line(entry, number, leaf, bytes)
         kept, leaf = [*kept, line.text + b"\n"], line.leaf
     return kept

@@ -1,0 +1,1 @@
+"""The record outside of the store: files, exports, anchors and statements."""

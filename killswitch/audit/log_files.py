@@ -1,0 +1,175 @@
+"""The record in files: segments of lines, and the bodies that they name.
+
+A log is a folder with segments (`*.jsonl`), and optionally `bodies/` with what lines name by their digest, and
+`kept.json` with what is known of lines that retention has deleted. A single file is a log of one segment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.gate.files import replace_file
+from killswitch.model.legible import legible
+from killswitch.record.anchors import FetchedAnchor
+from killswitch.record.line import LineContent, digest_of, read_head
+from killswitch.record.verification import Break, RecordReport, RecordVerifier, Start, in_order
+from killswitch.store.record_chain import RecordTip
+from killswitch.store.recorded import StoredLine
+
+SEGMENT_LINES: Final = 100_000
+"""Lines of a segment: about 40 MB."""
+BODIES: Final = "bodies"
+KEPT: Final = "kept.json"
+_LONGEST: Final = 64 * 1024
+"""Bytes of a line that is read: a longer one is cut there, and breaks the chain."""
+
+
+class AuditError(Exception):
+    """A log cannot be read or written; the message names the place, the cause and the way out."""
+
+
+class LineSource(Protocol):
+    """What has the lines of a record, such as a store."""
+
+    def record_tip(self) -> RecordTip | None: ...
+
+    def record_lines(self, first: int = 1, last: int | None = None) -> Iterator[StoredLine]: ...
+
+    def record_body(self, digest: str, content: LineContent) -> bytes | None: ...
+
+
+class _KeptFile(msgspec.Struct, frozen=True):
+    """What `kept.json` has. `deleted`: SHA-256 over the deleted segments, in their order."""
+
+    number: int
+    leaf: str
+    edge: tuple[str, ...]
+    chain: str
+    deleted: str
+
+
+class LogSegment(Struct, frozen=True):
+    """A file of lines, and the number of its first one; None where it begins with none."""
+
+    path: Path
+    first: int | None
+
+
+def segments_of(log: Path) -> tuple[LogSegment, ...]:
+    """The segments of a log in the order of their first numbers. Raises AuditError."""
+    try:
+        paths = [log] if log.is_file() else [each for each in log.glob("*.jsonl") if each.is_file()]
+        if not paths and not log.is_dir():
+            raise AuditError(f"there is no log at {log}: name a folder with segments (*.jsonl), or one of them")
+        beginnings = {str(path): _first_line(path) for path in paths}
+    except OSError as error:
+        raise AuditError(f"the log {log} cannot be read: {error.strerror or error}") from error
+    heads = {name: read_head(line.rstrip(b"\r\n")) for name, line in beginnings.items()}
+    ordered = in_order(list(beginnings.items()))
+    return tuple(LogSegment(Path(name), None if (head := heads[name]) is None else head.number) for name in ordered)
+
+
+def _first_line(path: Path) -> bytes:
+    with _opened(path) as file:
+        return file.readline(_LONGEST)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A segment, for reading; a link is not followed into another file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a segment, each with its LF. Raises AuditError."""
+    try:
+        with _opened(path) as file:
+            while line := file.readline(_LONGEST):
+                yield line
+    except OSError as error:
+        raise AuditError(f"the segment {path} cannot be read: {error.strerror or error}") from error
+
+
+def start_of(log: Path) -> Start | None:
+    """What is known of lines that were deleted; None where the log has all of them. Raises AuditError."""
+    path = log / KEPT
+    if not log.is_dir() or not path.exists():
+        return None
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_KeptFile)
+        hashes = tuple(bytes.fromhex(each) for each in found.edge)
+        return Start(found.number, bytes.fromhex(found.leaf), hashes, found.chain)
+    except (OSError, ValueError) as error:
+        raise AuditError(f"{path} cannot be read: {legible(str(error))}") from error
+
+
+def write_start(log: Path, start: Start, deleted: str) -> None:
+    """State in `kept.json` what is known of deleted lines. Raises OSError."""
+    kept = _KeptFile(
+        start.number, start.leaf.hex(), tuple(each.hex() for each in start.hashes), start.chain or "", deleted
+    )
+    replace_file(log / KEPT, msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
+
+
+def body_in(log: Path) -> Callable[[str, LineContent], bytes | None] | None:
+    """A reader of the bodies of a log; None where it has none, so that they cannot be verified."""
+    folder = log / BODIES
+    if not log.is_dir() or not folder.is_dir():
+        return None
+
+    def read(digest: str, _content: LineContent) -> bytes | None:
+        try:
+            return (folder / digest[:2] / digest).read_bytes() if digest.isalnum() else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise AuditError(f"the body {digest} cannot be read: {error.strerror or error}") from error
+
+    return read
+
+
+def verify_log(log: Path, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor: bool = False) -> RecordReport:
+    """Verify a log in files. Raises AuditError where it cannot be read."""
+    segments = segments_of(log)
+    verifier = RecordVerifier(anchors, body_in(log), start_of(log), needs_anchor=needs_anchor)
+    for number, segment in enumerate(segments, start=1):
+        verifier.read(segment.path.name, raw_lines(segment.path), is_newest=number == len(segments))
+    return verifier.report()
+
+
+def verify_source(
+    source: LineSource, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor: bool = False, with_bodies: bool = True
+) -> RecordReport:
+    """Verify the record of a store."""
+    body = source.record_body if with_bodies else None
+    verifier = RecordVerifier(anchors, body, needs_anchor=needs_anchor)
+    tip = source.record_tip()
+    last = 0 if tip is None else tip.number
+    verifier.read("store", (line.text + b"\n" for line in source.record_lines(1, last)))
+    return _held_against(tip, verifier.report())
+
+
+def _held_against(tip: RecordTip | None, report: RecordReport) -> RecordReport:
+    """The report with a break where the store's own end of the chain, number and root, is another one."""
+    if tip is None or report.breaks or (report.last, report.root) == (tip.number, tip.root.hex()):
+        return report
+    what = f"the store's own end of the chain is number {tip.number}, root {tip.root.hex()}: lines are not as written"
+    return replace(report, breaks=1, first_break=Break("store", report.entries, (report.last or 0) + 1, what))
+
+
+def keep_body(log: Path, digest: str, content: bytes) -> None:
+    """Keep a body next to the segments, unless it is there. Raises OSError."""
+    path = log / BODIES / digest[:2] / digest
+    if digest_of(content) == digest and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)

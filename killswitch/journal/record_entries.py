@@ -1,0 +1,96 @@
+"""Entries of the record for rows of the journal: requests announce, and the venue's answers answer them.
+
+An answer that leaves the result open (`unknown`, `set_aside`, `abandoned`) is on record, and answers nothing: whether
+the request was carried out is not known, and the report of the record lists its announcement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from killswitch.journal.codec import decode, texts_of
+from killswitch.journal.entries import Cancelled, Entry, Finished, PlannedWork, ProtectionAnswered, Unprotected
+from killswitch.model.record_entry import Field, Private, RecordEntry, with_known
+from killswitch.model.store import JournalEntry
+
+PERSONAL: Final = frozenset({"author"})
+"""Keys of a row that name a person."""
+WRITTEN: Final = frozenset({"reason"})
+"""Keys of a row of `given_up` that a person wrote."""
+
+_Subject = Callable[[Entry], str | None]
+
+
+def _order(entry: Entry) -> str | None:
+    return None if entry.client_order_id is None else f"order/{entry.client_order_id}"
+
+
+def _protection(entry: Entry) -> str | None:
+    """The order whose protection it answers about, once the answer is one."""
+    return None if isinstance(entry, ProtectionAnswered) and entry.is_unknown else _order(entry)
+
+
+def _resting(entry: Entry) -> str | None:
+    """The protective order that is cancelled before a close, by the venue's id."""
+    if not isinstance(entry, Unprotected | Cancelled) or entry.order is None:
+        return None
+    return f"resting/{entry.decision}/{entry.account}/{entry.order}"
+
+
+def _whole_book(entry: Entry) -> str:
+    return f"book/{entry.decision}/{entry.account}"
+
+
+def _work(entry: Entry) -> str:
+    """The work of a decision on an account; without one, its lock or another effect."""
+    what = ""
+    if isinstance(entry, PlannedWork):
+        what = entry.effect or (entry.lock.scope or "portfolio" if entry.lock is not None else "")
+    elif isinstance(entry, Finished):
+        what = entry.effect or entry.scope or ""
+    return f"work/{entry.decision}/{entry.account or what}"
+
+
+_ANNOUNCES: Final[Mapping[str, _Subject]] = {
+    "planned": _work, "sending": _order, "swept": _whole_book, "unprotected": _resting, "protected": _order,
+}  # fmt: skip
+_ANSWERS: Final[Mapping[str, _Subject]] = {
+    "acknowledged": _order, "rejected": _order, "absent": _order, "filled": _order, "charged": _order,
+    "cancelled": _resting, "guarded": _protection, "verified": _whole_book, "finished": _work,
+}  # fmt: skip
+
+
+def journal_record(rows: Iterable[JournalEntry]) -> list[RecordEntry]:
+    """The entries for rows that are written in one transaction.
+
+    Of the plans of one decision on one account the first announces: its end answers for all of them.
+    """
+    found, announced = [], set()
+    for row in rows:
+        entry = decode(row) if row.kind in _ANNOUNCES or row.kind in _ANSWERS else None
+        announces = _ANNOUNCES[row.kind](entry) if entry is not None and row.kind in _ANNOUNCES else None
+        answers = _ANSWERS[row.kind](entry) if entry is not None and row.kind in _ANSWERS else None
+        if announces in announced:
+            announces = None
+        elif announces is not None:
+            announced.add(announces)
+        found.append(_entry(row, announces, answers))
+    return found
+
+
+def _entry(row: JournalEntry, announces: str | None, answers: str | None) -> RecordEntry:
+    fields = with_known({
+        "entry": row.kind,
+        "decision": row.decision,
+        "account": row.account,
+        "symbol": row.symbol,
+        "side": row.position_side,
+        "client_order_id": row.client_order_id,
+        "attempt": row.attempt,
+    })  # fmt: skip
+    personal = PERSONAL | WRITTEN if row.kind == "given_up" else PERSONAL
+    details: dict[str, Field] = {
+        key: Private(text) if key in personal else text for key, text in texts_of(row).items() if text is not None
+    }
+    return RecordEntry("order", row.at, fields, details, announces=announces, answers=answers)

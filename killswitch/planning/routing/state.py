@@ -1,0 +1,180 @@
+"""What routing remembers from tick to tick, stored with each tick: who was sent what, groups, holds and open pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct, field
+from msgspec import json as msgjson
+
+from killswitch.graph.routing import Escalation, MessageAttributes, MessageSilence
+from killswitch.model.store import decoded
+from killswitch.model.words import Severity
+
+GRAVITY: Mapping[Severity, int] = {"info": 0, "warning": 1, "page": 2}
+Why = Literal[
+    "no_route",  # no node takes it
+    "silenced",
+    "muted",
+    "inhibited",
+    "ended",  # it was over before it was sent
+    "drill_ended",  # a real event ended the drill that it belongs to
+    "not_sent",  # it ends what nobody was sent
+    "replaced",  # another message of its alert came before it was sent
+]
+Purpose = Literal["first", "repeat", "escalation", "reminder", "all_clear"]
+
+
+class Announcement(Struct, frozen=True, omit_defaults=True):
+    """One message before it has a receiver. `content` is the encoded message.
+
+    `alert` is the stable identity of what it is about: announcements of one alert keep their order, and the one that
+    `ends` it goes to whoever was sent one that `lasts`. One that neither lasts nor ends stands for itself.
+    """
+
+    id: str
+    at: int
+    attributes: MessageAttributes
+    alert: str
+    content: bytes
+    is_urgent: bool = False
+    lasts: bool = False
+    ends: bool = False
+    escalates: bool = False
+    is_drill: bool = False
+    decision: str | None = None
+
+
+class SentAlert(Struct, frozen=True, omit_defaults=True):
+    """An active alert that a receiver was sent. `reminded`: when last; None where nothing reminds of it."""
+
+    announcement: Announcement
+    node: str
+    at: int
+    reminded: int | None = None
+
+
+class HeldAlert(Struct, frozen=True, omit_defaults=True):
+    """An announcement that was due at a receiver and is held; why was recorded when it was first held."""
+
+    announcement: Announcement
+    node: str
+    why: Why
+    by: str
+
+
+class MessageGroup(Struct, frozen=True, omit_defaults=True):
+    """What one receiver gets together. Microseconds of the clock that does not jump.
+
+    `due`: when `pending` is sent. `sent`: when the group was sent last; None: never. `highest`: the highest severity
+    that was sent. `members`: the active alerts that were sent.
+    """
+
+    node: str
+    receiver: str
+    due: int
+    sent: int | None = None
+    highest: Severity = "info"
+    pending: tuple[Announcement, ...] = ()
+    members: dict[str, Announcement] = {}
+
+
+class OpenPage(Struct, frozen=True, omit_defaults=True):
+    """A firing that escalates until somebody acknowledges it, or it ends.
+
+    `number` counts urgent announcements; an acknowledgement covers those up to the newest that its page showed.
+    `steps` are those of its node at the time, so that a reload keeps them; `done`: how many of them were taken.
+    """
+
+    number: int
+    announcement: Announcement
+    node: str
+    at: int
+    steps: tuple[Escalation, ...]
+    done: int = 0
+    acknowledged_by: str | None = None
+    acknowledged_at: int | None = None
+
+
+class RunningSilence(Struct, frozen=True, omit_defaults=True):
+    """A silence, and when it began by the clock that does not jump: it ends at its end or after its length, whichever
+    is earlier."""
+
+    silence: MessageSilence
+    began: int
+    length: int
+
+
+class Suppressed(Struct, frozen=True, omit_defaults=True):
+    """A message that a receiver was not sent, and why. `by`: the silence with its author, the source, or the time."""
+
+    at: int
+    alert: str
+    message: str
+    node: str
+    receiver: str
+    why: Why
+    by: str = ""
+    title: str = ""
+
+
+class RoutingState(Struct, frozen=True, omit_defaults=True):
+    """Everything that routing remembers. `sent` and `held`: receiver → alert; `groups`: by node, receiver, labels."""
+
+    number: int = 0
+    sent: dict[str, dict[str, SentAlert]] = field(default_factory=dict)
+    held: dict[str, dict[str, HeldAlert]] = field(default_factory=dict)
+    groups: dict[str, MessageGroup] = field(default_factory=dict)
+    pages: tuple[OpenPage, ...] = ()
+    silences: dict[str, RunningSilence] = field(default_factory=dict)
+    commanded: tuple[MessageSilence, ...] = ()
+    """Silences by command."""
+    real: tuple[str, ...] = ()
+    """The alerts of real firings that are active: while there are any, no drill is notified."""
+
+    @property
+    def unacknowledged(self) -> tuple[OpenPage, ...]:
+        """The firings that nobody has acknowledged."""
+        return tuple(page for page in self.pages if page.acknowledged_by is None)
+
+
+class Dispatch(Struct, frozen=True):
+    """What one receiver is sent now. Announcements of one dispatch are one message to each of its targets."""
+
+    receiver: str
+    node: str
+    announcements: tuple[Announcement, ...]
+    purpose: Purpose = "first"
+
+
+class Acknowledgement(Struct, frozen=True):
+    """A person has seen the firings up to `number` that are about `about`: an id of a decision, an incident or a
+    message, or "" for all that the number covers."""
+
+    by: str
+    at: int
+    number: int
+    about: frozenset[str] = frozenset()
+
+
+class Routed(Struct, frozen=True):
+    """The outcome of a step."""
+
+    dispatches: tuple[Dispatch, ...]
+    suppressed: tuple[Suppressed, ...]
+    state: RoutingState
+
+
+_ENCODER = msgjson.Encoder()
+_DECODER = msgjson.Decoder(RoutingState)
+
+
+def encode_routing(state: RoutingState) -> bytes:
+    """The state as it is stored with a tick."""
+    return _ENCODER.encode(state)
+
+
+def read_routing(blob: bytes | None) -> RoutingState:
+    """The stored state; an empty one where there is none that this version can read."""
+    return decoded(_DECODER.decode, blob) or RoutingState()

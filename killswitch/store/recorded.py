@@ -1,0 +1,110 @@
+"""The record of a store: entries are chained in the transaction of what they record, and lines read in their order."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from msgspec import Struct
+from sqlalchemy import Connection
+
+from killswitch.model.record_entry import RecordEntry
+from killswitch.record.line import LineContent
+from killswitch.store import rows
+from killswitch.store import statements as sql
+from killswitch.store.errors import DamagedStoreError
+from killswitch.store.handle import StoreHandle, retried
+from killswitch.store.record_chain import ChainWriter, RecordTip, keep_waiting, tip_of
+
+PAGE: Final = 5_000
+"""Lines that are read at once."""
+_BODIES: Final = {"decision": sql.DECISION_BODY, "command": sql.EVENT_BODY}
+"""Kind of entry → where its body is kept already, under the id in the key of that name."""
+
+
+def _as_bytes(value: object) -> bytes:
+    """What a column has: its digest shows whether it was changed, also to another type."""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+class StoredLine(Struct, frozen=True):
+    """A line of the record, without its LF."""
+
+    number: int
+    text: bytes
+
+
+class RecordedStore(StoreHandle):
+    """A store whose writes are on record."""
+
+    @retried
+    def add_to_record(self, entries: Sequence[RecordEntry]) -> None:
+        """Write entries of the record that belong to no other write. Raises FencedError as `commit_tick`."""
+        if entries:
+            self._return_to_disk()
+            with self._writing_fenced() as connection:
+                self._record(connection, entries)
+
+    def record_tip(self) -> RecordTip | None:
+        """The end of the record; None where nothing is recorded yet. Raises DamagedStoreError."""
+        found = self._read(sql.RECORD_TIP)
+        try:
+            return tip_of(found[0] if found else None)
+        except (TypeError, ValueError) as error:
+            raise DamagedStoreError(self.place, f"the end of the record cannot be read ({error})") from error
+
+    def record_lines(self, first: int = 1, last: int | None = None) -> Iterator[StoredLine]:
+        """The lines from number `first` to `last`, in their order; a page of them is in memory at a time."""
+        while last is None or first <= last:
+            limit = PAGE if last is None else min(PAGE, last - first + 1)
+            found = self._read(sql.RECORD_LINES, first=first, limit=limit)
+            for row in found:
+                yield StoredLine(rows.integer(row.number), rows.bytes_of(row.line))
+            if len(found) < limit or limit < PAGE:
+                return
+            first = found[-1].number + 1
+
+    def record_body(self, digest: str, content: LineContent) -> bytes | None:
+        """The bytes that a line names by their digest; None where they are nowhere."""
+        for row in self._read(sql.RECORD_KEPT, digest=digest):
+            return _as_bytes(row.content)
+        id_ = content.decision if content.kind == "decision" else content.command
+        if content.kind in _BODIES and content.body is not None and content.body.get("sha256") == digest:
+            for row in self._read(_BODIES[content.kind], id=id_):
+                return _as_bytes(row.body)
+        return None
+
+    def record_values(self) -> Iterator[tuple[str, bytes, bytes]]:
+        """Digest, salt and value of everything erasable that is kept."""
+        for row in self._read(sql.RECORD_SALTED):
+            yield rows.text(row.digest), rows.bytes_of(row.salt), rows.bytes_of(row.content)
+
+    @retried
+    def erase_values(self, value: bytes) -> int:
+        """Erase a value with its salts wherever it is kept outside of the record; returns how often it was.
+
+        The chain stays whole: nobody can see any more what the digests in its lines are of.
+        """
+        digests = [digest for digest, _salt, found in self.record_values() if found == value]
+        with self._writing() as connection:
+            for digest in digests:
+                connection.execute(sql.ERASE_KEPT, {"digest": digest})
+        return len(digests)
+
+    def _record(self, connection: Connection, entries: Sequence[RecordEntry]) -> None:
+        """Chain entries to the record, in the transaction of what they record.
+
+        While the store is in memory they wait: they get numbers and hashes once they are on the disk.
+        """
+        if not entries:
+            return
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        if self._engine is not self._on_disk:
+            keep_waiting(raw, entries)
+            return
+        try:
+            ChainWriter(raw).write(entries)
+        except (TypeError, ValueError) as error:
+            raise DamagedStoreError(self.place, f"the end of the record cannot be read ({error})") from error
