@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from killswitch.engine.silence import Beat, Phase, SwitchState, WayAnswer, check
 from killswitch.graph.nodes import SilenceRule
 from killswitch.graph.problems import Findings, unknown_name
 from killswitch.model.instant import SECOND
-from killswitch.planning.silence import Beat, Phase, SwitchState, WayAnswer, check
 from killswitch.policy.schema.scenario import ScenarioHearing
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of

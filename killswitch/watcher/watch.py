@@ -16,13 +16,13 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.engine.silence import Phase, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 from killswitch.graph.nodes import SilenceRule
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.clock import Clock
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import Event, Instant
 from killswitch.model.store import Store, decoded
-from killswitch.planning.silence import Phase, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 from killswitch.runner.observers import TickReport
 
 if TYPE_CHECKING:
