@@ -17,7 +17,6 @@ from killswitch.lab.alternatives import close_all, in_proportion
 from killswitch.lab.backtesting.fast_forward import FastForward
 from killswitch.lab.backtesting.firings import FiringFollower
 from killswitch.lab.backtesting.resting_stops import BacktestStops
-from killswitch.lab.backtesting.static_book import StaticBook
 from killswitch.lab.book import BacktestBook
 from killswitch.lab.equity_curve import PnlAccumulator
 from killswitch.lab.feed import market_with
@@ -25,6 +24,7 @@ from killswitch.lab.outcome import Run
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.lab.rehearsal import MemoryJournal, VirtualClock
 from killswitch.lab.sampling import named_symbols, require_served
+from killswitch.lab.static_book import StaticBook
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
 from killswitch.model.clock import Clock

@@ -9,9 +9,9 @@ from decimal import Decimal
 
 import numpy as np
 
-from killswitch.lab.backtesting.static_book import StaticBook
 from killswitch.lab.outcome import BacktestFiring, Liquidation, Run, RunCurve
 from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix
+from killswitch.lab.static_book import StaticBook
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Fill, Side, Snapshot

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from killswitch.graph.nodes import SignalRef
-from killswitch.lab.backtesting.static_book import StaticAccount, StaticBook
 from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix, even_step
 from killswitch.lab.screen import SignalRange
+from killswitch.lab.static_book import StaticAccount, StaticBook
 from killswitch.planning.scopes.evaluator import Quiescence
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import LookAhead

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from killswitch.engine.state import Triggers
-from killswitch.lab.backtesting.static_book import StaticBook
 from killswitch.lab.bars import BarTable
 from killswitch.lab.feed import record
 from killswitch.lab.path import Path
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.lab.screen import SignalRange
+from killswitch.lab.static_book import StaticBook
 from killswitch.lab.unknown_runs import UnknownRuns, first_overdue, set_unknown
 from killswitch.model.instant import MINUTE
 from killswitch.planning.interpreter import Interpreter

@@ -11,10 +11,10 @@ from decimal import Decimal
 
 import numpy as np
 
-from killswitch.lab.backtesting.static_book import StaticBook
 from killswitch.lab.path import Path
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.lab.screen import NotScreenedError, first_change
+from killswitch.lab.static_book import StaticBook
 from killswitch.lab.unknown_runs import UnknownRuns, first_overdue, lenient_triggers, set_unknown
 from killswitch.market.rules import MarketRules
 from killswitch.model.backoff import Backoff
