@@ -133,7 +133,7 @@ def create_app(
         TokenRoutes(entrance.tokens, commands, _wall),
         AlertRoutes(received, commands, reads, secret, (_wall, monotonic)), RecordRoutes(reads, spool, commands),
         PreviewRoutes(reads, commands, counters),
-        BoardRoutes(settings.store, entrance, sessions, monotonic),
+        BoardRoutes(settings.store, entrance, sessions, commands, monotonic),
     ):  # fmt: skip
         routes.add_to(app)
     inner = SessionDoor(PretradeRoute(app, gate, entrance, file.path_prefix), sessions)

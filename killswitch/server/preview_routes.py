@@ -84,8 +84,8 @@ class PreviewRoutes:
             raise HTTPException(422, str(error)) from error
         symbols = [asked.symbol] if isinstance(asked, SizeRequest) else [each.symbol for each in asked.markets]
         shown: dict[str, Any] = {
-            "format": "killswitch.size/v1", "book_as_of": None if view is None else view.as_of,
-            "sizes": [{"symbol": symbol, "size": size} for symbol, size in zip(symbols, sizes, strict=True)],
+            "format": FORMAT, "book_as_of": None if view is None else view.as_of,
+            "sizes": [answer(each) for each in sizes],
         }  # fmt: skip
         return Response(_ENCODER.encode(shown), media_type="application/json")
 
