@@ -6,14 +6,14 @@ All use the accounts as the runner's last tick has read them. A plan is made in 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import msgspec
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from killswitch.operations.book_sizing import decode_request, sizes_of
-from killswitch.operations.sizing import SizeRequest
+from killswitch.operations.pages.size import SizeRecord
 from killswitch.operations.stored_preview import WITHIN, NoPreviewError, PreviewRequest, previewed
 from killswitch.risk.sizing.answer import SizingError
 from killswitch.server.bodies import CommandBody
@@ -63,7 +63,7 @@ class PreviewRoutes:
         return Response(content, media_type="application/json")
 
     async def size(self, request: Request, caller: Identified) -> Response:
-        """The sizes that a request asks for, what bounds them, and their inputs with their ages.
+        """The sizes that a request asks for, what bounds them, and their inputs with their ages, as `ksctl size` prints them.
 
         What it leaves out is read from the account that it names, as of the last tick; the rest is unknown.
         """
@@ -78,16 +78,13 @@ class PreviewRoutes:
         found = None if view is None else view.account(asked.account or "")
         if asked.account and found is None:
             raise HTTPException(409, f"the run has no account {asked.account}")
+        now = datetime.now(UTC)
         try:
-            sizes = sizes_of(asked, None if found is None else found.state, datetime.now(UTC))
+            sizes = sizes_of(asked, None if found is None else found.state, now)
         except SizingError as error:
             raise HTTPException(422, str(error)) from error
-        symbols = [asked.symbol] if isinstance(asked, SizeRequest) else [each.symbol for each in asked.markets]
-        shown: dict[str, Any] = {
-            "format": FORMAT, "book_as_of": None if view is None else view.as_of,
-            "sizes": [answer(each) for each in sizes],
-        }  # fmt: skip
-        return Response(_ENCODER.encode(shown), media_type="application/json")
+        record = SizeRecord(sizes, now if view is None else view.as_of)
+        return Response(_ENCODER.encode(record), media_type="application/json")
 
     async def _previewed(self, request: PreviewRequest) -> bytes:
         if self._limiter.statistics().tasks_waiting >= MAY_WAIT:
