@@ -63,7 +63,7 @@ class PreviewRoutes:
         return Response(content, media_type="application/json")
 
     async def size(self, request: Request, caller: Identified) -> Response:
-        """The sizes that a request asks for, what bounds them, and their inputs with their ages, as `ksctl size` prints them.
+        """The sizes that a request asks for, what bounds them, and their inputs, as `ksctl size` prints them.
 
         What it leaves out is read from the account that it names, as of the last tick; the rest is unknown.
         """
