@@ -53,6 +53,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "restate": ("operate.verbs", "Determine what an unexplained change of equity was."),
     "close": ("operate.verbs", "Close positions by an operator command."),
     "source": ("operate.source", "Show the source of the policies, suspend it, or go back to an earlier set."),
+    "acknowledge": ("live.notify", "Acknowledge firings, so that they no longer escalate."),
     "pause": ("operate.flags", "Pause a policy: it fires nothing new for a time."),
     "resume": ("operate.flags", "End the pause of a policy before its time."),
     "flag": ("operate.flags", "Set or clear a flag that policies read."),
