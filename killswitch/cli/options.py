@@ -182,6 +182,10 @@ lock_file = click.option("--lock-file", type=UncheckedPath(dir_okay=False),
                          help="One file for all scopes, for bots that read a single path. Default: none.")  # fmt: skip
 
 
+sentinel = click.option("--sentinel", "sentinel_at", type=UncheckedPath(), envvar="KSCTL_SENTINEL", show_envvar=True,
+                        help="The file whose existence halts everything. Default: STORE.halt.")  # fmt: skip
+
+
 def read_timeout(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--read-timeout`. The first request of a command also loads the rules of all markets.
 

@@ -55,11 +55,13 @@ class PretradeGate:
     """Asks the gate of a server, one request at a time on a connection that is kept."""
 
     def __init__(
-        self, address: str, token: str | None = None, *, lock_file: str | None = None, timeout: float = 1.0
-    ) -> None:
+        self, address: str, token: str | None = None, *, lock_file: str | None = None, timeout: float = 1.0,
+        sentinel: str | None = None,
+    ) -> None:  # fmt: skip
         """`address`: http(s)://HOST:PORT. `token`: left out, that of `KILLSWITCH_TOKEN`.
 
         `lock_file`: the account's lock file, which is read again before an order is sent; left out, it is not.
+        `sentinel`: the file whose existence halts everything, which is looked for then; left out, it is not.
         `timeout`: seconds for one question. ValueError for an address that is none.
         """
         found = _ADDRESS.fullmatch(address)
@@ -69,6 +71,7 @@ class PretradeGate:
         self._path = (path or "").rstrip("/")
         self._token = token if token is not None else os.environ.get(TOKEN)
         self._lock_file = lock_file
+        self._sentinel = sentinel
         self._timeout = timeout
         self._connection: Any = None
 
@@ -99,11 +102,13 @@ class PretradeGate:
         return await asyncio.to_thread(self.ask, account, *orders, question=question)
 
     def may_still_send(self, answer: PretradeAnswer, *orders: Order) -> bool:
-        """Whether the order may be sent now: directly before sending it. The time and the lock file decide.
+        """Whether the order may be sent now: directly before sending it. Time, sentinel and lock file decide.
 
-        `orders`: those of the question. An exit passes a lock of mode `reduce_only`.
+        `orders`: those of the question. An exit passes a lock of mode `reduce_only`, and the sentinel.
         """
         if not answer.may_send or monotonic_seconds() > answer.until:
+            return False
+        if self._sentinel is not None and is_halted(self._sentinel) and not all(map(claims_to_reduce, orders)):
             return False
         mode: LockMode = "open" if self._lock_file is None else lock_mode(self._lock_file)
         return mode == "open" or (mode == "reduce_only" and all(map(claims_to_reduce, orders)))
@@ -172,6 +177,17 @@ class PretradeGate:
             return PretradeAnswer(id_, False, "no_verdict", text, False, until)
         text = f"the gate gives no verdict ({why}): what says that it only reduces is sent"
         return PretradeAnswer(id_, True, "no_verdict", text, False, until)
+
+
+def is_halted(sentinel: str) -> bool:
+    """Whether everything is halted: something is at this path, or nobody can find out. It is never opened."""
+    try:
+        os.lstat(sentinel)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
 
 
 def claims_to_reduce(order: Order) -> bool:

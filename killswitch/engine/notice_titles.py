@@ -59,6 +59,7 @@ TITLES: Final = {
     "breach-cost": "the answer to a lock breach is held back by its cost",
     "gate-view": "the gate's view is not written",
     "locks": "lock files have a problem",
+    "sentinel": "the sentinel file halts everything",
     "broker": "the broker's suspension of account {1} has a problem",
     "stops": "a catastrophe stop on account {1} has a problem",
     "dead-man": "the dead-man timer of account {1} has a problem",
@@ -112,7 +113,8 @@ OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
     "console", "disk", "events", "expect", "gate-view", "heartbeat", "locks", "part", "ping", "policies", "recording",
-    "reload", "reports", "server", "shadow", "silence", "source", "spool", "store", "telemetry", "token", "unrouted",
+    "reload", "reports", "sentinel", "server", "shadow", "silence", "source", "spool", "store", "telemetry", "token",
+    "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""
 

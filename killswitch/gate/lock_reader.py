@@ -143,6 +143,11 @@ def read_lock(path: Path, now: datetime) -> LockVerdict:
     return _verdict(read_file(path, through_links=True), now)
 
 
+def read_own_lock(path: Path, now: datetime) -> LockVerdict:
+    """The verdict of the lock file without the locks of wider scopes; missing and stale files are locked."""
+    return _own_verdict(read_file(path, through_links=True), now)
+
+
 def read_position_lock(
     folder: Path, account: str, side: Side, symbol: str, now: datetime, *, strategy: str | None = None
 ) -> LockVerdict:
@@ -154,7 +159,7 @@ def read_position_lock(
     """
     verdicts = [read_lock(lock_path(folder, f"account/{account}"), now)]
     if strategy is not None:
-        verdicts.append(_own_verdict(read_file(lock_path(folder, f"strategy/{strategy}"), through_links=True), now))
+        verdicts.append(read_own_lock(lock_path(folder, f"strategy/{strategy}"), now))
     of_symbol = read_file(lock_path(folder, f"symbol/{symbol}"), through_links=True)
     if of_symbol.lock is not None or of_symbol.problem is not None:
         verdicts.append(_verdict(of_symbol, now))

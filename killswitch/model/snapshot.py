@@ -347,7 +347,7 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     policy: str | None = None
     """The policy whose messages a `silence` holds; absent: any."""
     approves: str | None = None
-    """What an `approve` approves, such as `recovery/POLICY/SCOPE/step/3`; its author is verified."""
+    """What an `approve` approves, such as the step of a way back; its author is verified."""
 
 
 class ExternalAlert(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -472,6 +472,8 @@ class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     """The trading locks in force that are written; empty in a recording of a version without it."""
     missing: int = 0
     """The number of earlier snapshots that a recording could not write. Decisions do not use it."""
+    sentinel: str | None = None
+    """Why everything is halted by a sentinel file; absent: there is none."""
 
 
 _ENCODER = msgjson.Encoder(decimal_format="string")

@@ -35,6 +35,7 @@ from killswitch.model.store import (
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
+from killswitch.planning.entry_sweeps import EntrySweeps
 from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
 from killswitch.planning.firing import LevelPreview, RereadData, fire, is_still_held_back, preview_levels
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
@@ -151,6 +152,7 @@ class Interpreter:
         self._flags = OperatorFlags(policies)
         self._hedging = HedgePlanner(policies, armed)
         self._answers = BreachAnswers(policies)
+        self._sweeps = EntrySweeps(policies)
         self._owners = Owners(policies.strategies)
         self._breaches = LockBreaches(self._answers.breach_answer)
         self._realised = RealisedGains()
@@ -186,6 +188,7 @@ class Interpreter:
         self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
         self._realised.restore(live(REALISED))
         self._answers.restore(live(BREACH_ANSWERS))
+        self._sweeps.restore(past)
 
     @property
     def policies(self) -> PolicySet:
@@ -222,6 +225,7 @@ class Interpreter:
         self._flags.reload(policies, ready.continuation.renamed)
         self._hedging.reload(policies)
         self._answers.reload(policies, ready.continuation.renamed_stages())
+        self._sweeps.reload(policies)
         self._owners.reload(policies.strategies)
         self.recoveries.reload(policies, ready.continuation.renamed)
         self._exposures = BookExposures(policies.graphs, policies.strategies)
@@ -240,7 +244,7 @@ class Interpreter:
         self._keep_active_targets(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
         present = self._evaluators.in_snapshot(snapshot, now)
-        refused = refusals(events, self._evaluators, self.orphans(), now) if events else {}
+        refused = refusals(events, self._evaluators, self.orphans(), now, snapshot.sentinel) if events else {}
         events = tuple(event for event in events if event.id not in refused)
         issued = [*self._flags.observe(events, now), *refused.values()]
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
@@ -274,7 +278,8 @@ class Interpreter:
         issued += [self.recoveries.approve(each, now) for each in events if each.kind == "approve"]
         issued += self.recoveries.observe(self._evaluators, now)
         issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
-        if events or self._commands.unfinished:
+        decisions += self._sweeps.plan(snapshot, facts)
+        if events or self._commands.unfinished or snapshot.sentinel is not None:
             commanded = self._commands.apply(events, snapshot, facts, self._owners)
             decisions += commanded.decisions
             issued += commanded.notices
@@ -506,6 +511,7 @@ class Interpreter:
                 self._owners.remember(decision)
         self._breaches.acted(decisions)
         self._answers.acted(decisions)
+        self._sweeps.acted(decisions)
         alerts = alerts + self._breaches.alerts(self._answers.in_fights(pending.now)) + of_answers + self._alerts()
         return Outcome(decisions, tuple(issued), alerts, self._paged(decisions), pending.refused)
 

@@ -8,8 +8,9 @@ such error as long as the store can record elsewhere (ADR 0020).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
@@ -40,6 +41,7 @@ from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler, Wake
 from killswitch.runner.tick_inputs import HeartbeatDates, last_heartbeats
+from killswitch.store.received import NOTHING_RECEIVED, ReceivedState
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import NotificationCounts
@@ -48,6 +50,8 @@ REREAD_WITHIN = 2.0
 """Seconds that a reread of prices may take, at most an interval; after that the first snapshot is acted on."""
 
 
+LOCKING: Final = ("lock", "halt", "pause", "close")
+"""Kinds of commands that lock: one that waits for a run is applied before any lock file is kept open."""
 REMEMBERED_NOTICES = 200
 """Number of the newest notices from which a start knows what was reported already."""
 
@@ -106,12 +110,16 @@ class Runner:
         self._event_dates = EventDates(self.clock.leap)
         self._heartbeats = HeartbeatDates()
         self._startup_notices = startup_notices
+        self.received: Callable[[datetime], ReceivedState] = lambda _: NOTHING_RECEIVED
+        """What other programs have reported to the server of this run, as of a tick."""
         self._alerts = AlertState()
         self._unjudged: tuple[str, ...] = ()
         """The keys of alerts of earlier runs that no part of this run has judged."""
         self._has_ticked = False
         self.ticks = 0
         """Ticks that `run` has completed."""
+        self.sentinel: Callable[[], str | None] = lambda: None
+        """Why everything is halted by a sentinel file; None: there is none."""
         self.stop_problems: tuple[str, ...] = ()
         """A message for each problem of the stop: timers that still run, an incomplete recording."""
 
@@ -168,6 +176,8 @@ class Runner:
     async def start(self) -> None:
         """Recover from an earlier run: locks first, then closings, then the stage machines."""
         self.observers.start()
+        if self.sentinel() is not None or any(event.kind in LOCKING for event in self.store.pending_events()):
+            self.effects.hold_files_back()
         await self.effects.performing.recover()
         self._after_acting = self.effects.lock_alerts
         self._problems = (self.reloads.lasting + self._after_acting).texts
@@ -319,17 +329,21 @@ class Runner:
 
     def _snapshot(self, accounts: tuple[AccountSnapshot, ...], commands: Commands, *, scheduled: bool) -> Snapshot:
         as_of = self.clock.next()
+        received = self.received(as_of)
         return Snapshot(
             as_of=as_of,
             accounts=tuple(on_timeline(account, self.clock) for account in accounts),
             format="killswitch.snapshot/v1",
             scheduled=scheduled,
             due=self._scheduler.due_at(as_of) if scheduled else None,
-            heartbeats=self._heartbeats.dated(last_heartbeats(self.store), as_of),
+            heartbeats=self._heartbeats.dated(last_heartbeats(self.store, received), as_of),
+            alerts=received.alerts,
+            alerts_as_of=received.alerts_as_of,
             own_orders=self.observers.own_orders.rows(as_of, scheduled=scheduled),
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),
             locks=self.effects.written_locks,
+            sentinel=self.sentinel(),
         )
 
     def _pass_to_executors(self, accounts: Iterable[AccountSnapshot]) -> None:

@@ -144,6 +144,11 @@ class Effects:
         """The locks in force that are in their files."""
         return () if self.lock_writer is None else self.lock_writer.written
 
+    def hold_files_back(self) -> None:
+        """Keep no lock file open before the first tick: a command that locks waits for it."""
+        if self.lock_writer is not None:
+            self.lock_writer.renews_at_start = False
+
     async def finish(self, within: float) -> None:
         """Stop cleanly, in at most `within` seconds."""
         if self.lock_writer is not None:

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from msgspec import MsgspecError, Struct
@@ -35,6 +36,7 @@ from killswitch.model.store import HEARTBEAT, HEARTBEAT_DATES, DamagedStateError
 from killswitch.model.venue import RejectReason
 from killswitch.runner.clock import ClockState, now_after
 from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick, last_tick
+from killswitch.store.received import NOTHING_RECEIVED, ReceivedState
 from killswitch.worker import Worker
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ MOST_PAGES: Final = 100
 """The newest pages of the server that are held against those which were notified."""
 COMMANDS_EVERY: Final = 0.05
 """Seconds between two looks for a new operator command; one takes about ten microseconds."""
+FORGET_EVERY: Final = 3600.0
+"""Seconds between two removals of the files of old commands."""
 ENDED_LATELY: Final = 20
 """Number of the newest decisions whose orders may have ended since the last tick."""
 
@@ -256,16 +260,23 @@ class HeartbeatDates:
             raise DamagedStateError(f"the stored dates of heartbeats cannot be read ({error})") from error
 
 
-def dated_heartbeats(store: Store, as_of: datetime) -> dict[str, datetime]:
+def dated_heartbeats(store: Store, as_of: datetime, received: ReceivedState = NOTHING_RECEIVED) -> dict[str, datetime]:
     """Name → from when the age of its last heartbeat counts, as the next tick on the store would have it."""
     dates = HeartbeatDates(decoded(_DATES.decode, store.live(HEARTBEAT_DATES)))
-    return dates.dated(last_heartbeats(store), as_of)
+    return dates.dated(last_heartbeats(store, received), as_of)
 
 
-def last_heartbeats(store: Store) -> dict[str, Heartbeat]:
-    """Name → its last heartbeat; one that another version wrote and this one cannot read is left out."""
+def last_heartbeats(store: Store, received: ReceivedState = NOTHING_RECEIVED) -> dict[str, Heartbeat]:
+    """Name → its last heartbeat; one that another version wrote and this one cannot read is left out.
+
+    `received`: what a server has; of one name the later counts.
+    """
     found = ((name, decoded(_DECODER.decode, blob)) for name, blob in store.live_under(HEARTBEAT).items())
-    return {name: heartbeat for name, heartbeat in sorted(found) if heartbeat is not None}
+    last = {name: heartbeat for name, heartbeat in sorted(found) if heartbeat is not None}
+    for name, beat in sorted(received.heartbeats.items()):
+        if name not in last or last[name].at < beat.at:
+            last[name] = Heartbeat(beat.at, beat.moved_at, beat.progress)
+    return last
 
 
 class CommandWatch:
@@ -344,9 +355,14 @@ class SpoolIntake:
 
     async def run(self) -> None:
         """Look until cancelled. Raises StoreError."""
+        forgets_at = 0.0
         with suppress(asyncio.CancelledError):
             while True:
                 self.take()
+                if monotonic() >= forgets_at:
+                    forgets_at = monotonic() + FORGET_EVERY
+                    with suppress(OSError):
+                        await asyncio.to_thread(self._spool.forget)
                 await asyncio.sleep(COMMANDS_EVERY if self._unreadable is None else 1.0)
 
     def ticked(self, _report: TickReport) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
@@ -11,6 +12,7 @@ from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi import Path as PathParam
 from msgspec import structs
 
+from killswitch.gate.sentinel import create_sentinel
 from killswitch.model.snapshot import Event
 from killswitch.operations.commands import (
     RefusedScopeError,
@@ -55,9 +57,11 @@ def request_id(caller: Caller, request: Request, key: str) -> str:
 class CommandRoutes:
     """What gives commands, and what became of them."""
 
-    def __init__(self, spool: CommandSpool, reads: StoreReads) -> None:
+    def __init__(self, spool: CommandSpool, reads: StoreReads, sentinel: Path) -> None:
+        """`sentinel`: the file whose existence halts everything."""
         self._spool = spool
         self._reads = reads
+        self._sentinel = sentinel
 
     def add_to(self, app: FastAPI) -> None:
         """Add every route."""
@@ -81,7 +85,17 @@ class CommandRoutes:
         caller.require(effect, event.scope)
         if not await self.spool(SpooledCommand(event, body), "0-tighten" if effect == "tighten" else "1-loosen"):
             return await self._replayed(id_, body)
-        return await self._outcome(event, state="waiting", is_replay=False)
+        found = await self._outcome(event, state="waiting", is_replay=False)
+        return await self._with_sentinel(found) if halts_everything(event) else found
+
+    async def _with_sentinel(self, found: Accepted) -> Accepted:
+        """The answer, after the sentinel was created: bots and the gate obey it before any tick does."""
+        try:
+            await anyio.to_thread.run_sync(create_sentinel, self._sentinel)
+        except OSError as error:
+            why = f"{self._sentinel} could not be created: {error.strerror}"
+            return found.model_copy(update={"remarks": [why]})
+        return found.model_copy(update={"sentinel": str(self._sentinel)})
 
     async def spool(self, command: SpooledCommand, urgency: Urgency) -> bool:
         """Leave a command on disk; False if one with its id is there. 503 where no more is taken."""
@@ -146,6 +160,12 @@ class CommandRoutes:
             id=event.id, kind=event.kind, scope=event.scope, effect=class_of(event), state=shown, is_replay=is_replay,
             runner=runner, decisions=decisions, notices=notices,
         )  # fmt: skip
+
+
+def halts_everything(event: Event) -> bool:
+    """Whether the command is a halt of everything, without a part and without an end."""
+    is_part = event.side is not None or event.symbols is not None or event.until is not None
+    return event.kind == "halt" and event.scope in (None, "portfolio") and not is_part
 
 
 def _require_scope(command: CommandBody, view: RunnerView | None) -> None:

@@ -8,19 +8,22 @@ orders may still arrive which an earlier one allowed: `limits` lets nothing plai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from msgspec import MsgspecError
 
-from killswitch.gate.lock_reader import lock_path, read_lock
+from killswitch.gate.lock_reader import LockVerdict, lock_path, read_lock, read_own_lock
+from killswitch.gate.sentinel import sentinel_at
 from killswitch.limits.moment import GateMoment, LockState
 from killswitch.limits.question import GateVerdict, OutcomeReport, Question, decode_question, decode_report
 from killswitch.limits.reservations import Reservations
 from killswitch.limits.verdict import PreparedBook, book_of, verdict
 from killswitch.limits.view import GateView, decode_gate_view
+from killswitch.model.lock_parts import merged_parts, strictest_mode
+from killswitch.model.snapshot import LockPart
 
 BOOK_KEPT: Final = timedelta(milliseconds=250)
 """How long an account that was prepared for questions is used, where its view does not change: a state grows old."""
@@ -37,9 +40,10 @@ class MistakenQuestionError(Exception):
 class Gate:
     """Answers questions by the view of one run. Not thread-safe: all calls come from one loop."""
 
-    def __init__(self, view_at: Path, now: Callable[[], datetime]) -> None:
+    def __init__(self, view_at: Path, sentinel: Path, now: Callable[[], datetime]) -> None:
         """`view_at`: the file of the runner's view. `now`: the wall clock, as the run's clock follows it."""
         self._view_at = view_at
+        self._sentinel = sentinel
         self._now = now
         self._started_at = now()
         self._latest = self._started_at
@@ -96,15 +100,21 @@ class Gate:
         # The gate's own clock: one that is behind what it was judges no entry.
         is_back = now < self._latest - timedelta(seconds=1)
         self._latest = max(self._latest, now)
-        return GateMoment(now, self._started_at, self._lock_of(question.account, now), clock_went_back=is_back)
+        return GateMoment(now, self._started_at, self._lock_of(question, now), sentinel_at(self._sentinel), is_back)
 
-    def _lock_of(self, account: str, now: datetime) -> LockState:
-        """The lock of the account as its file says now. Without a lock folder the run is armed for no account."""
+    def _lock_of(self, question: Question, now: datetime) -> LockState:
+        """The lock of the account, and of the strategy that the question names, as their files say now.
+
+        Without a lock folder the run is armed for no account. Of a strategy's file only its own lock counts: the file
+        of a strategy that trades in several accounts is locked as soon as one of them is.
+        """
         folder = None if self._view is None else self._view.lock_folder
         if folder is None:
             return LockState()
-        found = read_lock(lock_path(Path(folder), f"account/{account}"), now)
-        return LockState(found.mode, found.reason, found.only)
+        found = [read_lock(lock_path(Path(folder), f"account/{question.account}"), now)]
+        if question.strategy is not None:
+            found.append(read_own_lock(lock_path(Path(folder), f"strategy/{question.strategy}"), now))
+        return lock_state(found)
 
     def _book(self, view: GateView, account: str, moment: GateMoment) -> PreparedBook | None:
         """The account prepared for questions; None if the run has no such account."""
@@ -116,3 +126,17 @@ class Gate:
             book = book_of(found, moment)
             self._books[account] = (moment.now, book)
         return book
+
+
+def lock_state(found: Sequence[LockVerdict]) -> LockState:
+    """What several lock files say together: the strictest mode, and every part."""
+    locking = [each for each in found if each.mode is not None]
+    if not locking:
+        return LockState()
+    mode = strictest_mode([each.mode for each in locking if each.mode is not None])
+    reason = "; ".join(dict.fromkeys(each.reason for each in locking))
+    if not all(each.only for each in locking):
+        whole = [LockPart(each.mode, None) for each in locking if each.mode is not None and not each.only]
+        parts = tuple(part for each in locking for part in each.only)
+        return LockState(mode, reason, (*whole, *parts) if parts else ())
+    return LockState(mode, reason, merged_parts(part for each in locking for part in each.only))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -37,6 +39,8 @@ WAITS_FOR: Final[Mapping[str, timedelta | None]] = {
 }  # fmt: skip
 """Kind of a command that tightens → how long it waits; None: for ever."""
 
+FORGOTTEN_AFTER: Final = timedelta(hours=48)
+"""How long the file of a command is kept after it was given, so that a retry of the request is recognised."""
 DELIVERABLE: Final = ("policy_source_statement/", "policy_source_command/")
 """How the names of the live blobs begin that a command may write."""
 
@@ -185,6 +189,16 @@ class CommandSpool:
             except OSError as error:
                 failed = f"{name}: {error.strerror}"
         return TakenCommands(stored, tuple(damaged), tuple(expired), failed, tuple(pages))
+
+    def forget(self) -> None:
+        """Remove the files of commands that were taken, or came too late, long ago: a retry of one is a new command."""
+        oldest = time.time() - FORGOTTEN_AFTER.total_seconds()
+        for folder in (self._done, self._expired):
+            with suppress(FileNotFoundError):
+                for each in os.scandir(folder):
+                    with suppress(FileNotFoundError):
+                        if each.stat(follow_symlinks=False).st_mtime < oldest:
+                            Path(each.path).unlink()
 
     def _names(self) -> list[str]:
         try:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _CLOSING = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 
+_SLIPPAGE = (-0.01, 0.0, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
+
 Labels = dict[str, str | int]
 Point = tuple[float, Labels]
 
@@ -49,6 +51,13 @@ class SourceGauges(Struct, frozen=True, kw_only=True):
     pending: float | None
 
 
+class AnchorGauges(Struct, frozen=True):
+    """Entries of the record that no anchor covers, and by place whether the last anchor was not published there."""
+
+    uncovered: int
+    failing: Mapping[str, bool]
+
+
 class GaugeValues(Struct, frozen=True):
     """The values that gauges show until the next tick, replaced as a whole, and read by the exporting thread."""
 
@@ -59,6 +68,7 @@ class GaugeValues(Struct, frozen=True):
     notifications: NotificationCounts | None = None
     policy_files: str | None = None
     source: SourceGauges | None = None
+    anchors: AnchorGauges | None = None
 
 
 class Metrics:
@@ -82,6 +92,13 @@ class Metrics:
         self._closing = meter.create_histogram(
             "killswitch.close.duration", "s", "Time from a decision until its work on an account has ended",
             explicit_bucket_boundaries_advisory=_CLOSING,
+        )  # fmt: skip
+        self._closes = counter(
+            "killswitch.closes", "{close}", "Closes that have ended, by whether every target was reached"
+        )
+        self._slippage = meter.create_histogram(
+            "killswitch.close.slippage", "1", "Slippage of a filled order as a share of the mark when it was sent",
+            explicit_bucket_boundaries_advisory=_SLIPPAGE,
         )  # fmt: skip
         self._unprotected = meter.create_histogram(
             "killswitch.close.unprotected", "s", "Time for which a close left a position without a protective order",
@@ -117,6 +134,11 @@ class Metrics:
 
     def record_close(self, account: str, status: str, seconds: float) -> None:
         self._closing.record(seconds, {"killswitch.account": account, "killswitch.close.status": status})
+        reached = "true" if status == "flat" else "false"
+        self._closes.add(1, {"killswitch.account": account, "killswitch.close.succeeded": reached})
+
+    def record_slippage(self, account: str, share: float) -> None:
+        self._slippage.record(share, {"killswitch.account": account})
 
     def record_unprotected(self, account: str, seconds: float) -> None:
         self._unprotected.record(seconds, {"killswitch.account": account})
@@ -243,6 +265,16 @@ def _seconds(length: float | None) -> Iterator[Point]:
         yield length, {}
 
 
+def _uncovered(values: GaugeValues) -> Iterator[Point]:
+    if values.anchors is not None:
+        yield values.anchors.uncovered, {}
+
+
+def _failing_anchors(values: GaugeValues) -> Iterator[Point]:
+    for place, is_failing in () if values.anchors is None else values.anchors.failing.items():
+        yield int(is_failing), {"killswitch.anchor.place": place}
+
+
 def _pending(values: GaugeValues) -> Iterator[Point]:
     if values.notifications is not None:
         yield values.notifications.pending, {}
@@ -286,6 +318,8 @@ _GAUGES: Final[tuple[tuple[str, str, str, Callable[[GaugeValues], Iterator[Point
     ("killswitch.source.answer.age", "s", "Time since the source last answered", _answer_age),
     ("killswitch.source.commit.age", "s", "Age of the newest commit by its own date", _commit_age),
     ("killswitch.source.loosening.pending", "s", "Time until a loosening that waits takes effect", _loosening),
+    ("killswitch.anchors.uncovered", "{entry}", "Entries of the record that no anchor covers", _uncovered),
+    ("killswitch.anchors.failing", "1", "1 while a place has not got the newest anchor, by place", _failing_anchors),
     ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
     ("killswitch.notifications.in_time", "%", "Messages delivered within one minute, of those delivered", _in_time),
 )

@@ -18,27 +18,47 @@ if TYPE_CHECKING:
     from killswitch.incident.record.incident_decisions import IncidentDecisions
     from killswitch.store.sql import SqlStore
 
-_LIST = "list"
+_LIST, _EXPORT = "list", "export"
 
 
-@options.verb("ksctl report --store ks.sqlite", "ksctl report list --store ks.sqlite")
-@click.argument("incident", metavar="[INCIDENT|list]", required=False)
+@options.verb(
+    "ksctl report --store ks.sqlite", "ksctl report list --store ks.sqlite",
+    "ksctl report export --variant closing --format csv --out close.csv --store ks.sqlite",
+)  # fmt: skip
+@click.argument("incident", metavar="[INCIDENT|list|export]", required=False)
+@click.argument("exported", metavar="[INCIDENT]", required=False)
 @options.store
-@options.option("--format", "form", type=click.Choice(["markdown", "html"]), default="markdown",
-                help="Format of the report. A terminal shows Markdown rendered, a pipe gets the source.")  # fmt: skip
+@options.option("--format", "form", type=click.Choice(["markdown", "html", "json", "csv"]),
+                help="Format: markdown (the default) or html of a report, json (the default) or csv of an export. A "
+                     "terminal shows Markdown rendered, a pipe gets the source.")  # fmt: skip
+@options.option("--variant", type=click.Choice(["compliance", "closing"]),
+                help="What an export has: who did what, when and by which authority with every order and its owner, "
+                     "or the close in numbers. Default: compliance.")  # fmt: skip
 @click.option("--out", type=options.OUT_FILE, help="Write to this file. Default: stdout.")
 @options.output
-def report(incident: str | None, store_at: str, form: str, out: Path | None, output: str) -> None:
+def report(
+    incident: str | None,
+    exported: str | None,
+    store_at: str,
+    form: str | None,
+    variant: str | None,
+    out: Path | None,
+    output: str,
+) -> None:
     """Report an incident: what happened and why, every order, open positions, and the next steps.
 
     INCIDENT is the beginning of its id, or of the id of one of its decisions; the default is the newest. `ksctl report
-    list` lists them. Reads the store only, with or without a runner. --output json prints the record that the report is
-    made from.
+    list` lists them; `ksctl report export` prints one for compliance, or its close in numbers, as JSON or CSV. Reads
+    the store only, with or without a runner. --output json prints the record that the report is made from.
     """
     from killswitch.incident.record.incident_decisions import find_incident
     from killswitch.incident.report.rendering import report as render_report
     from killswitch.incident.report.rendering import report_markdown
 
+    _require_fitting(incident, exported, form, variant)
+    if incident == _EXPORT:
+        _written(_exported(store_at, exported, variant or "compliance", form or "json"), out)
+        return
     if incident == _LIST:
         _list(store_at, output)
         return
@@ -49,14 +69,49 @@ def report(incident: str | None, store_at: str, form: str, out: Path | None, out
         text = render_report(found).html
     else:
         text = report_markdown(_fitted(found, terminal_width() if out is None else None))
-    if out is not None:
-        with options.file_errors(f"cannot write {out}"):
-            out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
-        print_note(f"wrote {out}")
-    elif output == "text" and form == "markdown":
+    if out is None and output == "text" and form in (None, "markdown"):
         print_markdown(text)
     else:
+        _written(text, out)
+
+
+def _require_fitting(incident: str | None, exported: str | None, form: str | None, variant: str | None) -> None:
+    """Refuse words and options that do not belong together."""
+    is_export = incident == _EXPORT
+    if exported is not None and not is_export:
+        raise click.UsageError(f"{exported!r} is one word too many: only `export` is followed by an incident")
+    if variant is not None and not is_export:
+        raise click.UsageError("--variant is for `ksctl report export`")
+    if form in (("markdown", "html") if is_export else ("json", "csv")):
+        fix = "write json or csv" if is_export else "write `ksctl report export`, or `--output json` for the record"
+        raise click.UsageError(f"--format {form} does not fit: {fix}")
+
+
+def _written(text: str, out: Path | None) -> None:
+    """Write the text to the file, or print it."""
+    if out is None:
         click.echo(text.rstrip("\n"))
+        return
+    with options.file_errors(f"cannot write {out}"):
+        out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8", newline="")
+    print_note(f"wrote {out}")
+
+
+def _exported(store_at: str, prefix: str | None, variant: str, form: str) -> str:
+    """The export of one incident as JSON or CSV."""
+    from killswitch.cli.session import opened_store
+    from killswitch.incident.incident_builder import incident_of
+    from killswitch.incident.record.incident_decisions import find_incident
+    from killswitch.incident.record.results import read_decision
+    from killswitch.incident.report.exports import as_csv, as_json, closing_report, compliance_report
+    from killswitch.runner.status_blob import last_tick, machines_now, started_as
+
+    with opened_store(store_at, read_only=True) as store:
+        chosen = find_incident(store, prefix)
+        found = incident_of(store, chosen, started_as(store, store_at), last_tick(store), machines_now(store))
+        recorded = [read_decision(store, each) for each in chosen.decisions]
+    built = closing_report(found) if variant == "closing" else compliance_report(found, recorded)
+    return as_csv(built) if form == "csv" else as_json(built)
 
 
 MARGINS = 2

@@ -24,8 +24,10 @@ from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
+    from killswitch.audit.anchor_settings import AnchorSettings
     from killswitch.cli.live.starting_set import StartingSet
     from killswitch.execution.effects.performing import RunEnd
+    from killswitch.gate.sentinel import SentinelWatch
     from killswitch.lab.recording import BackgroundRecorder
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
@@ -57,9 +59,13 @@ if TYPE_CHECKING:
 @options.read_timeout("5s")
 @options.lock_dir
 @options.lock_file
+@options.sentinel
 @click.option("--shadow", metavar="DIR|REF",
               help="Evaluate another policy set next to this one, and act on nothing of it: a folder, or a git ref of "
                    "the repository of --policies. `ksctl shadow report` shows what it would have done.")  # fmt: skip
+@click.option("--anchors", "anchors_at", type=options.UncheckedPath(dir_okay=False), metavar="FILE",
+              help="Publish anchors of the record as this file declares; also after each firing, close and reset."
+              )  # fmt: skip
 @click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
@@ -82,9 +88,10 @@ if TYPE_CHECKING:
 def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
-    shadow: str | None, record: Path | None, events_at: str | None, min_free: int, heartbeat_to: tuple[str, ...],
-    ping: str | None, tokens_at: Path | None, server_at: Path | None, listen: str, ticks: int | None,
-    journal: str | None, output: str,
+    sentinel_at: Path | None, shadow: str | None, anchors_at: Path | None, record: Path | None,
+    events_at: str | None, min_free: int,
+    heartbeat_to: tuple[str, ...], ping: str | None, tokens_at: Path | None, server_at: Path | None, listen: str,
+    ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -106,12 +113,14 @@ def run(
     if (source_at is None) == (not policies_at):
         raise click.UsageError("name either --policies or --source")
     write_in_background()
+    from killswitch.gate.sentinel import SentinelWatch, sentinel_of
     from killswitch.runner.claims import ClaimHolder, RunClaims
     from killswitch.runner.lease import this_process
 
     claim_holder = ClaimHolder(this_process(), str(Path(store_at.removeprefix("sqlite:///")).absolute()))
-    served_by = _server(store_at, tokens_at, server_at, listen)
+    served_by = _server(store_at, tokens_at, server_at, listen, sentinel_at)
     with StartFailures() as failures, RunClaims(claim_holder) as claims, served_by as served:
+        from killswitch.audit.anchor_settings import read_anchor_settings
         from killswitch.cli.live.start_checks import checked_accounts, claimed
         from killswitch.cli.live.starting_set import starting_set
         from killswitch.cli.session import lock_paths
@@ -127,6 +136,8 @@ def run(
         settings = _RunSettings(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
             journal, output == "json", found_before, shadow, (*_own_heartbeat(heartbeat_to, ping), *served),
+            SentinelWatch(sentinel_at or sentinel_of(store_at)),
+            None if anchors_at is None else read_anchor_settings(anchors_at),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -150,11 +161,15 @@ class _RunSettings(Struct, frozen=True):
     """The set of --shadow."""
     observers: tuple[RunnerHeartbeat | ServerProcess, ...]
     """What sends the runner's own heartbeats and keeps a server up, where that is wanted."""
+    sentinel: SentinelWatch
+    """What looks for the file whose existence halts everything."""
+    anchors: AnchorSettings | None = None
+    """Where anchors of the record are published."""
 
 
 @contextmanager
 def _server(
-    store_at: str, tokens_at: Path | None, server_at: Path | None, listen: str
+    store_at: str, tokens_at: Path | None, server_at: Path | None, listen: str, sentinel_at: Path | None
 ) -> Iterator[tuple[ServerProcess, ...]]:
     """The server of --serve for as long as the run lasts; none without it."""
     if tokens_at is None:
@@ -162,7 +177,8 @@ def _server(
         return
     from killswitch.server.child import ServerProcess
 
-    settings = () if server_at is None else ("--settings", str(server_at))
+    settings: tuple[str, ...] = () if server_at is None else ("--settings", str(server_at))
+    settings += () if sentinel_at is None else ("--sentinel", str(sentinel_at))
     options_of_server = ("--store", store_at, "--tokens", str(tokens_at), "--listen", listen, *settings)
     server = ServerProcess(options_of_server, Path(store_at.removeprefix("sqlite:///")))
     server.start()
@@ -196,7 +212,7 @@ def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> tuple[Run
 
 def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAccount], failures: StartFailures) -> int:
     """Run until the end; return the exit code."""
-    from killswitch.cli.live.run_outputs import connect_gate_view, open_gate_view, open_outputs, open_reports
+    from killswitch.cli.live import run_outputs
     from killswitch.cli.live.shadow import begin_shadow, open_shadows, shadow_observers
     from killswitch.cli.live.start_checks import require_expected
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
@@ -212,11 +228,12 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
 
     clock, it, loaded, is_emergency = SystemClock(), settings, start.loaded, settings.journal is not None
     with (
-        open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
+        run_outputs.open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
         acting_store(it.store_at, it.journal, it.locks) as store,
-        open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
-        open_gate_view(it.store_at, loaded, it.locks.folder) as gate_view,
+        run_outputs.open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
+        run_outputs.open_gate_view(it.store_at, loaded, it.locks.folder) as gate_view,
         open_shadows(start, store, it.store_at, accounts, it.pace.interval, is_emergency=is_emergency) as shadows,
+        run_outputs.open_anchors(it.anchors, store, clock, outputs),
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         if not is_emergency:
@@ -231,7 +248,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.observers, gate_view, intake, *outputs.observers,
+                *shadow_observers(shadows, files), *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -241,13 +258,13 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
-        intake.call_tick = runner.call_tick
-        connect_gate_view(gate_view, runner, accounts)
+        _connect_server(intake, runner, store_path)
+        run_outputs.connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake))
+        end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake, it.sentinel))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
@@ -266,6 +283,14 @@ def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
     return SpoolIntake(CommandSpool(spool_of(store_at)), store, lambda: tick_time(store, SystemClock()))
 
 
+def _connect_server(intake: SpoolIntake, runner: Runner, store_at: Path) -> None:
+    """Let commands of a server begin a tick, and every tick read what the server has received."""
+    from killswitch.store.received import ReceivedInput, received_file
+
+    intake.call_tick = runner.call_tick
+    runner.received = ReceivedInput(received_file(store_at)).at_tick
+
+
 def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
     """What the run leaves behind."""
     for problem in filter(None, problems):
@@ -275,7 +300,12 @@ def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
 
 
 async def _until_stopped(
-    runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource, store: Path, intake: SpoolIntake
+    runner: Runner,
+    ticks: int | None,
+    files: PolicyFiles | PolicySource,
+    store: Path,
+    intake: SpoolIntake,
+    sentinel: SentinelWatch,
 ) -> RunEnd:
     """Run until stopped. SIGHUP takes the policy files; a command in `store` or from a server begins a tick."""
     from killswitch.runner.tick_inputs import CommandWatch
@@ -284,12 +314,15 @@ async def _until_stopped(
     commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
     commands.start()
     intake.take()
+    runner.sentinel, sentinel.call_tick = lambda: sentinel.present, runner.call_tick
+    sentinel.start()
     try:
         return await run_next_to(
             intake.run(), runner, ticks, on_hangup=lambda: files.request(_print_reload, by="SIGHUP")
         )
     finally:
         commands.stop()
+        sentinel.stop()
         files.stop()
 
 

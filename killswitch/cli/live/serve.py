@@ -26,6 +26,7 @@ ROLES = ("viewer", "trader", "risk", "admin")
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
               help="The store of the runner. It is only read.")  # fmt: skip
 @click.option("--tokens", "tokens_at", type=UncheckedPath(dir_okay=False), help="The file of the tokens.")
+@options.sentinel
 @option("--listen", default="127.0.0.1:8600", metavar="ADDRESS:PORT", help="Where to listen.")
 @click.option("--host-name", "host_names", multiple=True, metavar="HOST[:PORT]",
               help="A further Host that requests may name, as behind a proxy. Repeatable.")  # fmt: skip
@@ -38,9 +39,9 @@ ROLES = ("viewer", "trader", "risk", "admin")
               help="Listen on an address that is not loopback without TLS, because a proxy has it.")  # fmt: skip
 @click.pass_context
 def serve(
-    context: click.Context, store_at: str | None, tokens_at: Path | None, listen: str, host_names: tuple[str, ...],
-    tls_certificate: Path | None, tls_key: Path | None, settings_at: Path | None, ends_with_stdin: bool,
-    behind_proxy: bool,
+    context: click.Context, store_at: str | None, tokens_at: Path | None, sentinel_at: Path | None, listen: str,
+    host_names: tuple[str, ...], tls_certificate: Path | None, tls_key: Path | None, settings_at: Path | None,
+    ends_with_stdin: bool, behind_proxy: bool,
 ) -> None:  # fmt: skip
     """Serve the HTTP API /v1: status, heartbeats and operator commands.
 
@@ -63,6 +64,7 @@ def serve(
             "--tls-key, or --behind-proxy where a proxy has TLS"
         )
     from killswitch.server.access import TokenFileError
+    from killswitch.server.alert_routes import WebhookSecretError
     from killswitch.server.app import ServerFileError
     from killswitch.server.jwt_login import JwtSettingsError
 
@@ -76,15 +78,18 @@ def serve(
             tls_certificate,
             tls_key,
             settings_at,
+            sentinel_at,
             ends_with_stdin=ends_with_stdin,
+            is_secure=tls_certificate is not None or behind_proxy,
         )
-    except (TokenFileError, ServerFileError, JwtSettingsError) as error:
+    except (TokenFileError, ServerFileError, JwtSettingsError, WebhookSecretError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def _serve(
     store_at: str, tokens_at: Path, address: str, port: int, host_names: tuple[str, ...], certificate: Path | None,
-    key: Path | None, settings_at: Path | None, *, ends_with_stdin: bool,
+    key: Path | None, settings_at: Path | None, sentinel_at: Path | None, *, ends_with_stdin: bool,
+    is_secure: bool,
 ) -> None:  # fmt: skip
     from killswitch.cli.session import opened_store
     from killswitch.server.app import ServerFile, ServerSettings, create_app, read_server_file
@@ -100,7 +105,7 @@ def _serve(
     names = {f"{host}:{port}" for host in (address, "127.0.0.1", "localhost")} | set(host_names)
     file = ServerFile() if settings_at is None else read_server_file(settings_at)
     counters = ServerCounters()
-    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file), counters)
+    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file, sentinel_at, is_secure), counters)
     print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
     run_server(app, ListenSettings(address, port, certificate, key), counters, ends_with_stdin=ends_with_stdin)
 

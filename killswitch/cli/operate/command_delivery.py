@@ -42,6 +42,7 @@ from killswitch.cli.session import (
     store_if_any,
 )
 from killswitch.cli.terminal import print_note, print_section
+from killswitch.gate.sentinel import sentinel_at, sentinel_of
 from killswitch.incident.notify.message import trigger_texts
 from killswitch.incident.record.incident_decisions import keep_runbooks
 from killswitch.model.decision import Decision
@@ -82,6 +83,8 @@ class CommandSite(Struct, frozen=True):
     read_timeout: float
     lock_dir: Path | None
     lock_file: Path | None
+    sentinel: Path | None = None
+    """Left out: next to the store."""
 
     def policies(self, view: RunnerView | None) -> LoadedPolicies:
         """The policies of --policies, or those of the last runner."""
@@ -319,6 +322,7 @@ def _tick_here(
             paths=tuple(str(path.resolve()) for path in site.policies_at) or (view.policies if view else ()),
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
+        runner.sentinel = partial(sentinel_at, site.sentinel or sentinel_of(site.store_at))
         keep_runbooks(store, loaded.policies.digest, loaded.runbooks)
         print_note(f"no runner is alive here: running one tick; {arming_summary(accounts, live=live)}")
         armed = any(account.armed for account in accounts.values())

@@ -27,11 +27,11 @@ def operator_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(
         store_at: str, policies_at: tuple[Path, ...], read_timeout: float, lock_dir: Path | None,
-        lock_file: Path | None, author: str | None, **options_of_verb: Any,
+        lock_file: Path | None, sentinel_at: Path | None, author: str | None, **options_of_verb: Any,
     ) -> None:  # fmt: skip
         from killswitch.cli.operate.command_delivery import CommandSite, this_user
 
-        site = CommandSite(store_at, policies_at, read_timeout, lock_dir, lock_file)
+        site = CommandSite(store_at, policies_at, read_timeout, lock_dir, lock_file, sentinel_at)
         command(site=site, author=author or this_user(), **options_of_verb)
 
     for each in reversed((
@@ -43,6 +43,7 @@ def operator_options(command: Callable[..., None]) -> Callable[..., None]:
         options.read_timeout("15s"),
         options.lock_dir,
         options.lock_file,
+        options.sentinel,
         option("--wait", type=options.DURATION, default="30s",
                help="How long to wait for the runner, and, after the pace of a close, for its end."),
         options.output,

@@ -27,6 +27,9 @@ def stage_text(decision: Decision) -> str:
     return decision.stage or close_text(decision.cause)
 
 
+NO_OWNER = "no strategy is declared for this position: algorithm, trader, desk and client are for you to add"
+
+
 class DecisionBasis:
     """The intents of a decision and the positions of its snapshot, by position."""
 
@@ -42,6 +45,9 @@ class DecisionBasis:
             for position in account.positions or ():
                 rows.setdefault((account.account, position.symbol, position.side), []).append(position)
         self._held = {key: _combined(found) for key, found in rows.items()}
+        self._strategies = {
+            key: tuple(dict.fromkeys(each.strategy for each in found if each.strategy)) for key, found in rows.items()
+        }
 
     def purpose(self, key: Place, client_order_id: str | None) -> Purpose:
         """Return the purpose of the order's intent; where a position has several, the order id decides."""
@@ -55,6 +61,12 @@ class DecisionBasis:
     def band(self, key: Place) -> Decimal | None:
         """Return the declared slippage of the position; None where none was declared."""
         return next((intent.band for intent in self._intents_at.get(key, ())), None)
+
+    def owner(self, key: Place) -> tuple[str, str | None]:
+        """Return the strategies whose parts of the position are closed, and None; without one, why none is known."""
+        parts = [part.strategy for intent in self._intents_at.get(key, ()) for part in intent.parts]
+        named = dict.fromkeys((*parts, *self._strategies.get(key, ())))
+        return (", ".join(named), None) if named else ("", NO_OWNER)
 
     def held(self, key: Place) -> Position | None:
         """Return the position as it was decided on; None where it was not read."""

@@ -5,13 +5,13 @@ Which orders are entries is judged in `killswitch.planning.resting_orders`, for 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from msgspec.structs import replace
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
-from killswitch.model.effects import Cancel, Cancels
+from killswitch.model.effects import Cancel, Cancels, Effect, of_kind
 from killswitch.model.snapshot import AccountSnapshot, Side
 from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
 from killswitch.planning.resting_orders import concerns_side, entry_indexes
@@ -44,6 +44,12 @@ def cancels_about(view: ScopeView, symbols: Collection[str] | None, side: Side |
         return is_of_symbols and concerns_side(order, side, is_entry=cancel.why == "entry")
 
     return Cancels(tuple(filter(is_about, cancels(view, "all").cancels)))
+
+
+def cancelled_orders(effects: Iterable[Effect]) -> tuple[tuple[str, str], ...]:
+    """Account and id of each order that the effects cancel."""
+    found = of_kind(effects, Cancels)
+    return () if found is None else tuple((each.account, each.order) for each in found.cancels)
 
 
 def most_cancels(account: AccountSnapshot, kind: Literal["entry", "all"]) -> Most:

@@ -13,6 +13,7 @@ unlock is refused as a whole, and nothing of it is kept for later.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -40,6 +41,9 @@ from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import duration_text, instant
 from killswitch.valuation.snapshot_facts import SnapshotFacts
+
+SENTINEL: Final = "sentinel file"
+"""The author of a halt that the existence of the sentinel has caused."""
 
 
 class UnfinishedClose(Struct):
@@ -97,6 +101,8 @@ class OperatorCommands:
         """Close → the command that gave it up."""
         self.unfinished: dict[str, UnfinishedClose] = {}
         """Event id → manual close that still waits for accounts; the event must be kept."""
+        self._by_sentinel: tuple[str, bool] | None = None
+        """The halt that the sentinel has caused last, and whether its lock was seen in force; None: there was none."""
         self._outage: tuple[int, int] | None = None
         self.last_known: dict[str, AccountSnapshot] = {}
         """Account → its last good snapshot."""
@@ -114,6 +120,8 @@ class OperatorCommands:
         by_hand = [decision for decision in past if decision.kind == "manual"]
         self._applied |= {decision.id: decision for decision in by_hand}
         self._earlier = tuple(sorted(by_hand, key=lambda each: each.as_of))
+        halts = [each.id for each in self._earlier if each.author == SENTINEL and each.command == "halt"]
+        self._by_sentinel = (halts[-1], True) if halts else None
 
     def observe(self, facts: SnapshotFacts) -> None:
         """Remember the last good snapshot of each account, which a forced close uses once the account is unreadable."""
@@ -142,6 +150,22 @@ class OperatorCommands:
                 done += self._hold(event, event.kind, tick)
             elif event.kind == "unlock":
                 done += Commanded((manual_unlock(event, tick.now, self._policies),))
+        return done + self._halt_by_sentinel(tick)
+
+    def _halt_by_sentinel(self, tick: _Tick) -> Commanded:
+        """Halt everything while the sentinel is there, unless its last halt is in force or not written yet."""
+        snapshot = tick.snapshot
+        if self._by_sentinel is not None:
+            halt, was_seen = self._by_sentinel
+            is_seen = any(lock.decision == halt for lock in snapshot.locks)
+            self._by_sentinel = (halt, was_seen or is_seen)
+            if is_seen or not was_seen:
+                return _NOTHING
+        if snapshot.sentinel is None or not snapshot.accounts:
+            return _NOTHING
+        event = Event("sentinel", snapshot.as_of, "halt", author=SENTINEL, reason=snapshot.sentinel, lock="reduce_only")
+        done = self._hold(event, "halt", tick)
+        self._by_sentinel = (done.decisions[0].id, False)
         return done
 
     def _close(self, event: Event, tick: _Tick) -> Commanded:
@@ -299,24 +323,42 @@ REFUSED = ("reset", "unlock")
 
 
 def refusals(
-    events: Iterable[Event], evaluators: Iterable[ScopeEvaluator], orphans: Iterable[Orphan], now: int
+    events: Iterable[Event],
+    evaluators: Iterable[ScopeEvaluator],
+    orphans: Iterable[Orphan],
+    now: int,
+    sentinel: str | None = None,
 ) -> dict[str, Notice]:
-    """Event id of each command that is refused at `now` (microseconds) → the notice that says why, and until when."""
+    """Event id of each command that is refused at `now` (microseconds) → the notice that says why, and until when.
+
+    `sentinel`: why everything is halted by the sentinel file.
+    """
     commands = [event for event in events if event.kind in REFUSED]
     if not commands:
         return {}
+    halted = {} if sentinel is None else {
+        event.id: _halted(event, sentinel, now) for event in commands if event.scope in (None, "portfolio")
+    }  # fmt: skip
     holding = [
         *((each.scope, each.state.no_reset_before, _declared_by(each))
           for each in evaluators if reset_is_refused(each.state, now)),
         *((each.scope, each.no_reset_before, f"{each.stage or 'a stage'} of {each.policy}, which is gone,")
           for each in orphans if each.no_reset_before is not None and now < each.no_reset_before),
     ]  # fmt: skip
-    found: dict[str, Notice] = {}
+    found = halted
     for event in commands:
         why = [(end or now, scope, stage) for scope, end, stage in holding if applies(event, scope)]
         if why:
             found[event.id] = _refusal(event, sorted(why), now)
     return found
+
+
+def _halted(event: Event, sentinel: str, now: int) -> Notice:
+    text = (
+        f"the {event.kind} by {event.author or 'unknown'} was not carried out: {sentinel}, and it halts everything. "
+        "Remove the file first, then give the command again"
+    )
+    return notices.command_not_carried_out(event, now, text)
 
 
 def _declared_by(evaluator: ScopeEvaluator) -> str:

@@ -120,6 +120,8 @@ class LockWriter(Performer):
         self.timeout = timeout
         """Seconds."""
         self.isolation = isolation
+        self.renews_at_start = True
+        """Whether the start keeps open files open. Not where a command waits that locks: they go stale until a tick."""
         self._scopes = _Turns(self.clock, self.timeout)
         self._union = _Turns(self.clock, self.timeout)
         self._last = LockOutcome()
@@ -168,7 +170,8 @@ class LockWriter(Performer):
     async def recover(self) -> None:
         async def recover() -> None:
             self.lifecycle.remember(self.clock.now())
-            await self.settle(self.timeout)
+            if self.renews_at_start:
+                await self.settle(self.timeout)
 
         await self.isolation.call_async("the locks", recover, None)
 

@@ -147,6 +147,135 @@ def test_a_halt_is_no_incident_and_outlives_a_restart(site: HaltSite) -> None:
     assert not site.lock().locked
 
 
+def test_what_arrives_after_the_halt_is_cancelled_and_the_record_names_the_lock(site: HaltSite) -> None:
+    """A bot had sent it before it could read the lock."""
+
+    async def run() -> None:
+        runner = site.world.runner(site.store, [site.venue])
+        await runner.start()
+        site.store.put_event(operator_event("halt", None, "ann", "seen", site.world.clock.now(), lock="reduce_only"))
+        for late in ((), (order("late", "buy", "2"), order("late-exit", "sell", "1")), ()):
+            site.venue.rest(*late)
+            await site.world.clock.sleep(1.0)
+            await runner.tick()
+            assert await runner.close_within(60.0)
+        await runner.finish()
+
+    site.venue = RestingVenue(site, order("entry", "buy", "1"), order("exit", "sell", "4"))
+    asyncio.run(run())
+    assert site.venue.cancelled == ["entry", "late"]
+    newest, halted = (each.decision for each in site.store.decisions(2))
+    assert (newest.kind, newest.command, newest.author) == ("manual", "cancel", "ann")
+    assert newest.reason == f"1 order that can add risk arrived under the lock of {halted.id}, and is cancelled"
+
+
+class Look:
+    """What the run finds at the sentinel's path."""
+
+    present: str | None = None
+
+
+async def _tick(site: HaltSite, runner: Any, times: int = 1) -> None:
+    for _ in range(times):
+        await site.world.clock.sleep(1.0)
+        await runner.tick()
+        assert await runner.close_within(60.0)
+
+
+def test_the_sentinel_halts_everything_until_somebody_ends_that_after_its_removal(site: HaltSite) -> None:
+    """Removing it lifts nothing; while it is there nobody lifts anything; a second one halts again."""
+    found = Look()
+
+    async def run(script: Any) -> None:
+        runner = site.world.runner(site.store, [site.venue])
+        runner.sentinel = lambda: found.present
+        await runner.start()
+        await script(runner)
+        await runner.finish()
+
+    def unlock() -> None:
+        site.store.put_event(operator_event("unlock", None, "ann", "repaired", site.world.clock.now()))
+
+    async def first(runner: Any) -> None:
+        await _tick(site, runner)
+        assert not site.lock().locked
+        found.present = "halt is there"
+        await _tick(site, runner, 3)
+        assert site.lock().mode == "reduce_only"
+        assert site.venue.cancelled == ["entry"]
+        unlock()
+        await _tick(site, runner)
+        assert site.lock().locked
+        (refused,) = [each for each in site.store.notices(5) if each.kind == "nothing_selected"]
+        assert refused.text == (
+            "the unlock by ann was not carried out: halt is there, and it halts everything. Remove the file first, "
+            "then give the command again"
+        )
+        found.present = None
+        await _tick(site, runner, 2)
+        assert site.lock().locked
+
+    async def second(runner: Any) -> None:
+        await _tick(site, runner, 2)
+        assert site.lock().locked
+        found.present = None
+        unlock()
+        await _tick(site, runner, 2)
+        assert not site.lock().locked
+        found.present = "halt is there"
+        await _tick(site, runner, 2)
+        assert site.lock().locked
+
+    asyncio.run(run(first))
+    found.present = "halt is there"
+    asyncio.run(run(second))
+    halts = [each.decision for each in site.store.decisions(20) if each.decision.command == "halt"]
+    assert [(each.author, each.reason, each.scope) for each in halts] == [
+        ("sentinel file", "halt is there", "portfolio")
+    ] * 2
+
+
+@pytest.mark.parametrize("kind", ["lock", "halt", "sentinel"])
+def test_what_was_ordered_while_no_runner_lived_is_applied_before_any_file_is_kept_open(
+    site: HaltSite, kind: str
+) -> None:
+    """The file of the earlier run reads as open until it is stale; the new run keeps it open at no moment."""
+    site.ticked(ticks=1)
+    assert not site.lock().locked
+    before = site.file.read_bytes()
+
+    async def run() -> None:
+        runner = site.world.runner(site.store, [site.venue])
+        if kind == "sentinel":
+            runner.sentinel = lambda: "halt is there"
+        else:
+            site.store.put_event(operator_event(kind, None, "ann", "seen", site.world.clock.now(), lock="reduce_only"))  # type: ignore[arg-type]  # a kind
+        await site.world.clock.sleep(12.0)
+        await runner.start()
+        assert site.file.read_bytes() == before, "an open file is renewed when less than half of its time is left"
+        await _tick(site, runner)
+        assert site.lock().mode == "reduce_only"
+        await runner.finish()
+
+    asyncio.run(run())
+
+
+def test_without_such_a_command_a_start_keeps_open_files_open(site: HaltSite) -> None:
+    """Bots go on while a runner is replaced."""
+    site.ticked(ticks=1)
+    before = site.file.read_bytes()
+
+    async def run() -> None:
+        runner = site.world.runner(site.store, [site.venue])
+        await site.world.clock.sleep(12.0)
+        await runner.start()
+        assert site.file.read_bytes() != before
+        await runner.finish()
+
+    asyncio.run(run())
+    assert not site.lock().locked
+
+
 @pytest.mark.parametrize("verb", [halt, cancel])
 def test_a_dry_run_names_what_goes_and_what_stays(verb: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """And it refuses a symbol next to a scope that is one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -201,7 +201,7 @@ def test_a_store_that_is_gone_is_answered_with_503(served: Served, store_path: P
 
 
 def test_heartbeats_have_an_age_and_a_progress(served: Served) -> None:
-    """A server that has just started has heard nobody, and says so."""
+    """A server that was sent none says so."""
     assert served.ask("GET", "/v1/heartbeats/maker", "viewer account/main").status_code == 404
     assert served.ask("POST", "/v1/heartbeats/maker", "trader account/main", json={"progress": 7}).status_code == 204
     found = served.ask("GET", "/v1/heartbeats/maker", "viewer account/main").json()
@@ -209,15 +209,32 @@ def test_heartbeats_have_an_age_and_a_progress(served: Served) -> None:
     assert 0 <= found["age"] < 60
 
 
-def test_the_description_names_every_route(served: Served) -> None:
-    """OpenAPI, for programs that are generated from it."""
-    paths = json.loads(served.ask("GET", "/v1/openapi.json").text)["paths"]
-    assert set(paths) == {
-        "/healthz", "/readyz", "/v1/status", "/v1/heartbeats/{name}", "/v1/commands", "/v1/commands/{id}",
-        "/v1/pretrade", "/v1/pretrade/{account}/result", "/v1/metrics", "/v1/tokens", "/v1/tokens/{id}/revoke",
-    }  # fmt: skip
-
-
 def test_spool_of_a_store_is_next_to_it(tmp_path: Path) -> None:
     """Runner and server find the same folder."""
     assert spool_of(tmp_path / "ks.sqlite") == tmp_path / "ks.sqlite.commands"
+
+
+def test_a_halt_of_everything_creates_the_sentinel_and_one_of_a_part_does_not(served: Served, store_path: Path) -> None:
+    """Bots and the gate are halted before any tick, also where no runner lives."""
+    path = store_path.with_name(f"{store_path.name}.halt")
+    part = served.give("trader account/main", "halt-a-part", kind="halt", scope="account/main", reason="seen").json()
+    timed = served.give("risk portfolio", "halt-an-hour", kind="halt", reason="seen", seconds=3600).json()
+    assert (part["effect"], part["sentinel"], timed["sentinel"], path.exists()) == ("tighten", None, None, False)
+    whole = served.give("risk portfolio", "halt-everything", kind="halt", reason="seen").json()
+    assert (whole["sentinel"], path.exists()) == (str(path), True)
+    events = {event.id: event for event in taken(served, store_path)}
+    assert (events[whole["id"]].kind, events[whole["id"]].lock) == ("halt", "reduce_only")
+
+
+def test_the_files_of_commands_are_removed_after_two_days(served: Served, store_path: Path) -> None:
+    """Until then a retry is recognised; what waits is never removed."""
+    given = served.give("trader account/main", "long-ago", kind="close", scope="account/main", reason="x").json()
+    taken(served, store_path)
+    (done,) = (served.spool.folder / "done").iterdir()
+    waiting = served.give("trader account/main", "it-waits", kind="lock", scope="account/main", reason="x").json()
+    for hours, is_kept in ((47, True), (49, False)):
+        at = datetime.now(UTC).timestamp() - hours * 3600
+        os.utime(done, (at, at))
+        served.spool.forget()
+        assert (served.spool.find(given["id"]) is not None) is is_kept
+    assert served.spool.find(waiting["id"]) is not None

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from killswitch.gate.changes import LockChanges, LockRequest
+from killswitch.gate.lock_folder import LockFolder
+from killswitch.gate.lock_reader import LockVerdict
 from killswitch.limits.question import Question, decode_verdict, encode_question
 from killswitch.limits.view import GateView, encode_gate_view
-from killswitch.server.pretrade import Gate, MistakenQuestionError, NoViewError
+from killswitch.model.decision import LockOrder
+from killswitch.model.snapshot import LockPart
+from killswitch.server.pretrade import Gate, MistakenQuestionError, NoViewError, lock_state
 from tests.unit.limits.gates import NOW, asks, gate_account, held, limits, sizes, usdt, view
 from tests.unit.server.conftest import Served
 
@@ -26,7 +31,7 @@ class Desk:
         self.path = folder / "ks.sqlite.gate.json"
         self.now = NOW - timedelta(minutes=5)
         self.write(seen)
-        self.gate = Gate(self.path, lambda: self.now)
+        self.gate = Gate(self.path, self.path.with_name("sentinel"), lambda: self.now)
         self.now = NOW
 
     def write(self, seen: GateView) -> None:
@@ -62,7 +67,7 @@ def test_the_lock_file_is_read_at_every_question(tmp_path: Path) -> None:
 def test_a_gate_that_has_just_started_allows_only_what_the_venue_bounds(tmp_path: Path) -> None:
     """An order that an earlier gate allowed may still arrive."""
     desk = Desk(tmp_path, view(gate_account(held("long", "2"), rule=limits())))
-    desk.gate = Gate(desk.path, lambda: desk.now)
+    desk.gate = Gate(desk.path, desk.path.with_name("sentinel"), lambda: desk.now)
     assert desk.ask("q1", "buy", "1") == (False, "warming_up")
     assert desk.ask("q2", "sell", "1") == (False, "warming_up")
     assert desk.ask("q3", "sell", "1", reduce_only=True) == (True, "exit")
@@ -125,3 +130,48 @@ def test_over_http_the_token_must_reach_the_account(served: Served, store_path: 
                         json={"question": "q1", "outcome": "not_sent"})  # fmt: skip
     assert report.status_code == 204
     assert served.ask("POST", f"{path}/other/result", "trader account/main", json={}).status_code == 403
+
+
+def test_the_sentinel_is_looked_for_at_every_question(tmp_path: Path) -> None:
+    """It halts every account, and no exit."""
+    desk = Desk(tmp_path, view(gate_account(held("long", "2"), rule=limits())))
+    assert desk.ask("q1", "buy", "1") == (True, "allowed")
+    desk.path.with_name("sentinel").touch()
+    assert desk.ask("q1", "buy", "1") == (False, "sentinel")
+    assert desk.ask("q2", "buy", "1") == (False, "sentinel")
+    assert desk.ask("q3", "sell", "1") == (True, "exit")
+
+
+def test_the_lock_of_a_strategy_is_read_where_the_question_names_one(tmp_path: Path) -> None:
+    """The other strategies of the account trade on; a missing file of a strategy is a lock."""
+    now = datetime.now(UTC)
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    files = LockFolder(folder, None, generation=1, alive_for=3600.0)
+    watch = frozenset({"account/main", "strategy/grid", "strategy/trend"})
+    request = LockRequest(LockOrder("strategy/grid", "reduce_only", None), None, "grid misbehaves", "d1")
+    files.settle_scopes(LockChanges((request,), watch=watch), now, lambda: False)
+    account = gate_account(rule=limits(stale_after=10**15))
+    desk = Desk(tmp_path, view(account, lock_folder=str(folder)))
+    desk.now = now
+
+    def ask(name: str, strategy: str | None) -> str:
+        question = Question(name, "main", (asks("buy", "1"),), strategy=strategy)
+        return desk.gate.ask(encode_question(question), lambda _: None).reason
+
+    assert ask("q1", None) == "allowed"
+    assert ask("q2", "trend") == "allowed"
+    assert ask("q3", "grid") == "locked"
+    assert ask("q4", "unknown") == "locked"
+
+
+def test_several_lock_files_say_the_strictest_together() -> None:
+    """A part of one next to the whole of another is everything, each in its own mode."""
+    long = LockPart("reduce_only", None, "long")
+    parts = LockVerdict(True, "reduce_only", "a", (long,))
+    whole = LockVerdict(True, "all", "b")
+    opened = LockVerdict(False, None, "open")
+    assert lock_state([opened]).mode is None
+    assert lock_state([opened, parts]).only == (long,)
+    both = lock_state([parts, whole])
+    assert (both.mode, both.reason, both.mode_at("short", "X")) == ("all", "a; b", "all")
