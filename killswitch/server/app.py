@@ -130,7 +130,7 @@ def create_app(
         BookRoutes(reads, counters), GateRoutes(gate, received), commands,
         TokenRoutes(entrance.tokens, commands, _wall),
         AlertRoutes(received, commands, reads, secret, (_wall, monotonic)),
-        BoardRoutes(settings.store, entrance, sessions, monotonic),
+        BoardRoutes(settings.store, entrance, sessions, commands, monotonic),
         AcknowledgeRoutes(settings.store, reads, commands),
     ):  # fmt: skip
         routes.add_to(app)
