@@ -41,10 +41,11 @@ RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
 }
 """What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
 
-TIGHTENING: Final = frozenset({"apply", "close", "lock", "halt", "cancel", "resume"})
+TIGHTENING: Final = frozenset({"apply", "close", "lock", "halt", "cancel", "resume", "acknowledge"})
 """Kinds of events that only reduce risk, unless they cancel stops and exits. `apply` carries out a saved plan, which
 the tick holds against the stages of the policies: it sends nothing that they do not. `resume` ends the pause of a
-policy, so that it protects again."""
+policy, so that it protects again. `acknowledge` changes nothing that trades: it needs the same rights, and no second
+person."""
 
 
 class TokenRecord(Struct, frozen=True, omit_defaults=True):

@@ -39,7 +39,8 @@ class CommandBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     kind: Literal[
-        "close", "halt", "cancel", "lock", "unlock", "reset", "flag", "pause", "resume", "give_up", "restate", "apply"
+        "close", "halt", "cancel", "lock", "unlock", "reset", "flag", "pause", "resume", "acknowledge", "give_up",
+        "restate", "apply",
     ]  # fmt: skip
     scope: Annotated[str | None, Field(max_length=200)] = None
     reason: Annotated[str, Field(min_length=1, max_length=500)]
@@ -63,6 +64,10 @@ class CommandBody(BaseModel):
     restated_as: Annotated[ChangeCause | None, Field(alias="as")] = None
     plan: Annotated[str | None, Field(max_length=60_000)] = None
     """The text of the file of a saved plan, which an `apply` carries out."""
+    incident: Annotated[str | None, Field(min_length=4, max_length=100)] = None
+    """The incident, decision or message that an `acknowledge` is about, or the beginning of its id."""
+    number: Annotated[int | None, Field(ge=1)] = None
+    """The number of the newest firing that was shown to whoever acknowledges. Left out: the newest now."""
 
 
 CommandState = Literal["accepted", "taken", "applied", "expired"]

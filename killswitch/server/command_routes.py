@@ -25,6 +25,7 @@ from killswitch.operations.commands import (
     require_policy,
     watched_scopes,
 )
+from killswitch.operations.notifying import UnknownPageError, acknowledgeable
 from killswitch.operations.status import runner_state, store_status
 from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.planning.operator.pauses import PAUSE_CHANGE
@@ -151,6 +152,8 @@ class CommandRoutes:
             "all_orders": command.all_orders, "decision": command.decision, "change": command.change,
             "restated_as": command.restated_as,
         }  # fmt: skip
+        if command.kind == "acknowledge":
+            more |= await self._acknowledged(command)
         event = operator_event(command.kind, command.scope, caller.principal, command.reason, at, **more)
         return structs.replace(event, id=event.id[:-16] + digest)
 
@@ -176,6 +179,17 @@ class CommandRoutes:
         decision = command.decision
         if not await self._reads.read(lambda store, _: accounts_closing(store, decision, command.scope)):
             raise HTTPException(409, f"nothing is being closed for {decision} on {command.scope or 'any account'}")
+
+    async def _acknowledged(self, command: CommandBody) -> dict[str, Any]:
+        """What an acknowledgement covers; HTTPException if nothing waits for it."""
+        if command.incident is None:
+            raise HTTPException(422, "an acknowledgement needs `incident`, as the message has it")
+        incident = command.incident
+        try:
+            found = await self._reads.read(lambda store, _now: acknowledgeable(store, incident))
+        except UnknownPageError as error:
+            raise HTTPException(409, str(error)) from error
+        return {"decision": found.about, "number": min(command.number or found.number, found.number)}
 
     async def _outcome(self, event: Event, *, state: SpoolState, is_replay: bool) -> Accepted:
         def read(store: SqlStore, now: datetime) -> tuple[str, bool, list[str], list[str]]:
