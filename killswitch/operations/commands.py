@@ -46,6 +46,8 @@ OperatorCommandKind = Literal[
     "pause",
     "resume",
     "reload",
+    "acknowledge",
+    "silence",
 ]
 
 LOOK_BACK = 50
@@ -246,6 +248,8 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "flag": lambda _event: lambda _decision: False,
     "pause": lambda _event: lambda _decision: False,
     "resume": lambda _event: lambda _decision: False,
+    "acknowledge": lambda _event: lambda _decision: False,
+    "silence": lambda _event: lambda _decision: False,
 }
 
 

@@ -41,9 +41,9 @@ RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
 }
 """What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
 
-TIGHTENING: Final = frozenset({"close", "lock", "halt", "cancel", "resume"})
+TIGHTENING: Final = frozenset({"close", "lock", "halt", "cancel", "resume", "acknowledge"})
 """Kinds of events that only reduce risk, unless they cancel stops and exits. `resume` ends the pause of a policy, so
-that it protects again."""
+that it protects again. `acknowledge` changes nothing that trades: it needs the same rights, and no second person."""
 
 
 class TokenRecord(Struct, frozen=True, omit_defaults=True):
