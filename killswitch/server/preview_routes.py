@@ -90,6 +90,7 @@ class PreviewRoutes:
         if self._limiter.statistics().tasks_waiting >= MAY_WAIT:
             self._counters.count("refused_reads", "preview")
             raise HTTPException(503, "too many previews are being made: come back in a while", {"Retry-After": "5"})
+        await self._reads.view()  # without one there is nothing to plan on, and no process to start
         try:
             with anyio.fail_after(WITHIN):
                 return await anyio.to_thread.run_sync(previewed, request, limiter=self._limiter, abandon_on_cancel=True)
