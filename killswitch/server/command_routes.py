@@ -80,7 +80,7 @@ class CommandRoutes:
         body, id_ = digest_of(await request.body()), request_id(caller, request, idempotency_key)
         if self._find(id_) is not None:
             return await self._replayed(id_, body)
-        event = await self._event(command, caller, id_)
+        event = await self.event(command, caller, id_)
         effect = class_of(event)
         caller.require(effect, event.scope)
         if not await self.spool(SpooledCommand(event, body), "0-tighten" if effect == "tighten" else "1-loosen"):
@@ -122,7 +122,7 @@ class CommandRoutes:
     def _find(self, digest: str) -> tuple[SpooledCommand, SpoolState] | None:
         return next((found for begin in ID_BEGINS if (found := self._spool.find(begin + digest)) is not None), None)
 
-    async def _event(self, command: CommandBody, caller: Caller, digest: str) -> Event:
+    async def event(self, command: CommandBody, caller: Caller, digest: str) -> Event:
         """The event of a command; HTTPException if it is incomplete, or names what is not there."""
         if command.kind == "pause" and command.seconds is None:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")
