@@ -53,6 +53,11 @@ def positions_beyond(cap: RecoveryCap, opened: Collection[str], symbol: str) -> 
 
     `opened`: the symbols with a position at worst. Symbols of one hedge count as one position, and a further leg of a
     hedge that is open already, here or on another account, is never refused: its first leg would be naked.
+
+    With at most two positions, and BTC/USDT with BTC/USDT:USDT as one hedge:
+
+    - ETH and XRP are open: DOGE would be the third, and more of ETH is not counted again.
+    - ETH and BTC/USDT are open: BTC/USDT:USDT passes, as the second leg of the same position.
     """
     if cap.positions is None or symbol in cap.begun:
         return None

@@ -270,15 +270,16 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         switch_threads_often()
         end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake, it.sentinel))
         outputs.end_reason = end.reason
-    if end.cause == "effect":
-        print_note(end.reason)
-    print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
-    _print_end((*runner.stop_problems, store.trouble), is_armed=any(account.armed for account in accounts.values()))
+    is_armed = any(account.armed for account in accounts.values())
+    _print_end(end, console, (*runner.stop_problems, store.trouble), is_armed=is_armed)
     return end.exit_code
 
 
-def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
-    """What the run leaves behind."""
+def _print_end(end: RunEnd, console: RunConsole, problems: Iterable[str | None], *, is_armed: bool) -> None:
+    """How the run has ended, and what it leaves behind."""
+    if end.cause == "effect":
+        print_note(end.reason)
+    print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
     for problem in filter(None, problems):
         print_note(problem)
     if is_armed:
