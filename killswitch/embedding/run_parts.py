@@ -53,7 +53,7 @@ def connect_gate_view(writer: GateViewWriter, runner: Runner, accounts: Mapping[
     writer.connect(
         GateSources(
             runner.poller.dated, own_orders.in_flight, clock.now, clock.monotonic, clock.off, enforces,
-            runner.interpreter.recoveries.caps,
+            runner.interpreter.recoveries.caps, lambda: runner.store.in_memory_because,
         )
     )  # fmt: skip
 

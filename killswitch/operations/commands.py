@@ -46,6 +46,8 @@ OperatorCommandKind = Literal[
     "pause",
     "resume",
     "reload",
+    "acknowledge",
+    "silence",
 ]
 
 LOOK_BACK = 50
@@ -110,7 +112,7 @@ def _begin_of(plan: SavedPlan) -> str:
 
 def _is_of(event: Event, plan: SavedPlan) -> bool:
     """Whether the event would apply the plan; one that only records a refusal does not."""
-    return event.plan is not None and event.id.startswith(_begin_of(plan))
+    return event.plan is not None and event.plan == encode_plan(plan).decode()
 
 
 def require_unspent(store: Store, plan: SavedPlan) -> None:
@@ -246,6 +248,8 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "flag": lambda _event: lambda _decision: False,
     "pause": lambda _event: lambda _decision: False,
     "resume": lambda _event: lambda _decision: False,
+    "acknowledge": lambda _event: lambda _decision: False,
+    "silence": lambda _event: lambda _decision: False,
 }
 
 

@@ -16,17 +16,22 @@ from killswitch.gate.sentinel import create_sentinel
 from killswitch.model.snapshot import Event
 from killswitch.operations.commands import (
     RefusedScopeError,
+    SpentPlanError,
     account_scopes,
     answer_to,
+    apply_event,
     operator_event,
     require_known_or_symbol,
     require_policy,
     watched_scopes,
 )
+from killswitch.operations.notifying import UnknownPageError, acknowledgeable
 from killswitch.operations.status import runner_state, store_status
 from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.planning.operator.pauses import PAUSE_CHANGE
+from killswitch.planning.operator.plan_file import PlanFileError, decode_plan
 from killswitch.runner.clock import SystemClock
+from killswitch.runner.give_up_commands import accounts_closing
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.server.access import class_of
 from killswitch.server.bodies import Accepted, CommandBody, CommandState
@@ -113,8 +118,8 @@ class CommandRoutes:
 
     async def outcome(self, id: CommandId, caller: Identified) -> Accepted:  # noqa: A002 - in the path
         """What became of a command: whether a tick has applied it, and what it decided."""
-        known = self._find(id.rpartition("-")[2])
-        if known is None or known[0].event.id != id:
+        known = self._spool.find(id)
+        if known is None:
             raise HTTPException(404, f"no command {id} was given to this server")
         caller.require("read", known[0].event.scope)
         return await self._outcome(known[0].event, state=known[1], is_replay=False)
@@ -128,6 +133,12 @@ class CommandRoutes:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")
         if command.kind == "flag" and (command.flag is None or command.set is None):
             raise HTTPException(422, "a flag needs `flag`, its name, and `set`, true or false")
+        if command.kind == "apply":
+            return structs.replace(await self._plan_event(command, caller), id=f"hand-{digest}")
+        if command.kind == "restate" and (command.change is None or command.restated_as is None):
+            raise HTTPException(422, "a restatement needs `change`, its id, and `as`, loss or flow")
+        if command.kind == "give_up":
+            await self._require_close(command)
         view, at = await self._reads.read(
             lambda store, now: (store_status(store, now, 0).view, tick_time(store, CLOCK))
         )
@@ -138,10 +149,47 @@ class CommandRoutes:
             "force": command.force, "flag": command.flag, "is_set": command.set, "until": until,
             "lock": command.mode or ("reduce_only" if command.kind in ("close", "halt", "lock") else None),
             "side": command.side, "symbols": None if command.symbols is None else tuple(sorted(set(command.symbols))),
-            "all_orders": command.all_orders,
+            "all_orders": command.all_orders, "decision": command.decision, "change": command.change,
+            "restated_as": command.restated_as,
         }  # fmt: skip
+        if command.kind == "acknowledge":
+            more |= await self._acknowledged(command)
         event = operator_event(command.kind, command.scope, caller.principal, command.reason, at, **more)
         return structs.replace(event, id=event.id[:-16] + digest)
+
+    async def _plan_event(self, command: CommandBody, caller: Caller) -> Event:
+        """The event that applies a saved plan, in whose every scope the caller may tighten."""
+        try:
+            plan = decode_plan(command.plan or "")
+        except PlanFileError as error:
+            raise HTTPException(422, f"`plan` is no saved plan: {error}") from error
+        for scope in sorted({each.scope for each in plan.decisions}):
+            caller.require("tighten", scope)
+        try:
+            return await self._reads.read(
+                lambda store, _: apply_event(store, plan, caller.principal, tick_time(store, CLOCK))
+            )
+        except SpentPlanError as error:
+            raise HTTPException(409, str(error)) from error
+
+    async def _require_close(self, command: CommandBody) -> None:
+        """409 unless the decision is being closed on an account of the scope."""
+        if command.decision is None:
+            raise HTTPException(422, "to give up a close, name its `decision`")
+        decision = command.decision
+        if not await self._reads.read(lambda store, _: accounts_closing(store, decision, command.scope)):
+            raise HTTPException(409, f"nothing is being closed for {decision} on {command.scope or 'any account'}")
+
+    async def _acknowledged(self, command: CommandBody) -> dict[str, Any]:
+        """What an acknowledgement covers; HTTPException if nothing waits for it."""
+        if command.incident is None:
+            raise HTTPException(422, "an acknowledgement needs `incident`, as the message has it")
+        incident = command.incident
+        try:
+            found = await self._reads.read(lambda store, _now: acknowledgeable(store, incident))
+        except UnknownPageError as error:
+            raise HTTPException(409, str(error)) from error
+        return {"decision": found.about, "number": min(command.number or found.number, found.number)}
 
     async def _outcome(self, event: Event, *, state: SpoolState, is_replay: bool) -> Accepted:
         def read(store: SqlStore, now: datetime) -> tuple[str, bool, list[str], list[str]]:
