@@ -105,6 +105,11 @@ def test_an_adapter_of_an_unknown_account_is_refused(tmp_path: Path, store: Path
         killswitch.start(policies(tmp_path), {"mian": ScriptedVenue(book("1100"))}, store=store)
 
 
+def modes(folder: Path) -> list[object]:
+    """The modes of the lock files in a folder."""
+    return [json.loads(each.read_text(encoding="utf-8")).get("mode") for each in folder.glob("*.json")]
+
+
 def test_an_armed_account_writes_its_lock(tmp_path: Path, store: Path) -> None:
     """With `live` the lock file says reduce_only once the stage has fired, in the folder of `ksctl run`."""
     venue, changes = ScriptedVenue(book("1100")), list[killswitch.StageChange]()
@@ -113,9 +118,8 @@ def test_an_armed_account_writes_its_lock(tmp_path: Path, store: Path) -> None:
     ):  # fmt: skip
         venue.answer = book("900")
         until(lambda: bool(changes), "fired")
-        lock = store.with_name("ks.sqlite.locks") / "account-main.json"
-        files = lambda: [json.loads(it.read_text()) for it in lock.parent.glob("*.json")]  # noqa: E731 # read again
-        until(lambda: any(each.get("mode") == "reduce_only" for each in files()), "locked")
+        folder = store.with_name("ks.sqlite.locks")
+        until(lambda: "reduce_only" in modes(folder), "locked")
 
 
 def test_from_asyncio_callbacks_are_called_in_the_loop_of_the_caller(tmp_path: Path, store: Path) -> None:
