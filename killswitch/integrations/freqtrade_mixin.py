@@ -92,14 +92,14 @@ class _ExchangeGuard:
         """As `Exchange.create_order`. What is not sent raises freqtrade's DependencyException, which it handles."""
         name = new_client_order_id() if self._is_naming else None
         try:
-            order = self._asked(call, name)
+            permission = self.permits.ask(self._asked(call, name))
+            is_sent = self.permits.may_still_send(permission)
         except Exception as error:
             _LOG.exception("killswitch: an order could not be judged")
             if call.get("reduceOnly") is not True:
                 raise _dependency_error(f"the order could not be judged: {error}") from error
             return self._send(**call)
-        permission = self.permits.ask(order)
-        if not self.permits.may_still_send(permission):
+        if not is_sent:
             reason = permission.text if not permission.may_send else "a lock came between"
             raise _dependency_error(f"killswitch: {call['side']} {call['pair']} is not sent: {reason}")
         self._order.name = name
@@ -156,7 +156,11 @@ def _dependency_error(text: str) -> Exception:
 def _held_back(strategy: Any, pair: str, side: str) -> bool:
     """Whether entries are held back. Never raises; False where nothing is judged (a backtest)."""
     permits: OrderPermits | None = strategy.killswitch
-    return permits is not None and permits.held_back(pair, side) is not None
+    try:
+        return permits is not None and permits.held_back(pair, side) is not None
+    except Exception:  # noqa: BLE001 - freqtrade would take it for a yes
+        _LOG.exception("killswitch: whether entries are held back could not be found out")
+        return True
 
 
 def _guarding_start(own: Callable[..., Any]) -> Callable[..., Any]:

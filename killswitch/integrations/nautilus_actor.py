@@ -75,12 +75,11 @@ class KillswitchNautilus:
             return
         try:
             orders, asked = self._asked(kind, command)
+            permission = self._permits.ask(*asked)
         except Exception as error:  # noqa: BLE001 - what cannot be judged is not sent, unless the venue bounds it
             _LOG.exception("killswitch: a command could not be judged")
             orders, asked = _orders_in(command), ()
             permission = Permission(_is_bounded(orders), "error", f"the command could not be judged: {error}")
-        else:
-            permission = self._permits.ask(*asked)
         is_sent = permission.may_send and (not asked or self._permits.may_still_send(permission))
         if not is_sent:
             reason = permission.text if not permission.may_send else "a lock came between"
@@ -182,11 +181,12 @@ class KillswitchNautilus:
         events, bus, now = sys.modules["nautilus_trader.model.events"], self._bus(), self._now()
         uuid = sys.modules["nautilus_trader.core.uuid"].UUID4
         if kind == "ModifyOrder":
-            for order in orders:
-                bus.send("ExecEngine.process", events.OrderModifyRejected(
-                    command.trader_id, command.strategy_id, command.instrument_id, command.client_order_id,
-                    order.venue_order_id, order.account_id, reason, uuid(), now, now,
-                ))  # fmt: skip
+            order = self._cached().order(command.client_order_id)
+            bus.send("ExecEngine.process", events.OrderModifyRejected(
+                command.trader_id, command.strategy_id, command.instrument_id, command.client_order_id,
+                None if order is None else order.venue_order_id, None if order is None else order.account_id, reason,
+                uuid(), now, now,
+            ))  # fmt: skip
             return
         for order in orders:
             if self._cached().order(order.client_order_id) is None:

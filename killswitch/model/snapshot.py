@@ -344,7 +344,7 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     is_set: bool | None = field(default=None, name="set")
     """Whether a `flag` sets it or clears it: the key `set`."""
     approves: str | None = None
-    """What an `approve` approves, such as `recovery/POLICY/SCOPE/step/3`; its author is verified."""
+    """What an `approve` approves, such as the step of a way back; its author is verified."""
 
 
 class ExternalAlert(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Struct
@@ -40,6 +41,7 @@ from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler, Wake
 from killswitch.runner.tick_inputs import HeartbeatDates, last_heartbeats
+from killswitch.store.received import NOTHING_RECEIVED, ReceivedState
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import NotificationCounts
@@ -108,6 +110,8 @@ class Runner:
         self._event_dates = EventDates(self.clock.leap)
         self._heartbeats = HeartbeatDates()
         self._startup_notices = startup_notices
+        self.received: Callable[[datetime], ReceivedState] = lambda _: NOTHING_RECEIVED
+        """What other programs have reported to the server of this run, as of a tick."""
         self._alerts = AlertState()
         self._unjudged: tuple[str, ...] = ()
         """The keys of alerts of earlier runs that no part of this run has judged."""
@@ -323,13 +327,16 @@ class Runner:
 
     def _snapshot(self, accounts: tuple[AccountSnapshot, ...], commands: Commands, *, scheduled: bool) -> Snapshot:
         as_of = self.clock.next()
+        received = self.received(as_of)
         return Snapshot(
             as_of=as_of,
             accounts=tuple(on_timeline(account, self.clock) for account in accounts),
             format="killswitch.snapshot/v1",
             scheduled=scheduled,
             due=self._scheduler.due_at(as_of) if scheduled else None,
-            heartbeats=self._heartbeats.dated(last_heartbeats(self.store), as_of),
+            heartbeats=self._heartbeats.dated(last_heartbeats(self.store, received), as_of),
+            alerts=received.alerts,
+            alerts_as_of=received.alerts_as_of,
             own_orders=self.observers.own_orders.rows(as_of, scheduled=scheduled),
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),

@@ -17,7 +17,7 @@ from killswitch.scenario.series import Unread, Value
 
 Notices = Literal["all", "pages", "none"]
 """Which notices fail a scenario if nothing expects them."""
-Subject = Literal["fires", "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops"]
+Subject = Literal["fires", "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops", "may_open"]
 DECIDED: tuple[Subject, ...] = ("fires", "resets", "decides")
 
 

@@ -305,7 +305,7 @@ class _Resolver:
         return list(dict.fromkeys(scope for scopes in found for scope in scopes))
 
 
-OF_SCOPE: Final = ("lock_in_force", "stops")
+OF_SCOPE: Final = ("lock_in_force", "stops", "may_open")
 """Subjects that are about a scope, whatever the policy."""
 
 

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
+from killswitch.operations.prometheus import prometheus_text
 from killswitch.operations.status import encode_status, store_status
 from killswitch.server.entrance import Identified
 from killswitch.server.rates import ServerCounters
@@ -41,6 +42,19 @@ class BookRoutes:
             "/v1/metrics", self.metrics, methods=["GET"], summary="What this server has counted",
             response_class=PlainTextResponse,
         )  # fmt: skip
+        app.add_api_route(
+            "/metrics", self.book_metrics, methods=["GET"], summary="The state of the runner and the book",
+            response_class=PlainTextResponse,
+        )  # fmt: skip
+
+    async def book_metrics(self, caller: Identified) -> PlainTextResponse:
+        """The state of the runner and the book, and what the server has counted, in the text format of Prometheus.
+
+        To callers of the portfolio who may see positions.
+        """
+        caller.require("positions")
+        text = await self._reads.read(prometheus_text)
+        return PlainTextResponse(text + "\n".join(self._counters.lines()) + "\n", media_type=METRICS_TYPE)
 
     async def healthy(self) -> dict[str, str]:
         """Answers while the process does."""

@@ -38,6 +38,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, only_on, sizes_of, tag_of
 from killswitch.model.instant import to_micros
 from killswitch.model.tracing import AS_OF, Attribute
+from killswitch.risk.trading_cost import slippage
 from killswitch.telemetry.spans import SpanRecord
 
 if TYPE_CHECKING:
@@ -52,15 +53,26 @@ class CloseSpans:
         self._sink = sink
         self._counts = counts
         self._open: dict[tuple[str, str], _CloseSpan] = {}
+        self._incidents: dict[tuple[str, str], str] = {}
+        """Policy and scope → the decision that opened their newest incident."""
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         if decision.is_suspicion:
             return  # cancelling entry orders is not a close
-        closing = self._open[decision.id, account] = _CloseSpan(decision, account)
+        closing = self._open[decision.id, account] = _CloseSpan(decision, account, self._incident(decision))
         # Spans that an earlier run has ended are not exported again; those that it left open are.
         for entry in journal:
             if entry.account == account:
                 closing.apply(entry)
+
+    def _incident(self, decision: Decision) -> str | None:
+        """The id of the incident; None of a decision that continues one which began before this run did."""
+        place = (decision.policy, decision.scope)
+        if decision.kind == "manual":
+            return decision.id
+        if decision.previous_level == 0 and decision.kind is None:
+            self._incidents[place] = decision.id
+        return self._incidents.get(place)
 
     def wrote(self, entry: Entry) -> None:
         closing = self._open.get((entry.decision, entry.account or ""))
@@ -79,6 +91,8 @@ class CloseSpans:
 
 def _count(entry: Entry, closing: _CloseSpan, counts: Metrics) -> None:
     account = closing.account
+    if isinstance(entry, Filled) and (share := closing.slipped(entry)) is not None:
+        counts.record_slippage(account, share)
     match entry:
         case Unknown():
             counts.count_unknown_status(account)
@@ -97,10 +111,11 @@ _COVERED = ("resting", "not needed", "still there")
 class _CloseSpan:
     """The work of one decision on one account, and its open orders."""
 
-    def __init__(self, decision: Decision, account: str) -> None:
+    def __init__(self, decision: Decision, account: str, incident: str | None) -> None:
         self.decision = decision
         self.account = account
-        self.record = SpanRecord("close", _nanos(decision.as_of), _attributes_of(decision, account))
+        self.incident = incident
+        self.record = SpanRecord("close", _nanos(decision.as_of), _attributes_of(decision, account, incident))
         self._orders = JournaledOrders()
         self._open: dict[str, SpanRecord] = {}
         """By client order id."""
@@ -129,6 +144,16 @@ class _CloseSpan:
         """Outcome of the order that `entry` has ended."""
         order = self._orders.get(entry.client_order_id or "")
         return "" if order is None else order.outcome
+
+    def slipped(self, entry: Filled) -> float | None:
+        """Slippage of the filled order as a share of the mark when it was sent; None where a part is unknown."""
+        order = self._orders.get(entry.client_order_id or "")
+        sending = None if order is None else order.sending
+        price, mark = known(entry.price), None if sending is None else known(sending.mark)
+        side = None if sending is None else sending.side
+        if price is None or not mark or side not in ("buy", "sell"):
+            return None
+        return float(slippage("buy" if side == "buy" else "sell", mark, price))
 
     def _note(self, entry: Entry, at: int) -> None:
         """Add an event to the close for an entry about a position rather than an order."""
@@ -163,6 +188,7 @@ class _CloseSpan:
         return _without_unknown(
             {
                 "killswitch.decision": self.decision.id,
+                "killswitch.incident": self.incident,
                 "killswitch.account": self.account,
                 "killswitch.symbol": entry.symbol or "",
                 "killswitch.position.side": entry.position_side or "",
@@ -188,11 +214,12 @@ class _CloseSpan:
             record.failure = f"{status}: {entry.reason or 'no reason given'}"
 
 
-def _attributes_of(decision: Decision, account: str) -> dict[str, Attribute]:
+def _attributes_of(decision: Decision, account: str, incident: str | None) -> dict[str, Attribute]:
     return _without_unknown(
         {
             AS_OF: to_micros(decision.as_of),
             "killswitch.decision": decision.id,
+            "killswitch.incident": incident,
             "killswitch.account": account,
             "killswitch.policy": decision.policy,
             "killswitch.scope": decision.scope,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _CLOSING = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 
+_SLIPPAGE = (-0.01, 0.0, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
+
 Labels = dict[str, str | int]
 Point = tuple[float, Labels]
 
@@ -81,6 +83,13 @@ class Metrics:
             "killswitch.close.duration", "s", "Time from a decision until its work on an account has ended",
             explicit_bucket_boundaries_advisory=_CLOSING,
         )  # fmt: skip
+        self._closes = counter(
+            "killswitch.closes", "{close}", "Closes that have ended, by whether every target was reached"
+        )
+        self._slippage = meter.create_histogram(
+            "killswitch.close.slippage", "1", "Slippage of a filled order as a share of the mark when it was sent",
+            explicit_bucket_boundaries_advisory=_SLIPPAGE,
+        )  # fmt: skip
         self._unprotected = meter.create_histogram(
             "killswitch.close.unprotected", "s", "Time for which a close left a position without a protective order",
             explicit_bucket_boundaries_advisory=_CLOSING,
@@ -115,6 +124,11 @@ class Metrics:
 
     def record_close(self, account: str, status: str, seconds: float) -> None:
         self._closing.record(seconds, {"killswitch.account": account, "killswitch.close.status": status})
+        reached = "true" if status == "flat" else "false"
+        self._closes.add(1, {"killswitch.account": account, "killswitch.close.succeeded": reached})
+
+    def record_slippage(self, account: str, share: float) -> None:
+        self._slippage.record(share, {"killswitch.account": account})
 
     def record_unprotected(self, account: str, seconds: float) -> None:
         self._unprotected.record(seconds, {"killswitch.account": account})

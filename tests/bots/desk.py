@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
@@ -122,3 +124,40 @@ def until(condition: Callable[[], T], what: str, limit: float = WAIT_LIMIT) -> T
             return found
         time.sleep(0.1)
     raise AssertionError(f"within {limit:g} s it was never seen that {what}")
+
+
+@contextmanager
+def allowing_gate() -> Iterator[ThreadingHTTPServer]:
+    """A gate that allows everything, until it is shut down; `server.server_port`."""
+
+    class Allowing(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            """A verdict for a question, 204 for a report."""
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = b""
+            if not self.path.endswith("/result"):
+                answer = json.dumps({
+                    "format": "killswitch.verdict/v1", "question": body["id"], "allowed": True, "reason": "allowed",
+                    "text": "allowed", "valid_for_ms": 2000, "legs": [{"effect": "entry"} for _ in body["orders"]],
+                }).encode()  # fmt: skip
+            self.send_response(200 if answer else 204)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+            self.close_connection = True  # so that nobody is served after the end
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Allowing)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -455,3 +455,15 @@ def test_the_example_of_the_page_renders_and_compiles(helm: Helm, repository: Pa
         (policies / name).write_text(text, encoding="utf-8")
     checked = CliRunner().invoke(validate, [str(policies)])
     assert checked.exit_code == 0, checked.output
+
+
+def test_alert_rules_and_dashboard_are_rendered_where_they_are_wanted(helm: Helm) -> None:
+    """Both from the files of the chart, which other tests compare with the exported metrics; off by default."""
+    values = str(helm.chart / "ci" / "files-values.yaml")
+    wanted = ("--set", "monitoring.rules.enabled=true", "--set", "monitoring.dashboard.enabled=true")
+    found = {each["kind"]: each for each in helm.template("-f", values, *wanted) if "dashboard" in str(each["metadata"])
+             or each["kind"] == "PrometheusRule"}  # fmt: skip
+    assert found["PrometheusRule"]["spec"] == yaml.safe_load((helm.chart / "files" / "alerts.yaml").read_text())
+    assert json.loads(found["ConfigMap"]["data"]["killswitch.json"])["title"] == "Killswitch"
+    assert found["ConfigMap"]["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert "PrometheusRule" not in {each["kind"] for each in helm.template("-f", values)}

@@ -248,7 +248,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
-        intake.call_tick = runner.call_tick
+        _connect_server(intake, runner, store_path)
         connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
@@ -271,6 +271,14 @@ def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
     from killswitch.store.command_spool import CommandSpool, spool_of
 
     return SpoolIntake(CommandSpool(spool_of(store_at)), store, lambda: tick_time(store, SystemClock()))
+
+
+def _connect_server(intake: SpoolIntake, runner: Runner, store_at: Path) -> None:
+    """Let commands of a server begin a tick, and every tick read what the server has received."""
+    from killswitch.store.received import ReceivedInput, received_file
+
+    intake.call_tick = runner.call_tick
+    runner.received = ReceivedInput(received_file(store_at)).at_tick
 
 
 def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:

@@ -244,7 +244,7 @@ class ScenarioRestart(Part):
 
 
 FIRING = "fires"
-SUBJECTS = (FIRING, "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops")
+SUBJECTS = (FIRING, "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops", "may_open")
 """The keys of which an expectation has exactly one: what it is about."""
 OF_DECISIONS = ("lock", "lock_of", "orders", "cancels", "notifies", "reason", "source")
 """Keys of an expectation about a decision."""
@@ -252,7 +252,7 @@ OF_DECISIONS = ("lock", "lock_of", "orders", "cancels", "notifies", "reason", "s
 
 class ScenarioExpectation(Part):
     """What happens at a step, or what is in force after it. It has exactly one of the keys `fires`, `resets`,
-    `decides`, `notice`, `in_force`, `trigger`, `lock_in_force` and `stops`."""
+    `decides`, `notice`, `in_force`, `trigger`, `lock_in_force`, `stops` and `may_open`."""
 
     at: DurationOrZero
     """When, from the start: a step of the scenario."""
@@ -284,6 +284,9 @@ class ScenarioExpectation(Part):
     """What is done about the catastrophe stops of the account in `scope` at this step, in any order: `sell 1
     BTC/USDT:USDT at 80`, `cancel ID`, `none for BTC/USDT:USDT: REASON`, or `unknown`; empty where nothing is. Left out:
     it is about something else."""
+    may_open: Text | None = None
+    """The share of its limits that the account in `scope` may open after this step, on the way back after a reset:
+    `7.67%` with three digits, `nothing`, or `everything`. Left out: it is about something else."""
     lock: Literal["reduce_only", "all", "none"] | None = None
     """The lock that the decision writes. Left out: not compared."""
     lock_of: tuple[Text, ...] | None = None

@@ -39,6 +39,14 @@ FIRST = 1_000_000
 """The second of the first quote: 1.221.0 ends with "double free" where the first time is 0."""
 
 
+class BrokenPermits:
+    """Whatever is asked fails."""
+
+    def __getattr__(self, name):
+        """Every method is a defect."""
+        raise RuntimeError(f"a defect of the class in {name}")
+
+
 class Schedule(Strategy):
     """Every way to send an order, before, while and after trading is locked."""
 
@@ -163,10 +171,8 @@ def main(code, lock, kind):
     strategy = Schedule(lock, btc, eth)
     more = {"cancels_every": None} if kind == "late" else {}
     if kind != "bare":
-        gate = names["Gate"](OrderPermits(lock_file=lock), engine.kernel.exec_engine, **more)
-        if kind == "broken":
-            gate._room = lambda *_, **__: 1 / 0
-        engine.add_actor(gate)
+        permits = BrokenPermits() if kind == "broken" else OrderPermits(lock_file=lock)
+        engine.add_actor(names["Gate"](permits, engine.kernel.exec_engine, **more))
     engine.add_strategy(strategy)
     engine.add_exec_algorithm(TWAPExecAlgorithm())
     engine.run()

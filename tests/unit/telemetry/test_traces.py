@@ -63,6 +63,15 @@ def test_a_close_is_a_child_of_the_tick_that_decided_it(tmp_path: Path) -> None:
     assert tick.attributes["killswitch.as_of"] == close.attributes["killswitch.as_of"]
 
 
+def test_a_close_and_its_orders_carry_the_incident_that_their_stage_opened(tmp_path: Path) -> None:
+    """A stage that fires from normal opens an incident with its own id, which leads from every span to the report."""
+    exported = run_crash(tmp_path, [], graphs.policy_set(crash_policy()))
+    found = [each.attributes or {} for name in ("close", "order") for each in exported.spans(name)]
+    decisions = {each["killswitch.decision"] for each in found}
+    assert {each.get("killswitch.incident") for each in found} == decisions
+    assert len(decisions) == 1
+
+
 def test_orders_of_two_runs_are_children_of_one_close(tmp_path: Path) -> None:
     """A runner dies with an order of unknown status; the next one ends that order and its close, in one trace."""
     world = World(tmp_path)
