@@ -13,6 +13,7 @@ from fastapi import Path as PathParam
 from msgspec import structs
 
 from killswitch.gate.sentinel import create_sentinel
+from killswitch.model.flags import OF_POLICY
 from killswitch.model.snapshot import Event
 from killswitch.operations.commands import (
     RefusedScopeError,
@@ -23,6 +24,7 @@ from killswitch.operations.commands import (
     require_policy,
     watched_scopes,
 )
+from killswitch.operations.lifting import Hold, UnnamedError, holds_of, named
 from killswitch.operations.status import runner_state, store_status
 from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.planning.operator.pauses import PAUSE_CHANGE
@@ -80,9 +82,10 @@ class CommandRoutes:
         body, id_ = digest_of(await request.body()), request_id(caller, request, idempotency_key)
         if self._find(id_) is not None:
             return await self._replayed(id_, body)
-        event = await self._event(command, caller, id_)
+        event, holds = await self._event(command, caller, id_)
         effect = class_of(event)
-        caller.require(effect, event.scope)
+        is_own = bool(holds) and all(each.kind != "stage" and each.author == caller.principal for each in holds)
+        caller.require("tighten" if is_own else effect, event.scope)
         if not await self.spool(SpooledCommand(event, body), "0-tighten" if effect == "tighten" else "1-loosen"):
             return await self._replayed(id_, body)
         found = await self._outcome(event, state="waiting", is_replay=False)
@@ -122,26 +125,37 @@ class CommandRoutes:
     def _find(self, digest: str) -> tuple[SpooledCommand, SpoolState] | None:
         return next((found for begin in ID_BEGINS if (found := self._spool.find(begin + digest)) is not None), None)
 
-    async def _event(self, command: CommandBody, caller: Caller, digest: str) -> Event:
-        """The event of a command; HTTPException if it is incomplete, or names what is not there."""
-        if command.kind == "pause" and command.seconds is None:
+    async def _event(self, command: CommandBody, caller: Caller, digest: str) -> tuple[Event, tuple[Hold, ...]]:
+        """The event of a command, and what it ends; HTTPException if it is incomplete, or names what is not there."""
+        is_of_policy = (command.scope or "").startswith(OF_POLICY)
+        if command.kind == "pause" and is_of_policy and command.seconds is None:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")
         if command.kind == "flag" and (command.flag is None or command.set is None):
             raise HTTPException(422, "a flag needs `flag`, its name, and `set`, true or false")
-        view, at = await self._reads.read(
-            lambda store, now: (store_status(store, now, 0).view, tick_time(store, CLOCK))
-        )
+        names_ids = command.kind in ("unlock", "reset") or (command.kind == "resume" and not is_of_policy)
+
+        if names_ids:
+            caller.require("read", command.scope)  # an answer lists what holds the scope
+
+        def read(store: SqlStore, now: datetime) -> tuple[RunnerView | None, datetime, tuple[Hold, ...]]:
+            view, at = store_status(store, now, 0).view, tick_time(store, CLOCK)
+            return view, at, holds_of(store, view, command.scope or "portfolio", at) if names_ids else ()
+
+        view, at, there = await self._reads.read(read)
         _require_scope(command, view)
+        ids = _named(command, there) if names_ids else None
+        is_paused = command.kind == "pause" and not is_of_policy
         until = None if command.seconds is None else at + timedelta(seconds=command.seconds)
         more: dict[str, Any] = {
             "cause": (command.cause or "operator") if command.kind == "close" else None,
             "force": command.force, "flag": command.flag, "is_set": command.set, "until": until,
-            "lock": command.mode or ("reduce_only" if command.kind in ("close", "halt", "lock") else None),
+            "lock": command.mode or ("reduce_only" if command.kind in ("close", "halt", "lock") or is_paused else None),
             "side": command.side, "symbols": None if command.symbols is None else tuple(sorted(set(command.symbols))),
-            "all_orders": command.all_orders,
+            "all_orders": command.all_orders, "ids": ids,
         }  # fmt: skip
         event = operator_event(command.kind, command.scope, caller.principal, command.reason, at, **more)
-        return structs.replace(event, id=event.id[:-16] + digest)
+        ended = tuple(each for each in there if each.decision in (ids or ()))
+        return structs.replace(event, id=event.id[:-16] + digest), ended
 
     async def _outcome(self, event: Event, *, state: SpoolState, is_replay: bool) -> Accepted:
         def read(store: SqlStore, now: datetime) -> tuple[str, bool, list[str], list[str]]:
@@ -162,6 +176,19 @@ class CommandRoutes:
         )  # fmt: skip
 
 
+def _named(command: CommandBody, there: tuple[Hold, ...]) -> tuple[str, ...]:
+    """The decisions that a command ends; 409 with the list of what is there if it names none, or another one."""
+    scope = command.scope or "portfolio"
+    assert command.kind in ("resume", "unlock", "reset")
+    if command.ids is None:
+        unnamed = UnnamedError(command.kind, scope, "name the decisions that it ends as `ids`", there)
+        raise HTTPException(409, str(unnamed))
+    try:
+        return named(command.kind, scope, command.ids, there)
+    except UnnamedError as error:
+        raise HTTPException(409, str(error)) from error
+
+
 def halts_everything(event: Event) -> bool:
     """Whether the command is a halt of everything, without a part and without an end."""
     is_part = event.side is not None or event.symbols is not None or event.until is not None
@@ -173,7 +200,7 @@ def _require_scope(command: CommandBody, view: RunnerView | None) -> None:
     if view is None:
         return
     try:
-        if command.kind in ("pause", "resume"):
+        if command.kind in ("pause", "resume") and (command.scope or "").startswith(OF_POLICY):
             require_policy(command.scope, {each.policy for each in view.machines})
         elif command.scope is not None:
             known = account_scopes((each.account, each.venue) for each in view.accounts) | watched_scopes(view)
