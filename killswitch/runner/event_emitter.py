@@ -18,7 +18,7 @@ from killswitch.render.formats import count_of
 from killswitch.runner.observers import TickReport
 from killswitch.telemetry import events
 from killswitch.telemetry.background_writer import BackgroundWriter
-from killswitch.telemetry.metrics import GaugeValues, NotificationCounts, SourceGauges, gross
+from killswitch.telemetry.metrics import AnchorGauges, GaugeValues, NotificationCounts, SourceGauges, gross
 
 if TYPE_CHECKING:
     from killswitch.telemetry.opened import Telemetry
@@ -33,16 +33,19 @@ class MetricsRecorder:
         notifications: Callable[[], NotificationCounts | None],
         policy_files: Callable[[], str | None] = lambda: None,
         source: Callable[[], SourceGauges | None] = lambda: None,
+        anchors: Callable[[], AnchorGauges | None] = lambda: None,
     ) -> None:
         """`notifications`: returns the counts of the outbox, without reading the store; None without a route.
 
         `policy_files`: returns whether the policy files are those that run; None where that is not known. `source`:
-        returns how the source of the policies is; None in a run without one.
+        returns how the source of the policies is; None in a run without one. `anchors`: returns what no anchor covers;
+        None in a run that publishes none.
         """
         self._telemetry = telemetry
         self._notifications = notifications
         self._policy_files = policy_files
         self._source = source
+        self._anchors = anchors
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -61,7 +64,7 @@ class MetricsRecorder:
         snapshot = report.snapshot
         gauges = GaugeValues(
             snapshot.accounts, report.machines(), snapshot.closings, len(report.problems), self._notifications(),
-            self._policy_files(), self._source(),
+            self._policy_files(), self._source(), self._anchors(),
         )  # fmt: skip
         decided = [_labels(decision, report) for decision in report.decisions]
         metrics.record_tick(report.seconds, gauges, decided, scheduled=snapshot.scheduled)

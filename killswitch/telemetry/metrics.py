@@ -49,6 +49,13 @@ class SourceGauges(Struct, frozen=True, kw_only=True):
     pending: float | None
 
 
+class AnchorGauges(Struct, frozen=True):
+    """Entries of the record that no anchor covers, and by place whether the last anchor was not published there."""
+
+    uncovered: int
+    failing: Mapping[str, bool]
+
+
 class GaugeValues(Struct, frozen=True):
     """The values that gauges show until the next tick, replaced as a whole, and read by the exporting thread."""
 
@@ -59,6 +66,7 @@ class GaugeValues(Struct, frozen=True):
     notifications: NotificationCounts | None = None
     policy_files: str | None = None
     source: SourceGauges | None = None
+    anchors: AnchorGauges | None = None
 
 
 class Metrics:
@@ -255,6 +263,16 @@ def _seconds(length: float | None) -> Iterator[Point]:
         yield length, {}
 
 
+def _uncovered(values: GaugeValues) -> Iterator[Point]:
+    if values.anchors is not None:
+        yield values.anchors.uncovered, {}
+
+
+def _failing_anchors(values: GaugeValues) -> Iterator[Point]:
+    for place, is_failing in () if values.anchors is None else values.anchors.failing.items():
+        yield int(is_failing), {"killswitch.anchor.place": place}
+
+
 def _pending(values: GaugeValues) -> Iterator[Point]:
     if values.notifications is not None:
         yield values.notifications.pending, {}
@@ -291,6 +309,8 @@ _GAUGES: Final[tuple[tuple[str, str, str, Callable[[GaugeValues], Iterator[Point
     ("killswitch.source.answer.age", "s", "Time since the source last answered", _answer_age),
     ("killswitch.source.commit.age", "s", "Age of the newest commit by its own date", _commit_age),
     ("killswitch.source.loosening.pending", "s", "Time until a loosening that waits takes effect", _loosening),
+    ("killswitch.anchors.uncovered", "{entry}", "Entries of the record that no anchor covers", _uncovered),
+    ("killswitch.anchors.failing", "1", "1 while a place has not got the newest anchor, by place", _failing_anchors),
     ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
 )
 """Name, unit, meaning and values of each gauge."""

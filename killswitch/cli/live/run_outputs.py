@@ -16,6 +16,7 @@ from killswitch.cli.terminal import print_note
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import LoadedPolicies
+    from killswitch.audit.anchor_settings import AnchorSettings
     from killswitch.model.clock import Clock
     from killswitch.model.snapshot import Closing
     from killswitch.model.tracing import Tracer
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from killswitch.runner.policy_files import PolicyFilesState
     from killswitch.store.sql import SqlStore
     from killswitch.telemetry.background_writer import BackgroundWriter
-    from killswitch.telemetry.metrics import NotificationCounts, SourceGauges
+    from killswitch.telemetry.metrics import AnchorGauges, NotificationCounts, SourceGauges
     from killswitch.telemetry.opened import Telemetry
 
 Redact = Callable[[str], str]
@@ -49,6 +50,8 @@ class RunOutputs(Struct):
     """Whether the policy files are those that run; set in a run."""
     source: Callable[[], SourceGauges | None] = lambda: None
     """How the source of the policies is; set in a run with one."""
+    anchors: Callable[[], AnchorGauges | None] = lambda: None
+    """What no anchor covers; set in a run that publishes anchors."""
 
 
 @contextmanager
@@ -80,7 +83,8 @@ def open_outputs(
         notifications = lambda: outputs.notifications()  # noqa: E731, PLW0108 - replaced later
         policy_files = lambda: outputs.policy_files()  # noqa: E731, PLW0108 - replaced later
         source = lambda: outputs.source()  # noqa: E731, PLW0108 - replaced later
-        outputs.observers.append(MetricsRecorder(telemetry, notifications, policy_files, source))
+        anchors = lambda: outputs.anchors()  # noqa: E731, PLW0108 - replaced later
+        outputs.observers.append(MetricsRecorder(telemetry, notifications, policy_files, source, anchors))
     try:
         yield outputs
     except BaseException as error:
@@ -119,6 +123,24 @@ def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float
             )
         elif reports.problem is not None:
             print_note(reports.problem)
+
+
+@contextmanager
+def open_anchors(settings: AnchorSettings | None, store: SqlStore, clock: Clock, outputs: RunOutputs) -> Iterator[None]:
+    """Publish anchors during a run with these settings, and once more at its end; nothing without them."""
+    if settings is None:
+        yield
+        return
+    from killswitch.audit.anchor_worker import AT_END, AnchorWorker, publishers
+
+    worker = AnchorWorker(store, publishers(settings), settings.seconds, clock.now, clock.monotonic)
+    outputs.observers.append(worker)
+    outputs.anchors = worker.gauges
+    try:
+        yield
+    finally:
+        if not worker.finish():
+            print_note(f"the last anchor was not published within {AT_END:g} s")
 
 
 @contextmanager
