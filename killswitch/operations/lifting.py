@@ -31,7 +31,7 @@ LEAST_ID: Final = 6
 """Digits by which a decision may be named."""
 
 
-class Hold(Struct, frozen=True):
+class ScopeHold(Struct, frozen=True):
     """One thing that holds a scope: a lock by hand, or a stage that has fired. `until`: None without end."""
 
     decision: str
@@ -55,18 +55,18 @@ class Hold(Struct, frozen=True):
 class UnnamedError(Exception):
     """A command that loosens does not say what it ends; the message lists what is there."""
 
-    def __init__(self, verb: Verb, scope: str, why: str, holds: Sequence[Hold]) -> None:
+    def __init__(self, verb: Verb, scope: str, why: str, holds: Sequence[ScopeHold]) -> None:
         self.holds = tuple(holds)
         listed = "; ".join(each.line for each in holds) or "nothing that can be named"
         super().__init__(f"{verb} of {scope}: {why}. There now: {listed}")
 
 
-def holds_by_hand(store: Store, now: datetime) -> tuple[Hold, ...]:
+def manual_holds(store: Store, now: datetime) -> tuple[ScopeHold, ...]:
     """Every lock by hand in force at `now`, as ticks are dated, newest first: of locks, halts, pauses and closes."""
-    return tuple(_by_hand((each.decision for each in store.decisions(LOOK_BACK)), store, now))
+    return tuple(_manual_holds((each.decision for each in store.decisions(LOOK_BACK)), store, now))
 
 
-def _by_hand(newest: Iterable[Decision], store: Store, now: datetime) -> Iterator[Hold]:
+def _manual_holds(newest: Iterable[Decision], store: Store, now: datetime) -> Iterator[ScopeHold]:
     for decision in newest:
         lock = of_kind(decision.effects, Lock) if decision.kind == "manual" else None
         if lock is None or (lock.order.until is not None and lock.order.until <= now):
@@ -75,25 +75,27 @@ def _by_hand(newest: Iterable[Decision], store: Store, now: datetime) -> Iterato
         is_over = any(isinstance(entry, Finished) and entry.status in ENDED for entry in journal)
         if is_over or not journal:  # without an entry it was only recorded
             continue
-        yield Hold(
+        yield ScopeHold(
             decision.id, decision.scope, "pause" if decision.command == "pause" else "hand",
             f"{command_text(decision)} of {locked_place(lock.order)}", decision.author, decision.reason,
             decision.as_of, lock.order.until,
         )  # fmt: skip
 
 
-def holds_of(store: Store, view: RunnerView | None, scope: str, now: datetime) -> tuple[Hold, ...]:
+def holds_of(store: Store, view: RunnerView | None, scope: str, now: datetime) -> tuple[ScopeHold, ...]:
     """What holds the scope: locks by hand, and the stage in force of each policy as of the last tick (`view`)."""
-    by_hand = (each for each in holds_by_hand(store, now) if each.scope == scope)
+    by_hand = (each for each in manual_holds(store, now) if each.scope == scope)
     stages = (
-        Hold(machine.decision, scope, "stage", f"{machine.stage} of {machine.policy}", None, None, machine.fired_at)
+        ScopeHold(
+            machine.decision, scope, "stage", f"{machine.stage} of {machine.policy}", None, None, machine.fired_at
+        )
         for machine in (() if view is None else view.machines)
         if machine.scope == scope and machine.level and machine.decision and machine.fired_at
     )
     return (*by_hand, *stages)
 
 
-def named(verb: Verb, scope: str, ids: Sequence[str], holds: Sequence[Hold]) -> tuple[str, ...]:
+def named(verb: Verb, scope: str, ids: Sequence[str], holds: Sequence[ScopeHold]) -> tuple[str, ...]:
     """The decisions that a command ends, by the beginnings of their ids. UnnamedError if one is of nothing there."""
     found = []
     for begin in ids:
@@ -104,7 +106,7 @@ def named(verb: Verb, scope: str, ids: Sequence[str], holds: Sequence[Hold]) -> 
     return tuple(dict.fromkeys(found))
 
 
-def chosen(verb: Verb, scope: str, ids: Sequence[str], holds: Sequence[Hold]) -> tuple[str, ...]:
+def chosen(verb: Verb, scope: str, ids: Sequence[str], holds: Sequence[ScopeHold]) -> tuple[str, ...]:
     """The decisions that a command ends: those it names, else the only one there is. UnnamedError for several.
 
     None of a kind that the verb is for is no error: a lock of another program has no id.

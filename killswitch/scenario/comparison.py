@@ -23,7 +23,8 @@ from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.replayed_ticks import ReplayedTick
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import status_of_trigger
-from killswitch.scenario.cases import DECIDED, Expectation, Notices, Subject, stops_text
+from killswitch.scenario.cases import DECIDED, Expectation, Scenario, Subject, stops_text
+from killswitch.scenario.heard import HeardSwitch
 from killswitch.scenario.values import ClauseValue, reset_values, stage_values, trigger_values
 
 EVERYTHING = ""
@@ -134,11 +135,11 @@ class LocksInForce:
 class StepComparison:
     """Compares the steps of one run."""
 
-    def __init__(self, policies: PolicySet, router: NotificationRouter, place: Place, notices: Notices) -> None:
-        """`router`: of the policy set with a further route `EVERYTHING`. `place`: of the scenario. `notices`: which of
-        them fail if nothing expects them."""
-        self._place = place
-        self._notices = notices
+    def __init__(self, policies: PolicySet, router: NotificationRouter, scenario: Scenario) -> None:
+        """`router`: of the policy set with a further route `EVERYTHING`."""
+        self._place = scenario.place
+        self._notices = scenario.notices
+        self._switches = {rule.name: HeardSwitch(rule, scenario.heard.get(rule.name, ())) for rule in policies.silences}
         self._graphs = {graph.policy: graph for graph in policies.graphs}
         self._router = router
         self._locks = LocksInForce()
@@ -244,6 +245,9 @@ class StepComparison:
 
     def _state_failure(self, each: Expectation, interpreter: Interpreter, snapshot: Snapshot) -> Failure | None:
         """The failure of an expectation about what is in force after the step; None if it is met."""
+        if each.subject == "switch":
+            phase = self._switches[each.name].phase(each.at // timedelta(microseconds=1))
+            return None if phase == each.truth else Failure(each.at, each.place, each.words, f"{each.name} is {phase}")
         of_scope = self._of_scope(each, interpreter, snapshot)
         if of_scope is not None:
             what, seen = of_scope

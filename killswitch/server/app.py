@@ -129,7 +129,7 @@ def create_app(
         BookRoutes(reads, counters), GateRoutes(gate, received), commands,
         TokenRoutes(entrance.tokens, commands, _wall),
         AlertRoutes(received, commands, reads, secret, (_wall, monotonic)),
-        BoardRoutes(settings.store, entrance, sessions, monotonic),
+        BoardRoutes(settings.store, entrance, sessions, commands, monotonic),
     ):  # fmt: skip
         routes.add_to(app)
     inner = SessionDoor(PretradeRoute(app, gate, entrance, file.path_prefix), sessions)

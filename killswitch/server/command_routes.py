@@ -24,7 +24,7 @@ from killswitch.operations.commands import (
     require_policy,
     watched_scopes,
 )
-from killswitch.operations.lifting import Hold, UnnamedError, holds_of, named
+from killswitch.operations.lifting import ScopeHold, UnnamedError, holds_of, named
 from killswitch.operations.status import runner_state, store_status
 from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.planning.operator.pauses import PAUSE_CHANGE
@@ -82,11 +82,9 @@ class CommandRoutes:
         body, id_ = digest_of(await request.body()), request_id(caller, request, idempotency_key)
         if self._find(id_) is not None:
             return await self._replayed(id_, body)
-        event, holds = await self._event(command, caller, id_)
-        effect = class_of(event)
-        is_own = bool(holds) and all(each.kind != "stage" and each.author == caller.principal for each in holds)
-        caller.require("tighten" if is_own else effect, event.scope)
-        if not await self.spool(SpooledCommand(event, body), "0-tighten" if effect == "tighten" else "1-loosen"):
+        event = await self.event(command, caller, id_)
+        urgency: Urgency = "0-tighten" if class_of(event) == "tighten" else "1-loosen"
+        if not await self.spool(SpooledCommand(event, body), urgency):
             return await self._replayed(id_, body)
         found = await self._outcome(event, state="waiting", is_replay=False)
         return await self._with_sentinel(found) if halts_everything(event) else found
@@ -125,8 +123,12 @@ class CommandRoutes:
     def _find(self, digest: str) -> tuple[SpooledCommand, SpoolState] | None:
         return next((found for begin in ID_BEGINS if (found := self._spool.find(begin + digest)) is not None), None)
 
-    async def _event(self, command: CommandBody, caller: Caller, digest: str) -> tuple[Event, tuple[Hold, ...]]:
-        """The event of a command, and what it ends; HTTPException if it is incomplete, or names what is not there."""
+    async def event(self, command: CommandBody, caller: Caller, digest: str) -> Event:
+        """The event of a command that the caller may give.
+
+        HTTPException if it is incomplete, if it names what is not there, and if the caller may not do that. Who may
+        tighten may also end what the same person has ordered by hand.
+        """
         is_of_policy = (command.scope or "").startswith(OF_POLICY)
         if command.kind == "pause" and is_of_policy and command.seconds is None:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")
@@ -137,7 +139,7 @@ class CommandRoutes:
         if names_ids:
             caller.require("read", command.scope)  # an answer lists what holds the scope
 
-        def read(store: SqlStore, now: datetime) -> tuple[RunnerView | None, datetime, tuple[Hold, ...]]:
+        def read(store: SqlStore, now: datetime) -> tuple[RunnerView | None, datetime, tuple[ScopeHold, ...]]:
             view, at = store_status(store, now, 0).view, tick_time(store, CLOCK)
             return view, at, holds_of(store, view, command.scope or "portfolio", at) if names_ids else ()
 
@@ -154,8 +156,10 @@ class CommandRoutes:
             "all_orders": command.all_orders, "ids": ids,
         }  # fmt: skip
         event = operator_event(command.kind, command.scope, caller.principal, command.reason, at, **more)
-        ended = tuple(each for each in there if each.decision in (ids or ()))
-        return structs.replace(event, id=event.id[:-16] + digest), ended
+        ended = [each for each in there if each.decision in (ids or ())]
+        is_own = bool(ended) and all(each.kind != "stage" and each.author == caller.principal for each in ended)
+        caller.require("tighten" if is_own else class_of(event), event.scope)
+        return structs.replace(event, id=event.id[:-16] + digest)
 
     async def _outcome(self, event: Event, *, state: SpoolState, is_replay: bool) -> Accepted:
         def read(store: SqlStore, now: datetime) -> tuple[str, bool, list[str], list[str]]:
@@ -176,7 +180,7 @@ class CommandRoutes:
         )  # fmt: skip
 
 
-def _named(command: CommandBody, there: tuple[Hold, ...]) -> tuple[str, ...]:
+def _named(command: CommandBody, there: tuple[ScopeHold, ...]) -> tuple[str, ...]:
     """The decisions that a command ends; 409 with the list of what is there if it names none, or another one."""
     scope = command.scope or "portfolio"
     assert command.kind in ("resume", "unlock", "reset")

@@ -151,7 +151,7 @@ class LockLifecycle:
         """
         for event in commands:
             if event.kind == "reset" and event.scope is not None:
-                self._reset_by_hand(event.scope, event.ids)
+                self._reset_manually(event.scope, event.ids)
         for decision in decisions:
             if decision.kind == "reset":
                 self._mark_reset(decision.scope, decision.policy, decision.lifts)
@@ -259,7 +259,7 @@ class LockLifecycle:
         self._wanted[decision.id] = self._unwritten[decision.id] = wanted
         return wanted
 
-    def _reset_by_hand(self, scope: str, ids: Collection[str] | None) -> None:
+    def _reset_manually(self, scope: str, ids: Collection[str] | None) -> None:
         """Mark the scope's locks for lifting; with `ids` those that are named, and what no command can name.
 
         Of a policy the newest lock is named, and all its earlier ones end with it. The file is opened whatever it holds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -14,7 +14,10 @@ from killswitch.operations.board import encode_board
 from killswitch.server.board.event_stream import EventAnswer, TooManyStreamsError, event_bytes
 from killswitch.server.board.feed import BoardBeat, BoardFeed, ReadBoard
 from killswitch.server.board.parts import HtmlChannel, RecordChannel, RenderedBoard, environment
+from killswitch.server.board.previews import CommandPreview, CommandPreviews
 from killswitch.server.board.sessions import Session, Sessions
+from killswitch.server.bodies import CommandBody
+from killswitch.server.command_routes import CommandRoutes
 from killswitch.server.entrance import Caller, Entrance, Identified, identified, source_of
 from killswitch.store.errors import StoreError
 
@@ -25,6 +28,11 @@ POLICY: Final = (
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 """Nothing inline, nothing from elsewhere: a text that slipped through the escaping of a template still runs nothing."""
+
+KINDS: Final = tuple(
+    kind for kind in get_args(CommandBody.model_fields["kind"].annotation) if kind not in ("flag", "acknowledge")
+)
+"""The commands that the page offers: those of the API which need nothing that the page has no field for."""
 
 
 class LoginBody(BaseModel):
@@ -37,9 +45,14 @@ class LoginBody(BaseModel):
 class BoardRoutes:
     """What the routes of the board do."""
 
-    def __init__(self, store: Path, entrance: Entrance, sessions: Sessions, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Path, entrance: Entrance, sessions: Sessions, commands: CommandRoutes,
+        monotonic: Callable[[], float],
+    ) -> None:  # fmt: skip
         self._entrance = entrance
         self._sessions = sessions
+        self._commands = commands
+        self._previews = CommandPreviews(store)
         self._page = RenderedBoard()
         self.feed = BoardFeed(store, monotonic, {"html": HtmlChannel(), "records": RecordChannel()})
 
@@ -53,6 +66,7 @@ class BoardRoutes:
         for name in FILES:
             app.add_api_route(f"/board/{name}", _file_route(name), methods=["GET"], include_in_schema=False)
         app.add_api_route("/v1/board", self.state, methods=["GET"], summary="What the board shows, the worst first")
+        app.add_api_route("/v1/preview", self.preview, methods=["POST"], summary="What a command would do now")
         app.add_api_route("/v1/events", self.events, methods=["GET"], summary="Changes of the board, as they happen")
 
     async def root(self) -> Response:
@@ -73,7 +87,7 @@ class BoardRoutes:
         session: Session | None = request.scope.get("killswitch.session")
         return _html(
             "board", 200, board=read.board, number=read.number, boot=self.feed.boot, beat=_json(self.feed.beat()),
-            sections=sections, scopes=scopes, proof="" if session is None else session.proof,
+            kinds=KINDS, sections=sections, scopes=scopes, proof="" if session is None else session.proof,
         )  # fmt: skip
 
     async def login(self, request: Request, body: LoginBody) -> Response:
@@ -95,6 +109,10 @@ class BoardRoutes:
         read = await self._newest()
         headers = {"x-killswitch-number": str(read.number), "x-killswitch-boot": self.feed.boot}
         return Response(encode_board(read.board), media_type="application/json", headers=headers)
+
+    async def preview(self, command: CommandBody, caller: Identified) -> CommandPreview:
+        """What a command would do now, by what the last tick has read. It takes the rights of the command itself."""
+        return await self._previews.preview(await self._commands.event(command, caller, "0" * 16))
 
     async def events(self, request: Request, caller: Identified) -> Response:
         """Server-sent events: `hello`, then `change` for each tick, `beat` each second, `lost` to a slow reader, `end`.

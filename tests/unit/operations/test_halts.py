@@ -15,7 +15,7 @@ from killswitch.cli.operate.holds import cancel, halt
 from killswitch.gate.lock_reader import LockVerdict, read_lock
 from killswitch.model.snapshot import Order
 from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
-from killswitch.operations.lifting import UnnamedError, chosen, holds_by_hand, holds_of
+from killswitch.operations.lifting import UnnamedError, chosen, holds_of, manual_holds
 from killswitch.operations.pages.outcome import hold_lines
 from tests.fake_venue import deviating
 from tests.runner_world import ScriptedVenue, World, book
@@ -278,7 +278,7 @@ def test_without_such_a_command_a_start_keeps_open_files_open(site: HaltSite) ->
 
 
 def _ids(site: HaltSite) -> list[str]:
-    return [each.decision for each in holds_by_hand(site.store, site.world.clock.now())]
+    return [each.decision for each in manual_holds(site.store, site.world.clock.now())]
 
 
 def test_a_pause_of_a_scope_locks_and_cancels_nothing_until_a_resume_names_it(site: HaltSite) -> None:

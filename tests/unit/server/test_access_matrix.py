@@ -19,6 +19,8 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any] | None, tuple[int, ...], tuple
     ("GET", "/v1/status"): (None, (403, 403, 403, 403), (200, 200, 200, 200)),
     ("GET", "/metrics"): (None, (403, 403, 403, 403), (200, 200, 200, 403)),
     ("GET", "/v1/board"): (None, (403, 403, 403, 403), (200, 200, 200, 403)),
+    ("POST", "/v1/preview"): ({"kind": "lock", "scope": "account/main", "reason": "x"}, (403, 503, 503, 403),
+                              (403, 503, 503, 403)),
     ("GET", "/v1/events"): (None, (403, 403, 403, 403), (200, 200, 200, 403)),
     ("GET", "/v1/metrics"): (None, (200, 200, 200, 200), (200, 200, 200, 200)),
     ("POST", "/v1/commands close"): ({}, (403, 202, 202, 403), (403, 202, 202, 403)),

@@ -276,6 +276,137 @@ document.getElementById("leave").addEventListener("click", async () => {
   location.reload();
 });
 
+// Commands: previewed, then confirmed by typing what they are about
+
+const dialog = document.getElementById("command");
+const shown = document.getElementById("shown");
+const field = (name) => document.getElementById(name);
+let previewed = null; // the command that the preview is of
+
+function openCommand(scope) {
+  field("known").replaceChildren(
+    ...[...new Set(["portfolio", ...[...list.children].flatMap(names)])].map((each) => {
+      const option = document.createElement("option");
+      option.value = each;
+      return option;
+    }),
+  );
+  if (scope) field("scope").value = scope;
+  forget();
+  dialog.showModal();
+  field(scope ? "kind" : "scope").focus();
+}
+
+function names(item) {
+  return [item.querySelector("h3 button").textContent, `policy/${item.querySelector("h3 small").textContent}`];
+}
+
+function forget() {
+  previewed = null;
+  shown.replaceChildren();
+  field("sure").hidden = true;
+  field("do").hidden = true;
+  field("do").disabled = true;
+  field("typed").value = "";
+  const timed = ["pause", "lock"].includes(field("kind").value);
+  for (const name of ["minutes", "minutes-label"]) field(name).hidden = !timed;
+}
+
+function body() {
+  const kind = field("kind").value;
+  const scope = field("scope").value.trim();
+  const found = {kind, scope: scope === "portfolio" ? null : scope, reason: field("reason").value.trim()};
+  if (["unlock", "reset"].includes(kind) && scope === "portfolio") found.scope = "portfolio";
+  if (!field("minutes").hidden && field("minutes").value) found.seconds = Number(field("minutes").value) * 60;
+  return found;
+}
+
+async function send(path, content, headers = {}) {
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: {"Content-Type": "application/json", "X-Killswitch-Session": proof, ...headers},
+    body: JSON.stringify(content),
+  });
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.detail || `status ${answer.status}`);
+  return found;
+}
+
+function line(kind, text) {
+  const found = document.createElement(kind === "pre" ? "pre" : "p");
+  if (kind !== "pre") found.className = kind;
+  else found.tabIndex = 0;
+  found.textContent = text;
+  return found;
+}
+
+async function preview() {
+  forget();
+  shown.replaceChildren(line("", "Working out what it would do…"));
+  const command = body();
+  try {
+    const found = await send("v1/preview", command);
+    const until = found.effect === "tighten" ? "It only reduces risk." : "It lets risk in again.";
+    shown.replaceChildren(
+      ...found.summary.map((each) => line("summary", each)),
+      ...(found.text ? [line("pre", found.text)] : []),
+      ...found.warnings.map((each) => line("wrong", each)),
+      line("", `${until} Worked out on what was read at ${found.as_of}; nothing was sent yet.`),
+    );
+    ask(command, found.confirm);
+  } catch (error) {
+    shown.replaceChildren(line("wrong", error.message));
+    // What only reduces risk must stay possible where its preview is not.
+    if (["close", "halt", "lock", "cancel"].includes(command.kind)) ask(command, command.scope || "portfolio");
+  }
+}
+
+function ask(command, wanted) {
+  previewed = command;
+  field("wanted").textContent = wanted;
+  field("sure").hidden = false;
+  field("do").hidden = false;
+  field("typed").focus();
+}
+
+async function give() {
+  field("do").disabled = true;
+  try {
+    let found = await send("v1/commands", previewed, {"Idempotency-Key": `board-${crypto.randomUUID()}`});
+    field("sure").hidden = true;
+    field("do").hidden = true;
+    for (let tries = 0; tries < 60; tries += 1) {
+      shown.replaceChildren(
+        line("summary", `${found.state}: ${found.kind} ${found.scope || "portfolio"}`),
+        ...found.notices.map((each) => line("", each)),
+        line("", found.decisions.length ? `decided: ${found.decisions.join(", ")}` : `runner: ${found.runner}`),
+      );
+      if (["applied", "expired"].includes(found.state)) return;
+      await new Promise((done) => setTimeout(done, 500));
+      found = await (await fetch(`v1/commands/${found.id}`, {cache: "no-store"})).json();
+    }
+  } catch (error) {
+    shown.replaceChildren(line("wrong", `It is not known whether the command was taken: ${error.message}`));
+  }
+}
+
+field("act").addEventListener("click", () => openCommand(""));
+list.addEventListener("click", (event) => {
+  const button = event.target.closest("h3 button");
+  if (button) openCommand(button.textContent);
+});
+for (const name of ["kind", "scope", "minutes", "reason"]) field(name).addEventListener("input", forget);
+field("give").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (previewed === null) preview();
+  else if (!field("do").disabled) give();
+});
+field("typed").addEventListener("input", () => {
+  field("do").disabled = field("typed").value.trim() !== field("wanted").textContent;
+});
+field("do").addEventListener("click", give);
+field("cancel").addEventListener("click", () => dialog.close());
+
 show();
 setInterval(show, 250);
 connect();
