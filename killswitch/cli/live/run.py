@@ -239,8 +239,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if not is_emergency:
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
-        files = next_sets(start, store, it.store_at, clock)
-        intake = _intake(store_path, store)
+        files, intake = next_sets(start, store, it.store_at, clock), _intake(store_path, store)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
