@@ -319,8 +319,8 @@ def test_of_several_things_that_hold_a_scope_none_is_ended_without_its_id(site: 
     holds = holds_of(site.store, None, "account/main", site.world.clock.now())
     assert [each.kind for each in holds] == ["pause"]
     for verb in ("resume", "unlock", "reset"):
-        assert chosen(verb, "account/main", (), holds) == (holds[0].decision,)  # type: ignore[arg-type]  # a verb
-        assert chosen(verb, "account/main", (holds[0].decision[:8],), holds) == (holds[0].decision,)  # type: ignore[arg-type]  # a verb
+        assert chosen(verb, "account/main", (), holds) == (holds[0].decision,)
+        assert chosen(verb, "account/main", (holds[0].decision[:8],), holds) == (holds[0].decision,)
     site.ticked(HALT)
     holds = holds_of(site.store, None, "account/main", site.world.clock.now())
     assert chosen("resume", "account/main", (), holds) == (holds[1].decision,)
