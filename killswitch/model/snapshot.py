@@ -304,6 +304,8 @@ EventKind = Literal[
     "reload",
     "give_up",
     "restate",
+    "acknowledge",
+    "silence",
 ]
 
 
@@ -343,6 +345,10 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The name of the flag that a `flag` sets or clears."""
     is_set: bool | None = field(default=None, name="set")
     """Whether a `flag` sets it or clears it: the key `set`."""
+    number: int | None = None
+    """The number of the newest firing that was shown to whoever gives an `acknowledge`: later ones still escalate."""
+    policy: str | None = None
+    """The policy whose messages a `silence` holds; absent: any."""
     approves: str | None = None
     """What an `approve` approves, such as the step of a way back; its author is verified."""
 

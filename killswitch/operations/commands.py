@@ -46,6 +46,8 @@ OperatorCommandKind = Literal[
     "pause",
     "resume",
     "reload",
+    "acknowledge",
+    "silence",
 ]
 
 LOOK_BACK = 50
@@ -248,6 +250,8 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "flag": lambda _event: lambda _decision: False,
     "pause": _commands,  # only notices answer that of a policy
     "resume": _commands,
+    "acknowledge": lambda _event: lambda _decision: False,
+    "silence": lambda _event: lambda _decision: False,
 }
 
 

@@ -229,7 +229,9 @@ class Runner:
             acting = self.effects.acted_on(outcome.decisions)
             ended, answers = ended_closes(snapshot.events, self.store, snapshot.as_of, outcome.notices)
             of_alerts, alerts = self._advance_alerts(snapshot, commands, outcome)
-            notices = outcome.notices + answers + of_alerts + self.observers.notices()
+            notices = (
+                outcome.notices + answers + of_alerts + self.observers.notices() + self.observers.answers(snapshot)
+            )
             with span.span("commit"):
                 self._commit(snapshot, outcome, notices, acting, ended, commands, alerts)
             self._alerts, self._has_ticked = alerts, True
@@ -389,6 +391,11 @@ class Runner:
         applied, renamed = self.reloads.to_commit(snapshot.as_of)
         plans = [(decision, self.effects.performing.planned(decision, snapshot)) for decision in acting]
         self.workers.prepare(plans)
+        machines = self.interpreter.status() if outcome.decisions else ()
+        messages = self.observers.messages(
+            snapshot, outcome.decisions, notices, acting, self._alerts, outcome.paged, machines
+        )
+        suppressed, of_routing = self.observers.routed()
         self.store.commit_tick(
             TickRecord(
                 as_of=snapshot.as_of,
@@ -405,16 +412,9 @@ class Runner:
                 ),
                 prune_before=self.interpreter.keep_since(now),
                 trim=self.interpreter.trim(),
-                messages=self.observers.messages(
-                    snapshot,
-                    outcome.decisions,
-                    notices,
-                    acting,
-                    self._alerts,
-                    outcome.paged,
-                    self.interpreter.status() if outcome.decisions else (),
-                ),
-                live=self._changed_blobs(alerts, is_moved=bool(renamed)),
+                messages=messages,
+                suppressed=suppressed,
+                live=self._changed_blobs(alerts, is_moved=bool(renamed)) | of_routing,
                 applied=applied,
                 renamed=renamed,
                 refused_events=outcome.refused,

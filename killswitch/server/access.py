@@ -42,8 +42,9 @@ RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
 }
 """What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
 
-TIGHTENING: Final = frozenset({"close", "lock", "halt", "cancel"})
-"""Kinds of events that only reduce risk, unless they cancel stops and exits."""
+TIGHTENING: Final = frozenset({"close", "lock", "halt", "cancel", "acknowledge"})
+"""Kinds of events that only reduce risk, unless they cancel stops and exits. `acknowledge` changes nothing that trades:
+it needs the same rights, and no second person."""
 
 
 class TokenRecord(Struct, frozen=True, omit_defaults=True):

@@ -19,6 +19,7 @@ from killswitch.client.heartbeat import monotonic_seconds
 from killswitch.gate.sentinel import sentinel_of
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.server.access import Tokens
+from killswitch.server.acknowledge_routes import AcknowledgeRoutes
 from killswitch.server.alert_routes import AlertRoutes, read_secret
 from killswitch.server.board.routes import BoardRoutes
 from killswitch.server.board.sessions import SessionDoor, Sessions
@@ -130,6 +131,7 @@ def create_app(
         TokenRoutes(entrance.tokens, commands, _wall),
         AlertRoutes(received, commands, reads, secret, (_wall, monotonic)),
         BoardRoutes(settings.store, entrance, sessions, commands, monotonic),
+        AcknowledgeRoutes(settings.store, reads, commands),
     ):  # fmt: skip
         routes.add_to(app)
     inner = SessionDoor(PretradeRoute(app, gate, entrance, file.path_prefix), sessions)

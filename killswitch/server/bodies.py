@@ -38,7 +38,7 @@ class CommandBody(BaseModel):
     """An operator command. The author is the principal of the token."""
 
     model_config = ConfigDict(extra="forbid")
-    kind: Literal["close", "halt", "cancel", "lock", "unlock", "reset", "flag", "pause", "resume"]
+    kind: Literal["close", "halt", "cancel", "lock", "unlock", "reset", "flag", "pause", "resume", "acknowledge"]
     scope: Annotated[str | None, Field(max_length=200)] = None
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     cause: Cause | None = None
@@ -57,6 +57,10 @@ class CommandBody(BaseModel):
     seconds: Annotated[float | None, Field(gt=0, le=30 * 86400)] = None
     flag: Annotated[str | None, Field(max_length=100)] = None
     set: bool | None = None
+    incident: Annotated[str | None, Field(min_length=4, max_length=100)] = None
+    """The incident, decision or message that an `acknowledge` is about, or the beginning of its id."""
+    number: Annotated[int | None, Field(ge=1)] = None
+    """The number of the newest firing that was shown to whoever acknowledges. Left out: the newest now."""
 
 
 CommandState = Literal["accepted", "taken", "applied", "expired"]

@@ -25,6 +25,7 @@ from killswitch.operations.commands import (
     watched_scopes,
 )
 from killswitch.operations.lifting import ScopeHold, UnnamedError, holds_of, named
+from killswitch.operations.notifying import UnknownPageError, acknowledgeable
 from killswitch.operations.status import runner_state, store_status
 from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.planning.operator.pauses import PAUSE_CHANGE
@@ -155,11 +156,24 @@ class CommandRoutes:
             "side": command.side, "symbols": None if command.symbols is None else tuple(sorted(set(command.symbols))),
             "all_orders": command.all_orders, "ids": ids,
         }  # fmt: skip
+        if command.kind == "acknowledge":
+            more |= await self._acknowledged(command)
         event = operator_event(command.kind, command.scope, caller.principal, command.reason, at, **more)
         ended = [each for each in there if each.decision in (ids or ())]
         is_own = bool(ended) and all(each.kind != "stage" and each.author == caller.principal for each in ended)
         caller.require("tighten" if is_own else class_of(event), event.scope)
         return structs.replace(event, id=event.id[:-16] + digest)
+
+    async def _acknowledged(self, command: CommandBody) -> dict[str, Any]:
+        """What an acknowledgement covers; HTTPException if nothing waits for it."""
+        if command.incident is None:
+            raise HTTPException(422, "an acknowledgement needs `incident`, as the message has it")
+        incident = command.incident
+        try:
+            found = await self._reads.read(lambda store, _now: acknowledgeable(store, incident))
+        except UnknownPageError as error:
+            raise HTTPException(409, str(error)) from error
+        return {"decision": found.about, "number": min(command.number or found.number, found.number)}
 
     async def _outcome(self, event: Event, *, state: SpoolState, is_replay: bool) -> Accepted:
         def read(store: SqlStore, now: datetime) -> tuple[str, bool, list[str], list[str]]:

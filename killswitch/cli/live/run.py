@@ -223,7 +223,6 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.expectation_check import ExpectationCheck
-    from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
     clock, it, loaded, is_emergency = SystemClock(), settings, start.loaded, settings.journal is not None
@@ -238,16 +237,17 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         if not is_emergency:
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
-        space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
-        files, intake = next_sets(start, store, it.store_at, clock), _intake(store_path, store)
+        files = next_sets(start, store, it.store_at, clock)
+        intake = _intake(store_path, store)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
-                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
+                console, reports, process.FirstAnswers(), files, ExpectationCheck(loaded.policies),
+                DiskSpace(store, store_path.parent, it.min_free, clock.monotonic), *shadow_observers(shadows, files),
+                *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -262,7 +262,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
-        switch_threads_often()
+        process.switch_threads_often()
         end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake, it.sentinel))
         outputs.end_reason = end.reason
     if end.cause == "effect":

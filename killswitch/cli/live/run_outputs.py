@@ -171,6 +171,7 @@ def connect_gate_view(writer: GateViewWriter, runner: Runner, accounts: Mapping[
             clock.off,
             enforces,
             runner.interpreter.recoveries.caps,
+            lambda: runner.store.in_memory_because,
         )
     )
 

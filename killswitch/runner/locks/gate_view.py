@@ -67,10 +67,12 @@ class GateSources:
         off: Callable[[], timedelta],
         enforces: Mapping[str, bool | None],
         caps: Callable[[Iterable[AccountSnapshot]], Mapping[str, RecoveryCap]] = lambda _: {},
+        unrecorded: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`off`: by how much the clock of the run is ahead of the wall clock. `enforces`: by account.
 
-        `caps`: what the ways back after resets allow the accounts of a snapshot.
+        `caps`: what the ways back after resets allow the accounts of a snapshot. `unrecorded`: why the record cannot be
+        written; None while it is.
         """
         self.dated = dated
         self.in_flight = in_flight
@@ -79,6 +81,7 @@ class GateSources:
         self.off = off
         self.enforces = enforces
         self.caps = caps
+        self.unrecorded = unrecorded
 
 
 class _AccountMemory:
@@ -174,6 +177,7 @@ class GateViewWriter:
             lock_folder=self._lock_folder,
             locks=snapshot.locks,
             clock_back_until=self._back_until,
+            unrecorded=sources.unrecorded(),
         )
         self._worker.wake()
 
