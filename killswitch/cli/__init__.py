@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("live.run", "Evaluate the policies at an interval, and act where armed."),
     "reload": ("operate.reload", "Take the policy files of a running runner between two of its ticks."),
     "status": ("live.status", "Show stages, locks and closes."),
+    "top": ("live.top", "Follow a run in the terminal, the worst first."),
     "history": ("live.status", "List past decisions and their results."),
     "report": ("live.report", "Report an incident: what happened, why, and what to do next."),
     "audit": ("operate.audit", "Verify the record, export it, follow it, and prove that one line is in it."),

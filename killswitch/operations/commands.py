@@ -114,7 +114,7 @@ def _begin_of(plan: SavedPlan) -> str:
 
 def _is_of(event: Event, plan: SavedPlan) -> bool:
     """Whether the event would apply the plan; one that only records a refusal does not."""
-    return event.plan is not None and event.id.startswith(_begin_of(plan))
+    return event.plan is not None and event.plan == encode_plan(plan).decode()
 
 
 def require_unspent(store: Store, plan: SavedPlan) -> None:

@@ -42,9 +42,10 @@ RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
 }
 """What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
 
-TIGHTENING: Final = frozenset({"close", "lock", "halt", "cancel", "acknowledge"})
-"""Kinds of events that only reduce risk, unless they cancel stops and exits. `acknowledge` changes nothing that trades:
-it needs the same rights, and no second person."""
+TIGHTENING: Final = frozenset({"apply", "close", "lock", "halt", "cancel", "acknowledge"})
+"""Kinds of events that only reduce risk, unless they cancel stops and exits. `apply` carries out a saved plan, which
+the tick holds against the stages of the policies: it sends nothing that they do not. `acknowledge` changes nothing that
+trades: it needs the same rights, and no second person."""
 
 
 class TokenRecord(Struct, frozen=True, omit_defaults=True):
@@ -86,6 +87,8 @@ def class_of(event: Event) -> EffectClass:
     """
     if event.kind in ("pause", "resume"):
         return "tighten" if (event.kind == "pause") != is_of_policy(event) else "loosen"
+    if event.kind == "restate":
+        return "tighten" if event.restated_as == "loss" else "loosen"
     return "tighten" if event.kind in TIGHTENING and not event.all_orders else "loosen"
 
 

@@ -36,7 +36,8 @@ CLOSES_FOR: Final = timedelta(minutes=10)
 positions of that moment. A lock or a halt waits for ever: it only keeps risk out."""
 
 WAITS_FOR: Final[Mapping[str, timedelta | None]] = {
-    "close": CLOSES_FOR, "cancel": CLOSES_FOR, "lock": None, "halt": None, "resume": None, "approve": None,
+    "close": CLOSES_FOR, "apply": CLOSES_FOR, "cancel": CLOSES_FOR, "lock": None, "halt": None, "resume": None,
+    "approve": None,
 }  # fmt: skip
 """Kind of a command that tightens → how long it waits; None: for ever."""
 

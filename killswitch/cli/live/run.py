@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.hot_reload import ReloadAnswer
+    from killswitch.runner.locks.gate_view import GateViewWriter
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.sources.policy_source import PolicySource
@@ -257,8 +258,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
-        _connect_server(intake, runner, store_path)
-        run_outputs.connect_gate_view(gate_view, runner, accounts)
+        _connect_server(intake, runner, store_path, gate_view, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
@@ -282,12 +282,16 @@ def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
     return SpoolIntake(CommandSpool(spool_of(store_at)), store, lambda: tick_time(store, SystemClock()))
 
 
-def _connect_server(intake: SpoolIntake, runner: Runner, store_at: Path) -> None:
-    """Let commands of a server begin a tick, and every tick read what the server has received."""
+def _connect_server(
+    intake: SpoolIntake, runner: Runner, store_at: Path, gate_view: GateViewWriter, accounts: dict[str, ArmedAccount]
+) -> None:
+    """Let commands of a server begin a tick, every tick read what it has received, and the server what a tick knows."""
+    from killswitch.cli.live.run_outputs import connect_gate_view
     from killswitch.store.received import ReceivedInput, received_file
 
     intake.call_tick = runner.call_tick
     runner.received = ReceivedInput(received_file(store_at)).at_tick
+    connect_gate_view(gate_view, runner, accounts)
 
 
 def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
