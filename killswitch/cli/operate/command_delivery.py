@@ -282,7 +282,7 @@ def _send_to_runner(
         time.sleep(POLL)
     is_refused = any(notice.kind == "nothing_selected" for notice in answer.notices)
     lifts_lock = request.scope in locked and not is_refused and commands.fired_again(store, answer) is None
-    lifted_by = soon if request.kind == "unlock" else deadline  # another lock on the scope may stay
+    lifted_by = soon if request.kind in ("unlock", "resume") else deadline  # another lock on the scope may stay
     while lifts_lock and is_lock_pending(request, store, runner_locks) and time.monotonic() < lifted_by:
         time.sleep(POLL)
     print_outcome(request, store, answer, runner_locks, event, store_at)
