@@ -82,10 +82,10 @@ function show() {
   const now = Date.parse(beat.now) + since();
   for (const each of document.querySelectorAll("time[data-until]")) {
     const left = (Number(each.dataset.until) - now) / 1000;
-    write(each, why ? "unknown" : left > 0 ? duration(left) : "now");
+    write(each, why ? "an unknown time" : left > 0 ? duration(left) : "now");
   }
   for (const each of document.querySelectorAll("time[data-since]")) {
-    write(each, duration((now - Number(each.dataset.since)) / 1000));
+    write(each, `for ${duration((now - Number(each.dataset.since)) / 1000)}`);
   }
 }
 
