@@ -131,7 +131,7 @@ def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
     return (every, unwinding.pause or 0.0, bounded)
 
 
-HoldCommand = Literal["halt", "cancel"]
+HoldCommand = Literal["halt", "cancel", "pause"]
 """An operator command that closes nothing, besides a plain lock."""
 
 
@@ -182,6 +182,8 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     schedule: Schedule | None = None
     """When its orders go; absent where they go by rank, as fast as the venue allows."""
     command: HoldCommand | None = None
+    lifts: tuple[str, ...] | None = None
+    """The decisions whose locks an unlock ends; absent: all by hand on its scope."""
 
     def __post_init__(self) -> None:
         if any(isinstance(effect, WITH_OWN_KEYS) for effect in self.further):

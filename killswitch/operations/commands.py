@@ -82,6 +82,8 @@ def operator_event(
 ) -> Event:
     """The event of an operator command issued at `at`. `more`: further fields of an event, of this kind of command."""
     begins = {"flag": FLAG_CHANGE, "pause": PAUSE_CHANGE, "resume": PAUSE_CHANGE}.get(kind, "hand-")
+    if begins == PAUSE_CHANGE and not (scope or "").startswith(OF_POLICY):
+        begins = "hand-"
     return Event(f"{begins}{secrets.token_hex(8)}", at, kind, scope, author, reason, **more)
 
 
@@ -246,8 +248,8 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "give_up": lambda event: lambda decision: decision.id == event.decision,
     "restate": lambda _event: lambda _decision: False,  # only notices answer it
     "flag": lambda _event: lambda _decision: False,
-    "pause": lambda _event: lambda _decision: False,
-    "resume": lambda _event: lambda _decision: False,
+    "pause": _commands,  # only notices answer that of a policy
+    "resume": _commands,
     "acknowledge": lambda _event: lambda _decision: False,
     "silence": lambda _event: lambda _decision: False,
 }

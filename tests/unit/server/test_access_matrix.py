@@ -28,8 +28,11 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any] | None, tuple[int, ...], tuple
     ("POST", "/v1/commands halt"): ({}, (403, 202, 202, 403), (403, 202, 202, 403)),
     ("POST", "/v1/commands cancel"): ({}, (403, 202, 202, 403), (403, 202, 202, 403)),
     ("POST", "/v1/commands cancel all-orders"): ({"all_orders": True}, (403, 403, 202, 403), (403, 403, 202, 403)),
-    ("POST", "/v1/commands unlock"): ({}, (403, 403, 202, 403), (403, 403, 202, 403)),
-    ("POST", "/v1/commands reset"): ({}, (403, 403, 202, 403), (403, 403, 202, 403)),
+    ("POST", "/v1/commands pause"): ({}, (403, 202, 202, 403), (403, 202, 202, 403)),
+    ("POST", "/v1/commands resume"): ({"ids": []}, (403, 403, 202, 403), (403, 403, 202, 403)),
+    ("POST", "/v1/commands resume unnamed"): ({}, (409, 409, 409, 409), (409, 409, 409, 409)),
+    ("POST", "/v1/commands unlock"): ({"ids": []}, (403, 403, 202, 403), (403, 403, 202, 403)),
+    ("POST", "/v1/commands reset"): ({"ids": []}, (403, 403, 202, 403), (403, 403, 202, 403)),
     ("POST", "/v1/commands flag"): ({"flag": "stopped", "set": True}, (403, 403, 202, 403), (403, 403, 202, 403)),
     ("GET", "/v1/commands/hand-0123456789abcdef"): (None, (404, 404, 404, 404), (404, 404, 404, 404)),
     # 503: there is no run, so that no view; who may not ask is told apart once there is a question
