@@ -120,13 +120,14 @@ def assemble(
     on_wait: Callable[[str], None] = lambda _: None,
     on_acquired: Callable[[], None] = lambda: None,
     of_start: SetOfStart = WITHOUT_FILES,
+    is_drill: bool = False,
 ) -> Runner:
-    """A runner that holds the lease of `store`. LeaseRefusedError if another runner holds it.
+    """A runner that holds the lease of `store`; LeaseRefusedError if another does. `is_drill` marks its messages.
 
     Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
-    `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: whether an effect may end
-    the run. `is_watcher`: whether closing yields to a runner with another store. `startup_notices`: of the first tick.
-    `on_wait`: called with why it waits, `on_acquired` once the lease is held. `of_start`: the set with its files.
+    `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: an effect may end the run.
+    `is_watcher`: closing yields to a runner with another store. `startup_notices`: of the first tick. `on_wait`: called
+    with why it waits, `on_acquired` once the lease is held. `of_start`: the set with its files.
     """
     _require_possible(policies, accounts, pace if timers else None)
     venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
@@ -152,7 +153,7 @@ def assemble(
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget),
         closings, _effects(closing, interpreter, arming, store, timeline, _transfers(accounts), is_run=is_run),
         Observers((publisher, AccountMemory(store, accounts), *observers),
-                  Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
+                  Notifier(policies, store, timeline, StartedAs(full_path(store_at), is_drill=is_drill)),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
         pace, judges=JUDGED_LIVE if watched else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip

@@ -16,6 +16,7 @@ from killswitch.incident.notify.message import (
     closing_message,
     decision_message,
     digest,
+    drill_message,
     encode_message,
     notice_message,
     repeats_message,
@@ -193,6 +194,7 @@ class NotificationRouter:
 
     def _route(self, message: Message, subject: MessageAttributes) -> Iterator[Outgoing]:
         """Yield the message once for each target, whatever number of routes lead there."""
+        message = drill_message(message) if self._started.is_drill else message
         seen: set[str] = set()
         for route in self._routes:
             if not route.rule.matches(subject):
