@@ -130,8 +130,7 @@ def assemble(
     with why it waits, `on_acquired` once the lease is held. `of_start`: the set with its files.
     """
     _require_possible(policies, accounts, pace if timers else None)
-    venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
-    accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
+    venues, accounts = _shared(accounts)
     lease = _held_lease(store, clock, pace, on_wait, on_acquired)
     timeline, arming = Timeline(clock, last_clock_state(last_view(store))), Arming(accounts, policies)
     restore_adapters(store, accounts)
@@ -159,6 +158,14 @@ def assemble(
     )  # fmt: skip
     reloads.follow.append(partial(_follow, runner, arming, publisher, watched))
     return _keeping_stops(runner, policies, accounts if timers and arming.names else {}, meters, store, observed)
+
+
+def _shared(
+    accounts: Mapping[str, ArmedAccount],
+) -> tuple[dict[str, tuple[SharedAdapter, SharedAdapter]], dict[str, ArmedAccount]]:
+    """Two views of each adapter, for the ticks and for the executor; and the accounts with the first one."""
+    venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
+    return venues, {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
 
 
 def _require_possible(policies: PolicySet, accounts: Mapping[str, ArmedAccount], pace: RunnerPace | None) -> None:

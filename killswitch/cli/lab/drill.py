@@ -42,7 +42,7 @@ def drill() -> None:
 @_folder
 @click.option("--book", "book_at", type=options.IN_FILE,
               help="Positions of the accounts. Default: eight symbols, long and short.")  # fmt: skip
-@click.option("--store", "store_at", type=options.IN_FILE,
+@click.option("--store", "store_at", type=options.OUT_FILE,
               help="Store of the live runner: a stage that fires there ends the drill.")  # fmt: skip
 @click.option("--notify", is_flag=True,
               help="Send the messages, marked as DRILL, to the routes. Default: only to a file.")  # fmt: skip
