@@ -26,7 +26,7 @@ from killswitch.runner.loop import Runner
 from killswitch.runner.observers import Observer
 from killswitch.telemetry.close_spans import CloseSpans
 from killswitch.telemetry.exporting import Ids, KeepIncidents, SpanSink
-from killswitch.telemetry.metrics import Metrics, NotificationCounts, SourceGauges
+from killswitch.telemetry.metrics import AnchorGauges, Metrics, NotificationCounts, SourceGauges
 from killswitch.telemetry.opened import Telemetry
 from killswitch.telemetry.spans import SpanRecorder
 from tests.runner_world import PACE, ScriptedVenue, World, book
@@ -56,7 +56,13 @@ class Exported:
         source = SourceGauges(
             sync="out of sync", health="healthy", suspended="pin", answer_age=1.0, commit_age=60.0, pending=3600.0
         )
-        self.witness = MetricsRecorder(self.telemetry, lambda: self.notifications, lambda: "as loaded", lambda: source)
+        self.witness = MetricsRecorder(
+            self.telemetry,
+            lambda: self.notifications,
+            lambda: "as loaded",
+            lambda: source,
+            lambda: AnchorGauges(7, {"git": True}),
+        )
 
     def spans(self, name: str | None = None) -> list[ReadableSpan]:
         return [span for span in self._kept.get_finished_spans() if name in (None, span.name)]

@@ -12,7 +12,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from killswitch.audit.git_anchors import anchors_in_clone
 from killswitch.audit.log_files import AuditError, LineSource, raw_lines, segments_of, start_of
+from killswitch.audit.time_stamps import ANSWER_SUFFIX, refusal_of_stamp, stamp_time_text
 from killswitch.model.legible import legible
 from killswitch.record.anchors import Anchor, FetchedAnchor, read_anchors
 from killswitch.record.line import content_of, keys_of, leaf_of, read_head
@@ -30,14 +32,29 @@ class ProofAnswer(Struct, frozen=True):
     anchor: FetchedAnchor | None
 
 
-def fetched_anchors(place: Path) -> tuple[FetchedAnchor, ...]:
-    """The anchors at a path. Raises AuditError where there is none, or one that cannot be read."""
+class AnchorTrust(Struct, frozen=True):
+    """Whom to trust for anchors: the signers of commits (`ssh-keygen`'s form), and of time stamps (PEM)."""
+
+    signers: Path | None = None
+    certificates: Path | None = None
+    branch: str = "anchors"
+
+
+def fetched_anchors(place: Path, trust: AnchorTrust | None = None) -> tuple[FetchedAnchor, ...]:
+    """The anchors at a path: a file, a folder of files, or a clone of a git repository.
+
+    Raises AuditError where there is none, or one that cannot be read. A time stamp, and a commit, that `trust` does not
+    confirm has the reason in `refused`.
+    """
+    trust = AnchorTrust() if trust is None else trust
     try:
+        if (place / ".git").exists() or (place / "HEAD").exists():
+            return tuple(anchors_in_clone(place, trust.branch, trust.signers))
         if place.is_dir():
             files = sorted(each for each in place.iterdir() if each.suffix in SUFFIXES and each.is_file())
         else:
             files = [place]
-        found = tuple(anchor for file in files for anchor in _in_file(file))
+        found = tuple(anchor for file in files for anchor in _in_file(file, trust))
     except OSError as error:
         raise AuditError(f"the anchors {place} cannot be read: {error.strerror or error}") from error
     if not found:
@@ -45,7 +62,7 @@ def fetched_anchors(place: Path) -> tuple[FetchedAnchor, ...]:
     return found
 
 
-def _in_file(file: Path) -> Iterator[FetchedAnchor]:
+def _in_file(file: Path, trust: AnchorTrust) -> Iterator[FetchedAnchor]:
     if file.stat().st_size > _MOST_BYTES:
         raise AuditError(f"{file} is too long for anchors")
     try:
@@ -53,7 +70,16 @@ def _in_file(file: Path) -> Iterator[FetchedAnchor]:
         anchors = read_anchors(text)
     except ValueError as error:
         raise AuditError(f"{file} is no file of anchors: {legible(str(error))}") from error
-    yield from (FetchedAnchor(each, str(file)) for each in anchors)
+    stamp = file.with_suffix(ANSWER_SUFFIX)
+    at, refused = None, None
+    if stamp.exists():
+        answer = stamp.read_bytes()
+        at = stamp_time_text(answer)
+        if trust.certificates is None:
+            refused = "no certificates are named by which its time stamp can be verified"
+        else:
+            refused = refusal_of_stamp(text.encode(), answer, trust.certificates)
+    yield from (FetchedAnchor(each, str(file), at, refused) for each in anchors)
 
 
 def size_for(anchors: Iterable[Anchor], number: int) -> int | None:

@@ -14,15 +14,15 @@ from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.alternatives import close_all, in_proportion
+from killswitch.lab.backtesting.fast_forward import FastForward
+from killswitch.lab.backtesting.firings import FiringFollower
+from killswitch.lab.backtesting.resting_stops import BacktestStops
 from killswitch.lab.book import BacktestBook
 from killswitch.lab.equity_curve import PnlAccumulator
-from killswitch.lab.fast_forward import FastForward
 from killswitch.lab.feed import market_with
-from killswitch.lab.firings import FiringFollower
 from killswitch.lab.outcome import Run
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.lab.rehearsal import MemoryJournal, VirtualClock
-from killswitch.lab.resting_stops import BacktestStops
 from killswitch.lab.sampling import named_symbols, require_served
 from killswitch.lab.static_book import StaticBook
 from killswitch.market.paper import PaperMarket

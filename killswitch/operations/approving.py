@@ -17,8 +17,10 @@ from killswitch.model.instant import from_micros
 from killswitch.model.store import Store, decoded
 from killswitch.operations.impact.revision import PolicyRepository
 from killswitch.operations.review.child import reviewed
+from killswitch.planning.recovery.recoveries import approval_subject
 from killswitch.render.document import Facts, Items, Page, Section, section
 from killswitch.render.formats import count_of, instant
+from killswitch.runner.status_blob import last_view
 from killswitch.signals.arguments import span
 from killswitch.source.approval_rules import SAFE, stated_path
 from killswitch.source.candidate import Candidate, Review, ReviewRequest
@@ -196,6 +198,23 @@ def plain_statement(
         purpose=purpose, source=settings.name, key="-", given=0, expires=0, ref=ref, path=path, base=digests[0],
         result=digests[1], subject=subject,
     )  # fmt: skip
+
+
+def next_step(store: Store, place: str) -> tuple[str, str]:
+    """What an approval of the next step of the way back at `POLICY/SCOPE` names, and the step for people.
+
+    ApprovalError if none has begun there, or no step is ahead of it.
+    """
+    view = last_view(store)
+    found = () if view is None else view.recoveries or ()
+    here = next((each for each in found if f"{each.policy}/{each.scope}" == place), None)
+    if here is None:
+        known = ", ".join(f"{each.policy}/{each.scope}" for each in found) or "none"
+        raise ApprovalError(f"no way back has begun at {place}. Begun: {known}")
+    if here.phase != "ramp" or here.step >= here.steps:
+        raise ApprovalError(f"the way back at {place} has no next step now: {here.progress}")
+    subject = approval_subject(here.policy, here.scope, here.step, here.since)
+    return subject, f"step {here.step + 1} of {here.steps} at {place}, after {here.progress}"
 
 
 def trust_digest(content: bytes) -> str:

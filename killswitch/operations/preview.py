@@ -27,6 +27,7 @@ from killswitch.planning.interpreter import NO_OUTCOME, Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of
 from killswitch.planning.orders.hedge_nets import HedgeNet
+from killswitch.planning.recovery.recoveries import RecoveryView
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.status_blob import AccountView, account_view
@@ -55,6 +56,8 @@ class Preview(Struct, frozen=True):
     """What each stage would decide if it fired now."""
     hedges: tuple[HedgeNet, ...] = ()
     """The net of every declared hedge, and what would take it out."""
+    recoveries: tuple[RecoveryView, ...] = ()
+    """The ways back after resets that have begun."""
 
     @property
     def pending(self) -> bool:
@@ -109,6 +112,7 @@ def preview(
         headrooms=headrooms,
         levels=levels,
         hedges=interpreter.hedges() if with_levels else (),
+        recoveries=interpreter.recoveries.views(),
     )
 
 
@@ -206,6 +210,7 @@ def encode_preview(shown: Preview, against: Mapping[str, object] | None = None) 
     """
     further: dict[str, object] = {"expectations": shown.expectations} if shown.expectations else {}
     further |= {"hedges": shown.hedges} if shown.hedges else {}
+    further |= {"recoveries": shown.recoveries} if shown.recoveries else {}
     further |= {} if against is None else {"against": against}
     return msgjson.Encoder(decimal_format="string").encode(
         {

@@ -113,7 +113,7 @@ def _locks(status: StoreStatus) -> Iterator[str]:
 def _closings(status: StoreStatus) -> Iterator[str]:
     if status.closings:
         yield f"{count_of(len({each.decision for each in status.closings}), 'close')} in progress"
-        yield _positions([_left(each) for each in status.closings], "left")
+        yield _positions([unmet_positions(each) for each in status.closings], "left")
     elif status.view is not None and any(each.level for each in status.view.machines):
         yield _positions([each.positions for each in status.view.accounts], "open")
 
@@ -135,7 +135,7 @@ def _rest(status: StoreStatus) -> Iterator[str]:
             yield f"{count_of(count, noun)}{state}"
 
 
-def _left(closing: OpenClosing) -> int | None:
+def unmet_positions(closing: OpenClosing) -> int | None:
     """The positions beyond their target, those that nobody has read since as of the decision; None: nothing known."""
     if closing.left:
         return len(closing.left)

@@ -401,7 +401,7 @@ def _unarmed_unfinished(unfinished: Mapping[str, tuple[Decision, ...]], arming: 
 def _unrouted(policies: PolicySet) -> Alerts:
     """A page about the names that stages notify, if no route is configured."""
     names = dict.fromkeys(name for graph in policies.graphs for stage in graph.stages for name in stage.notify)
-    if policies.routes or not names:
+    if policies.has_routes or not names:
         return NO_ALERTS
     text = f"nobody is notified of what is addressed to {', '.join(names)}: the policies have no NotificationRoute"
     return alert_if("unrouted", text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Struct
@@ -40,6 +41,7 @@ from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler, Wake
 from killswitch.runner.tick_inputs import HeartbeatDates, last_heartbeats
+from killswitch.store.received import NOTHING_RECEIVED, ReceivedState
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import NotificationCounts
@@ -108,6 +110,8 @@ class Runner:
         self._event_dates = EventDates(self.clock.leap)
         self._heartbeats = HeartbeatDates()
         self._startup_notices = startup_notices
+        self.received: Callable[[datetime], ReceivedState] = lambda _: NOTHING_RECEIVED
+        """What other programs have reported to the server of this run, as of a tick."""
         self._alerts = AlertState()
         self._unjudged: tuple[str, ...] = ()
         """The keys of alerts of earlier runs that no part of this run has judged."""
@@ -225,7 +229,9 @@ class Runner:
             acting = self.effects.acted_on(outcome.decisions)
             ended, answers = ended_closes(snapshot.events, self.store, snapshot.as_of, outcome.notices)
             of_alerts, alerts = self._advance_alerts(snapshot, commands, outcome)
-            notices = outcome.notices + answers + of_alerts + self.observers.notices()
+            notices = (
+                outcome.notices + answers + of_alerts + self.observers.notices() + self.observers.answers(snapshot)
+            )
             with span.span("commit"):
                 self._commit(snapshot, outcome, notices, acting, ended, commands, alerts)
             self._alerts, self._has_ticked = alerts, True
@@ -323,13 +329,16 @@ class Runner:
 
     def _snapshot(self, accounts: tuple[AccountSnapshot, ...], commands: Commands, *, scheduled: bool) -> Snapshot:
         as_of = self.clock.next()
+        received = self.received(as_of)
         return Snapshot(
             as_of=as_of,
             accounts=tuple(on_timeline(account, self.clock) for account in accounts),
             format="killswitch.snapshot/v1",
             scheduled=scheduled,
             due=self._scheduler.due_at(as_of) if scheduled else None,
-            heartbeats=self._heartbeats.dated(last_heartbeats(self.store), as_of),
+            heartbeats=self._heartbeats.dated(last_heartbeats(self.store, received), as_of),
+            alerts=received.alerts,
+            alerts_as_of=received.alerts_as_of,
             own_orders=self.observers.own_orders.rows(as_of, scheduled=scheduled),
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),
@@ -382,6 +391,11 @@ class Runner:
         applied, renamed = self.reloads.to_commit(snapshot.as_of)
         plans = [(decision, self.effects.performing.planned(decision, snapshot)) for decision in acting]
         self.workers.prepare(plans)
+        machines = self.interpreter.status() if outcome.decisions else ()
+        messages = self.observers.messages(
+            snapshot, outcome.decisions, notices, acting, self._alerts, outcome.paged, machines
+        )
+        suppressed, of_routing = self.observers.routed()
         self.store.commit_tick(
             TickRecord(
                 as_of=snapshot.as_of,
@@ -398,16 +412,9 @@ class Runner:
                 ),
                 prune_before=self.interpreter.keep_since(now),
                 trim=self.interpreter.trim(),
-                messages=self.observers.messages(
-                    snapshot,
-                    outcome.decisions,
-                    notices,
-                    acting,
-                    self._alerts,
-                    outcome.paged,
-                    self.interpreter.status() if outcome.decisions else (),
-                ),
-                live=self._changed_blobs(alerts, is_moved=bool(renamed)),
+                messages=messages,
+                suppressed=suppressed,
+                live=self._changed_blobs(alerts, is_moved=bool(renamed)) | of_routing,
                 applied=applied,
                 renamed=renamed,
                 refused_events=outcome.refused,

@@ -36,6 +36,7 @@ from killswitch.model.store import HEARTBEAT, HEARTBEAT_DATES, DamagedStateError
 from killswitch.model.venue import RejectReason
 from killswitch.runner.clock import ClockState, now_after
 from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick, last_tick
+from killswitch.store.received import NOTHING_RECEIVED, ReceivedState
 from killswitch.worker import Worker
 
 if TYPE_CHECKING:
@@ -259,16 +260,23 @@ class HeartbeatDates:
             raise DamagedStateError(f"the stored dates of heartbeats cannot be read ({error})") from error
 
 
-def dated_heartbeats(store: Store, as_of: datetime) -> dict[str, datetime]:
+def dated_heartbeats(store: Store, as_of: datetime, received: ReceivedState = NOTHING_RECEIVED) -> dict[str, datetime]:
     """Name → from when the age of its last heartbeat counts, as the next tick on the store would have it."""
     dates = HeartbeatDates(decoded(_DATES.decode, store.live(HEARTBEAT_DATES)))
-    return dates.dated(last_heartbeats(store), as_of)
+    return dates.dated(last_heartbeats(store, received), as_of)
 
 
-def last_heartbeats(store: Store) -> dict[str, Heartbeat]:
-    """Name → its last heartbeat; one that another version wrote and this one cannot read is left out."""
+def last_heartbeats(store: Store, received: ReceivedState = NOTHING_RECEIVED) -> dict[str, Heartbeat]:
+    """Name → its last heartbeat; one that another version wrote and this one cannot read is left out.
+
+    `received`: what a server has; of one name the later counts.
+    """
     found = ((name, decoded(_DECODER.decode, blob)) for name, blob in store.live_under(HEARTBEAT).items())
-    return {name: heartbeat for name, heartbeat in sorted(found) if heartbeat is not None}
+    last = {name: heartbeat for name, heartbeat in sorted(found) if heartbeat is not None}
+    for name, beat in sorted(received.heartbeats.items()):
+        if name not in last or last[name].at < beat.at:
+            last[name] = Heartbeat(beat.at, beat.moved_at, beat.progress)
+    return last
 
 
 class CommandWatch:

@@ -13,11 +13,14 @@ from killswitch.graph.nodes import SignalRef
 from killswitch.model.snapshot import Event
 from killswitch.model.words import Market, Place
 from killswitch.scenario.given_signals import GivenValue
+from killswitch.scenario.heard import Hearing
 from killswitch.scenario.series import Unread, Value
 
 Notices = Literal["all", "pages", "none"]
 """Which notices fail a scenario if nothing expects them."""
-Subject = Literal["fires", "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops"]
+Subject = Literal[
+    "fires", "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops", "may_open", "switch"
+]
 DECIDED: tuple[Subject, ...] = ("fires", "resets", "decides")
 
 
@@ -166,6 +169,7 @@ class Scenario(Struct, frozen=True):
     """One scenario. Series have a value for each step; with a `recording` there are no series.
 
     `pushes`: the steps that count no tick. `signals`: values by step of signals that are not those of the book.
+    `heard`: what the watchers of dead-man's switches hear, by switch.
     """
 
     name: str
@@ -182,6 +186,7 @@ class Scenario(Struct, frozen=True):
     notices: Notices = "pages"
     pushes: frozenset[int] = frozenset()
     signals: dict[SignalRef, list[GivenValue]] = {}
+    heard: dict[str, tuple[Hearing, ...]] = {}
 
     @property
     def steps(self) -> int:

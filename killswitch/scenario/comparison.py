@@ -23,7 +23,8 @@ from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.replayed_ticks import ReplayedTick
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import status_of_trigger
-from killswitch.scenario.cases import DECIDED, Expectation, Notices, Subject, stops_text
+from killswitch.scenario.cases import DECIDED, Expectation, Scenario, Subject, stops_text
+from killswitch.scenario.heard import HeardSwitch
 from killswitch.scenario.values import ClauseValue, reset_values, stage_values, trigger_values
 
 EVERYTHING = ""
@@ -134,11 +135,11 @@ class LocksInForce:
 class StepComparison:
     """Compares the steps of one run."""
 
-    def __init__(self, policies: PolicySet, router: NotificationRouter, place: Place, notices: Notices) -> None:
-        """`router`: of the policy set with a further route `EVERYTHING`. `place`: of the scenario. `notices`: which of
-        them fail if nothing expects them."""
-        self._place = place
-        self._notices = notices
+    def __init__(self, policies: PolicySet, router: NotificationRouter, scenario: Scenario) -> None:
+        """`router`: of the policy set with a further route `EVERYTHING`."""
+        self._place = scenario.place
+        self._notices = scenario.notices
+        self._switches = {rule.name: HeardSwitch(rule, scenario.heard.get(rule.name, ())) for rule in policies.silences}
         self._graphs = {graph.policy: graph for graph in policies.graphs}
         self._router = router
         self._locks = LocksInForce()
@@ -244,12 +245,13 @@ class StepComparison:
 
     def _state_failure(self, each: Expectation, interpreter: Interpreter, snapshot: Snapshot) -> Failure | None:
         """The failure of an expectation about what is in force after the step; None if it is met."""
-        if each.subject == "lock_in_force":
-            mode = self._locks.mode(each.scope, snapshot)
-            return None if mode == each.name else Failure(each.at, each.place, each.words, f"lock {mode}")
-        if each.subject == "stops":
-            seen = stops_text(self._stops(each.scope.removeprefix("account/"), snapshot))
-            return None if seen == each.name else Failure(each.at, each.place, each.words, f"stops {seen}")
+        if each.subject == "switch":
+            phase = self._switches[each.name].phase(each.at // timedelta(microseconds=1))
+            return None if phase == each.truth else Failure(each.at, each.place, each.words, f"{each.name} is {phase}")
+        of_scope = self._of_scope(each, interpreter, snapshot)
+        if of_scope is not None:
+            what, seen = of_scope
+            return None if seen == each.name else Failure(each.at, each.place, each.words, f"{what} {seen}")
         evaluator = interpreter.evaluator(each.policy, each.scope)
         if evaluator is None:
             return Failure(each.at, each.place, each.words, f"no snapshot has had {each.scope} yet")
@@ -263,6 +265,18 @@ class StepComparison:
             return None
         state = "confirmed" if status.confirmed else "held" if status.held else "not held"
         return Failure(each.at, each.place, each.words, f"{truth}, {state}", trigger_values(evaluator, index))
+
+    def _of_scope(self, each: Expectation, interpreter: Interpreter, snapshot: Snapshot) -> tuple[str, str] | None:
+        """What is in force on a scope, whatever the policy, with its name; None if the expectation is of no such."""
+        account = each.scope.removeprefix("account/")
+        match each.subject:
+            case "lock_in_force":
+                return "lock", self._locks.mode(each.scope, snapshot)
+            case "stops":
+                return "stops", stops_text(self._stops(account, snapshot))
+            case "may_open":
+                return "may_open", _may_open(interpreter, account, snapshot)
+        return None
 
     def _stops(self, account: str, snapshot: Snapshot) -> Iterator[str]:
         """What a run would do about the catastrophe stops of an account, as an expectation says it."""
@@ -279,6 +293,14 @@ class StepComparison:
                     yield f"{each.side} {each.amount.normalize():f} {each.symbol} at {trigger:f}"
                 if line.problem is not None:
                     yield f"none for {line.key[0]}: {line.problem.why}"
+
+
+def _may_open(interpreter: Interpreter, account: str, snapshot: Snapshot) -> str:
+    """The share of its limits that an account may open, as an expectation says it."""
+    cap = interpreter.recoveries.caps(snapshot.accounts).get(account)
+    if cap is None or cap.share == 1:
+        return "everything"
+    return f"{float(cap.share) * 100:.3g}%" if cap.share else "nothing"
 
 
 def _stage_failure(each: Expectation, evaluator: ScopeEvaluator) -> Failure | None:

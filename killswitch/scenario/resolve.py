@@ -24,6 +24,7 @@ from killswitch.scenario.account_series import account_series
 from killswitch.scenario.book import ContradictionError, require_consistent
 from killswitch.scenario.cases import AccountSeries, Expectation, Outage, Scenario, Steps, Subject, stops_text
 from killswitch.scenario.given_signals import GivenSeries, GivenValue, nearest_signal, parse_given, signal_named
+from killswitch.scenario.heard import hearings, listened_switch
 from killswitch.signals.arguments import span
 
 LAST = datetime(2500, 1, 1, tzinfo=UTC)
@@ -83,6 +84,7 @@ class _Resolver:
         is_readable = not self.found.diagnostics  # steps and scopes are known only then
         outages = self._outages() if is_readable else ()
         events = self._events(outages) if is_readable else {}
+        heard = hearings(spec.heard or {}, self._policies.silences, self.found) if is_readable else {}
         expectations = self._expectations(outages) if is_readable else ()
         pushes = [self._step(at, ("spec", "pushes", n)) for n, at in enumerate(spec.pushes)] if is_readable else ()
         if self.found.diagnostics:
@@ -92,6 +94,7 @@ class _Resolver:
         resolved = Scenario(
             self._name, place, spec.policies, starts, self._clock, accounts, events, outages, expectations,
             recording, spec.pending, spec.notices, frozenset(each for each in pushes if each is not None), signals,
+            heard,
         )  # fmt: skip
         return resolved if recording is not None or self._is_consistent(resolved) else None
 
@@ -231,6 +234,8 @@ class _Resolver:
 
     def _expectation(self, each: ScenarioExpectation, path: YamlPath) -> Expectation | None:
         subject = _subject(each)
+        if each.switch is not None:
+            return self._of_switch(each, each.switch, path)
         key = subject if subject not in OF_SCOPE else None
         name = stops_text(each.stops) if each.stops is not None else str(getattr(each, subject))
         needs_policy = subject in ("fires", "resets", "in_force", "trigger")
@@ -252,6 +257,12 @@ class _Resolver:
             each.lock, each.lock_of, each.orders, each.cancels, each.source, each.notifies or (), each.reason,
             each.text,
         )  # fmt: skip
+
+    def _of_switch(self, each: ScenarioExpectation, name: str, path: YamlPath) -> Expectation | None:
+        if listened_switch(name, self._policies.silences, (*path, "switch"), self.found) is None:
+            return None
+        at = timedelta(microseconds=each.at)
+        return Expectation(at, "switch", "", "", name, self.found.place(path), each.phase)
 
     def _policy(self, each: ScenarioExpectation, path: YamlPath, *, needs_policy: bool) -> str | None:
         if each.policy is not None:
@@ -305,7 +316,7 @@ class _Resolver:
         return list(dict.fromkeys(scope for scopes in found for scope in scopes))
 
 
-OF_SCOPE: Final = ("lock_in_force", "stops")
+OF_SCOPE: Final = ("lock_in_force", "stops", "may_open")
 """Subjects that are about a scope, whatever the policy."""
 
 
@@ -321,6 +332,8 @@ def _identity(each: Expectation) -> object:
     """What two expectations of one step must not both say."""
     if each.subject in ("in_force", *OF_SCOPE):
         return each.at, each.subject, each.policy, each.scope
+    if each.subject == "switch":
+        return each.at, each.subject, each.name
     if each.subject == "trigger":
         kind = each.truth if each.truth in ("held", "confirmed") else "truth"
         return each.at, each.subject, each.policy, each.scope, each.name, kind

@@ -122,7 +122,7 @@ class _Case:
 
     def __init__(self, scenario: Scenario, prepared: PreparedSet) -> None:
         self._scenario = scenario
-        self._comparison = StepComparison(prepared.policies, prepared.router, scenario.place, scenario.notices)
+        self._comparison = StepComparison(prepared.policies, prepared.router, scenario)
         self.tracer = StepTracer(prepared.clauses)
         self._ticks = ReplayedTicks(
             prepared.policies, self.tracer.observe, keeps_rows=bool(scenario.outages), reader=self._reader

@@ -19,7 +19,11 @@ from killswitch.client.heartbeat import monotonic_seconds
 from killswitch.gate.sentinel import sentinel_of
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.server.access import Tokens
-from killswitch.server.bodies import ERRORS, Heartbeats
+from killswitch.server.acknowledge_routes import AcknowledgeRoutes
+from killswitch.server.alert_routes import AlertRoutes, read_secret
+from killswitch.server.board.routes import BoardRoutes
+from killswitch.server.board.sessions import SessionDoor, Sessions
+from killswitch.server.bodies import ERRORS
 from killswitch.server.book_routes import BookRoutes
 from killswitch.server.command_routes import CommandRoutes
 from killswitch.server.entrance import Entrance
@@ -27,7 +31,10 @@ from killswitch.server.gate_routes import GateRoutes, PretradeRoute
 from killswitch.server.guard import Guard, problem
 from killswitch.server.jwt_login import JwtSettings, JwtVerifier
 from killswitch.server.pretrade import Gate
+from killswitch.server.preview_routes import PreviewRoutes
 from killswitch.server.rates import RequestRates, ServerCounters
+from killswitch.server.received_writer import ReceivedWriter
+from killswitch.server.record_routes import RecordRoutes
 from killswitch.server.store_reads import StoreReads
 from killswitch.server.token_routes import TokenRoutes
 from killswitch.store.command_spool import CommandSpool, spool_of
@@ -45,6 +52,8 @@ class ServerFile(Struct, frozen=True, forbid_unknown_fields=True):
     proxies: tuple[str, ...] = ()
     path_prefix: str = ""
     jwt: JwtSettings | None = None
+    webhook_secret: str | None = None
+    """A file with the secret that a git host signs its webhooks with."""
     format: str = SETTINGS_FORMAT
 
 
@@ -62,6 +71,9 @@ class ServerSettings(Struct, frozen=True):
     def sentinel_at(self) -> Path:
         """The file whose existence halts everything."""
         return self.sentinel or sentinel_of(str(self.store))
+
+    is_secure: bool = False
+    """Whether browsers reach the server over TLS, its own or that of a proxy."""
 
 
 class ServerFileError(Exception):
@@ -85,6 +97,8 @@ def read_server_file(path: Path) -> ServerFile:
             raise ServerFileError(f"{path}: `proxies` has {network}, which is no network: {error}") from error
     if found.path_prefix and (not found.path_prefix.startswith("/") or found.path_prefix.endswith("/")):
         raise ServerFileError(f"{path}: `path_prefix` begins with / and does not end with it, as in /killswitch")
+    if found.webhook_secret is not None:
+        found = msgspec.structs.replace(found, webhook_secret=str(path.parent / found.webhook_secret))
     if found.jwt is None:
         return found
     keys = str(path.parent / found.jwt.keys)
@@ -96,26 +110,35 @@ def create_app(
 ) -> Guard:
     """The application behind its guard.
 
-    TokenFileError if the tokens cannot be read, JwtSettingsError for keys that are not accepted.
+    TokenFileError if the tokens cannot be read, JwtSettingsError for keys and WebhookSecretError for a secret that are
+    not accepted.
     """
     file = settings.file
     verifier = None if file.jwt is None else JwtVerifier(file.jwt)
     entrance = Entrance(Tokens(settings.tokens), verifier, RequestRates(monotonic), counters, _wall)
     reads = StoreReads(settings.store, counters)
+    sessions = Sessions(_wall, is_secure=settings.is_secure)
     gate = Gate(gate_view_file(str(settings.store)), settings.sentinel_at, _wall)
-    commands = CommandRoutes(CommandSpool(spool_of(settings.store)), reads, settings.sentinel_at)
+    spool = CommandSpool(spool_of(settings.store))
+    commands = CommandRoutes(spool, reads, settings.sentinel_at)
     app = FastAPI(
         title="Killswitch", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", responses=ERRORS
     )
     app.state.entrance = entrance
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    received = ReceivedWriter(settings.store, _wall, counters)
+    secret = None if file.webhook_secret is None else read_secret(Path(file.webhook_secret))
     for routes in (
-        BookRoutes(reads, counters), GateRoutes(gate, Heartbeats(monotonic)), commands,
+        BookRoutes(reads, counters), GateRoutes(gate, received), commands,
         TokenRoutes(entrance.tokens, commands, _wall),
+        AlertRoutes(received, commands, reads, secret, (_wall, monotonic)), RecordRoutes(reads, spool, commands),
+        PreviewRoutes(reads, commands, counters),
+        BoardRoutes(settings.store, entrance, sessions, commands, monotonic),
+        AcknowledgeRoutes(settings.store, reads, commands),
     ):  # fmt: skip
         routes.add_to(app)
-    inner = PretradeRoute(app, gate, entrance, file.path_prefix)
+    inner = SessionDoor(PretradeRoute(app, gate, entrance, file.path_prefix), sessions)
     return Guard(inner, settings.hosts + file.host_names, file.proxies, file.path_prefix)
 
 

@@ -12,10 +12,11 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as PathParam
 
 from killswitch.limits.question import encode_verdict
-from killswitch.server.bodies import BeatAge, BeatBody, FullError, Heartbeats
+from killswitch.server.bodies import BeatAge, BeatBody
 from killswitch.server.entrance import Entrance, Identified, source_of
 from killswitch.server.guard import App, Receive, Scope, Send, problem_answer
 from killswitch.server.pretrade import Gate, MistakenQuestionError, NoViewError
+from killswitch.server.received_writer import FullError, ReceivedWriter
 
 PRETRADE: Final = "/v1/pretrade"
 BeatName = Annotated[str, PathParam(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
@@ -66,9 +67,9 @@ def json_body(what: str) -> dict[str, Any]:
 class GateRoutes:
     """The other routes of bots, and the description of the first."""
 
-    def __init__(self, gate: Gate, heartbeats: Heartbeats) -> None:
+    def __init__(self, gate: Gate, received: ReceivedWriter) -> None:
         self._gate = gate
-        self._heartbeats = heartbeats
+        self._received = received
 
     def add_to(self, app: FastAPI) -> None:
         """Add every route."""
@@ -103,18 +104,18 @@ class GateRoutes:
         return Response(status_code=204)
 
     async def beat(self, name: BeatName, beat: BeatBody, caller: Identified) -> Response:
-        """Record a heartbeat. A loop sends it after its work, with a counter of its loops."""
+        """Record a heartbeat, which the runner has within a second. A loop sends it after its work, with a counter."""
         caller.require("report", is_scoped=False)
         try:
-            self._heartbeats.receive(name, beat.progress)
+            self._received.beat(name, beat.progress)
         except FullError as error:
             raise HTTPException(503, str(error)) from error
         return Response(status_code=204)
 
     async def age(self, name: BeatName, caller: Identified) -> BeatAge:
-        """The age of the newest heartbeat since the start of the server; 404 if there was none."""
+        """The age of the newest heartbeat that a server on this store has received; 404 if there was none."""
         caller.require("read", is_scoped=False)
-        found = self._heartbeats.age(name)
+        found = self._received.age(name)
         if found is None:
-            raise HTTPException(404, f"no heartbeat {name} since the server has started")
+            raise HTTPException(404, f"no heartbeat {name} was received")
         return BeatAge(age=found[0], progress=found[1])

@@ -36,6 +36,8 @@ class NotificationCounts(Struct, frozen=True):
     pending: int
     delivered: dict[str, int]
     failed: dict[str, int]
+    in_time: dict[str, int] = {}
+    """Those that were delivered within one minute of their decision."""
 
 
 class SourceGauges(Struct, frozen=True, kw_only=True):
@@ -49,6 +51,13 @@ class SourceGauges(Struct, frozen=True, kw_only=True):
     pending: float | None
 
 
+class AnchorGauges(Struct, frozen=True):
+    """Entries of the record that no anchor covers, and by place whether the last anchor was not published there."""
+
+    uncovered: int
+    failing: Mapping[str, bool]
+
+
 class GaugeValues(Struct, frozen=True):
     """The values that gauges show until the next tick, replaced as a whole, and read by the exporting thread."""
 
@@ -59,6 +68,7 @@ class GaugeValues(Struct, frozen=True):
     notifications: NotificationCounts | None = None
     policy_files: str | None = None
     source: SourceGauges | None = None
+    anchors: AnchorGauges | None = None
 
 
 class Metrics:
@@ -255,6 +265,16 @@ def _seconds(length: float | None) -> Iterator[Point]:
         yield length, {}
 
 
+def _uncovered(values: GaugeValues) -> Iterator[Point]:
+    if values.anchors is not None:
+        yield values.anchors.uncovered, {}
+
+
+def _failing_anchors(values: GaugeValues) -> Iterator[Point]:
+    for place, is_failing in () if values.anchors is None else values.anchors.failing.items():
+        yield int(is_failing), {"killswitch.anchor.place": place}
+
+
 def _pending(values: GaugeValues) -> Iterator[Point]:
     if values.notifications is not None:
         yield values.notifications.pending, {}
@@ -266,6 +286,13 @@ def _delivered(values: GaugeValues) -> Iterator[Point]:
 
 def _failed(values: GaugeValues) -> Iterator[Point]:
     return _by_target({} if values.notifications is None else values.notifications.failed)
+
+
+def _in_time(values: GaugeValues) -> Iterator[Point]:
+    counts = values.notifications
+    for target, delivered in () if counts is None else counts.delivered.items():
+        if delivered and counts is not None:
+            yield 100 * counts.in_time.get(target, 0) / delivered, {"killswitch.target": target}
 
 
 def _by_target(counts: Mapping[str, int]) -> Iterator[Point]:
@@ -291,6 +318,9 @@ _GAUGES: Final[tuple[tuple[str, str, str, Callable[[GaugeValues], Iterator[Point
     ("killswitch.source.answer.age", "s", "Time since the source last answered", _answer_age),
     ("killswitch.source.commit.age", "s", "Age of the newest commit by its own date", _commit_age),
     ("killswitch.source.loosening.pending", "s", "Time until a loosening that waits takes effect", _loosening),
+    ("killswitch.anchors.uncovered", "{entry}", "Entries of the record that no anchor covers", _uncovered),
+    ("killswitch.anchors.failing", "1", "1 while a place has not got the newest anchor, by place", _failing_anchors),
     ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
+    ("killswitch.notifications.in_time", "%", "Messages delivered within one minute, of those delivered", _in_time),
 )
 """Name, unit, meaning and values of each gauge."""

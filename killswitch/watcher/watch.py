@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.engine.silence import Phase, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 from killswitch.graph.nodes import SilenceRule
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.clock import Clock
@@ -23,7 +24,6 @@ from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import Event, Instant
 from killswitch.model.store import Store, decoded
 from killswitch.runner.observers import TickReport
-from killswitch.watcher.silence import Phase, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 
 if TYPE_CHECKING:
     from killswitch.watcher.ways import WayListener  # `ksctl status` reads the views, and needs no requests

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from killswitch.accounts.credentials import CredentialError, resolve_one
 from killswitch.client.heartbeat import FORMAT, REQUEST_TIMEOUT, direct_opener, monotonic_origin
+from killswitch.engine.silence import Beat, WayAnswer
 from killswitch.graph.nodes import HeartbeatWay, SilenceRule
 from killswitch.model.instant import SECOND
 from killswitch.model.legible import legible, one_line
-from killswitch.watcher.silence import Beat, WayAnswer
 
 LONGEST_FILE: Final = 4096
 """Bytes of a file or an answer that are read; a heartbeat has about 150."""

@@ -79,12 +79,21 @@ class BotError(Exception):
 
 
 @contextmanager
-def running(environment: BotEnvironment, folder: Path, *arguments: str, log: IO[str] | None = None, **more: str
-            ) -> Iterator[subprocess.Popen[str]]:  # fmt: skip
-    """A program in a bot's environment, with its pipes; ended at the end of the block."""
+def running(
+    environment: BotEnvironment,
+    folder: Path,
+    *arguments: str,
+    log: IO[str] | None = None,
+    errors: IO[str] | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """A program in a bot's environment, ended at the end of the block.
+
+    `log`: takes all that it writes; without it a pipe takes the output, and `errors` the rest.
+    """
     process = subprocess.Popen(
-        [str(environment.python), *arguments], cwd=folder, env=environment.variables(**more), text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE if log is None else log, stderr=log,
+        [str(environment.python), *arguments], cwd=folder, env=environment.variables(), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE if log is None else log,
+        stderr=errors if log is None else log,
     )  # fmt: skip
     try:
         yield process

@@ -52,6 +52,7 @@ def test_the_help_of_a_verb_ends_with_a_valid_example(
         "id_ed25519",
         "request.json",
         "proof.json",
+        "anchors.toml",
         "config.json",
         "strategy.py",
         "config.yaml",

@@ -102,7 +102,7 @@ def plan(
         if recording is not None:
             return _of_recording(loaded, _other_set(against, None, variant), recording)
         with nullcontext() if store_at is None else opened_store(store_at, read_only=True) as store:
-            return _of_venues(loaded, _other_set(against, store, variant), store, read_timeout)
+            return _of_venues(loaded, _other_set(against, store, variant), store, read_timeout, store_at)
 
     if watch:
         return _watched(read, output, interval)
@@ -241,7 +241,9 @@ def _of_recording(loaded: LoadedPolicies, other: OtherSet | None, recording: Pat
     return found[0], AgainstSet(other.name, found[1])
 
 
-def _of_venues(loaded: LoadedPolicies, other: OtherSet | None, store: Store | None, read_timeout: float) -> Shown:
+def _of_venues(
+    loaded: LoadedPolicies, other: OtherSet | None, store: Store | None, read_timeout: float, store_at: str | None
+) -> Shown:
     from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.model.snapshot import Snapshot
     from killswitch.operations.preview import closes_under_way, from_store, preview
@@ -250,11 +252,13 @@ def _of_venues(loaded: LoadedPolicies, other: OtherSet | None, store: Store | No
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
     from killswitch.runner.tick_inputs import dated_heartbeats, own_orders_in
+    from killswitch.store.received import received_at
 
     accounts = open_accounts(loaded.accounts, live=True)
     account_snapshots = process.run(read_once(accounts, read_timeout))
     events = tuple(store.pending_events()) if store else ()
     now = tick_time(store, SystemClock())
+    received = received_at(store_at, now)
     is_alive = store is not None and runner_state(store.lease(), datetime.now(UTC)).is_alive
     snapshot = Snapshot(
         now,
@@ -263,7 +267,9 @@ def _of_venues(loaded: LoadedPolicies, other: OtherSet | None, store: Store | No
         events=events,
         closings=closes_under_way(store),
         own_orders=None if store is None else own_orders_in(store, now, is_alive=is_alive),
-        heartbeats={} if store is None else dated_heartbeats(store, now),
+        heartbeats={} if store is None else dated_heartbeats(store, now, received),
+        alerts=received.alerts,
+        alerts_as_of=received.alerts_as_of,
     )
     armed = frozenset(name for name, account in accounts.items() if account.armed)
     if other is not None:

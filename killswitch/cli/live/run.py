@@ -24,6 +24,7 @@ from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
+    from killswitch.audit.anchor_settings import AnchorSettings
     from killswitch.cli.live.starting_set import StartingSet
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.gate.sentinel import SentinelWatch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.hot_reload import ReloadAnswer
+    from killswitch.runner.locks.gate_view import GateViewWriter
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.sources.policy_source import PolicySource
@@ -62,6 +64,9 @@ if TYPE_CHECKING:
 @click.option("--shadow", metavar="DIR|REF",
               help="Evaluate another policy set next to this one, and act on nothing of it: a folder, or a git ref of "
                    "the repository of --policies. `ksctl shadow report` shows what it would have done.")  # fmt: skip
+@click.option("--anchors", "anchors_at", type=options.UncheckedPath(dir_okay=False), metavar="FILE",
+              help="Publish anchors of the record as this file declares; also after each firing, close and reset."
+              )  # fmt: skip
 @click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
@@ -84,7 +89,8 @@ if TYPE_CHECKING:
 def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
-    sentinel_at: Path | None, shadow: str | None, record: Path | None, events_at: str | None, min_free: int,
+    sentinel_at: Path | None, shadow: str | None, anchors_at: Path | None, record: Path | None,
+    events_at: str | None, min_free: int,
     heartbeat_to: tuple[str, ...], ping: str | None, tokens_at: Path | None, server_at: Path | None, listen: str,
     ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
@@ -115,6 +121,7 @@ def run(
     claim_holder = ClaimHolder(this_process(), str(Path(store_at.removeprefix("sqlite:///")).absolute()))
     served_by = _server(store_at, tokens_at, server_at, listen, sentinel_at)
     with StartFailures() as failures, RunClaims(claim_holder) as claims, served_by as served:
+        from killswitch.audit.anchor_settings import read_anchor_settings
         from killswitch.cli.live.start_checks import checked_accounts, claimed
         from killswitch.cli.live.starting_set import starting_set
         from killswitch.cli.session import lock_paths
@@ -131,6 +138,7 @@ def run(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
             journal, output == "json", found_before, shadow, (*_own_heartbeat(heartbeat_to, ping), *served),
             SentinelWatch(sentinel_at or sentinel_of(store_at)),
+            None if anchors_at is None else read_anchor_settings(anchors_at),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -156,6 +164,8 @@ class _RunSettings(Struct, frozen=True):
     """What sends the runner's own heartbeats and keeps a server up, where that is wanted."""
     sentinel: SentinelWatch
     """What looks for the file whose existence halts everything."""
+    anchors: AnchorSettings | None = None
+    """Where anchors of the record are published."""
 
 
 @contextmanager
@@ -203,7 +213,7 @@ def _own_heartbeat(destinations: tuple[str, ...], ping: str | None) -> tuple[Run
 
 def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAccount], failures: StartFailures) -> int:
     """Run until the end; return the exit code."""
-    from killswitch.cli.live.run_outputs import connect_gate_view, open_gate_view, open_outputs, open_reports
+    from killswitch.cli.live import run_outputs
     from killswitch.cli.live.shadow import begin_shadow, open_shadows, shadow_observers
     from killswitch.cli.live.start_checks import require_expected
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
@@ -214,21 +224,20 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.expectation_check import ExpectationCheck
-    from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
     clock, it, loaded, is_emergency = SystemClock(), settings, start.loaded, settings.journal is not None
     with (
-        open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
+        run_outputs.open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
         acting_store(it.store_at, it.journal, it.locks) as store,
-        open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
-        open_gate_view(it.store_at, loaded, it.locks.folder) as gate_view,
+        run_outputs.open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
+        run_outputs.open_gate_view(it.store_at, loaded, it.locks.folder) as gate_view,
         open_shadows(start, store, it.store_at, accounts, it.pace.interval, is_emergency=is_emergency) as shadows,
+        run_outputs.open_anchors(it.anchors, store, clock, outputs),
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         if not is_emergency:
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
-        space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = next_sets(start, store, it.store_at, clock)
         intake = _intake(store_path, store)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
@@ -237,10 +246,11 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
-                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
+                console, reports, process.FirstAnswers(), files, ExpectationCheck(loaded.policies),
+                DiskSpace(store, store_path.parent, it.min_free, clock.monotonic), *shadow_observers(shadows, files),
+                *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
             ),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
             of_start=set_of_start(start, has_to_notify=it.live and not it.unnotified),
@@ -248,12 +258,11 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
-        intake.call_tick = runner.call_tick
-        connect_gate_view(gate_view, runner, accounts)
+        _connect_server(intake, runner, store_path, gate_view, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
-        switch_threads_often()
+        process.switch_threads_often()
         end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake, it.sentinel))
         outputs.end_reason = end.reason
     if end.cause == "effect":
@@ -271,6 +280,18 @@ def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
     from killswitch.store.command_spool import CommandSpool, spool_of
 
     return SpoolIntake(CommandSpool(spool_of(store_at)), store, lambda: tick_time(store, SystemClock()))
+
+
+def _connect_server(
+    intake: SpoolIntake, runner: Runner, store_at: Path, gate_view: GateViewWriter, accounts: dict[str, ArmedAccount]
+) -> None:
+    """Let commands of a server begin a tick, every tick read what it has received, and the server what a tick knows."""
+    from killswitch.cli.live.run_outputs import connect_gate_view
+    from killswitch.store.received import ReceivedInput, received_file
+
+    intake.call_tick = runner.call_tick
+    runner.received = ReceivedInput(received_file(store_at)).at_tick
+    connect_gate_view(gate_view, runner, accounts)
 
 
 def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:

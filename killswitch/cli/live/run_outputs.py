@@ -16,6 +16,8 @@ from killswitch.cli.terminal import print_note
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import LoadedPolicies
+    from killswitch.audit.anchor_settings import AnchorSettings
+    from killswitch.journal.entries import ClosingObserver
     from killswitch.model.clock import Clock
     from killswitch.model.snapshot import Closing
     from killswitch.model.tracing import Tracer
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from killswitch.runner.policy_files import PolicyFilesState
     from killswitch.store.sql import SqlStore
     from killswitch.telemetry.background_writer import BackgroundWriter
-    from killswitch.telemetry.metrics import NotificationCounts, SourceGauges
+    from killswitch.telemetry.metrics import AnchorGauges, NotificationCounts, SourceGauges
     from killswitch.telemetry.opened import Telemetry
 
 Redact = Callable[[str], str]
@@ -49,6 +51,20 @@ class RunOutputs(Struct):
     """Whether the policy files are those that run; set in a run."""
     source: Callable[[], SourceGauges | None] = lambda: None
     """How the source of the policies is; set in a run with one."""
+    emitter: EventEmitter | None = None
+    """Writes the event stream; None without one."""
+
+    @property
+    def closing_observer(self) -> ClosingObserver:
+        """What follows the journal of closes: traces, metrics, and the event stream."""
+        if self.emitter is None:
+            return self.telemetry.closing_observer
+        from killswitch.runner.order_reconciliation import CombinedClosingObserver
+
+        return CombinedClosingObserver(self.telemetry.closing_observer, self.emitter)
+
+    anchors: Callable[[], AnchorGauges | None] = lambda: None
+    """What no anchor covers; set in a run that publishes anchors."""
 
 
 @contextmanager
@@ -80,7 +96,8 @@ def open_outputs(
         notifications = lambda: outputs.notifications()  # noqa: E731, PLW0108 - replaced later
         policy_files = lambda: outputs.policy_files()  # noqa: E731, PLW0108 - replaced later
         source = lambda: outputs.source()  # noqa: E731, PLW0108 - replaced later
-        outputs.observers.append(MetricsRecorder(telemetry, notifications, policy_files, source))
+        anchors = lambda: outputs.anchors()  # noqa: E731, PLW0108 - replaced later
+        outputs.observers.append(MetricsRecorder(telemetry, notifications, policy_files, source, anchors))
     try:
         yield outputs
     except BaseException as error:
@@ -122,6 +139,24 @@ def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float
 
 
 @contextmanager
+def open_anchors(settings: AnchorSettings | None, store: SqlStore, clock: Clock, outputs: RunOutputs) -> Iterator[None]:
+    """Publish anchors during a run with these settings, and once more at its end; nothing without them."""
+    if settings is None:
+        yield
+        return
+    from killswitch.audit.anchor_worker import AT_END, AnchorWorker, publishers
+
+    worker = AnchorWorker(store, publishers(settings), settings.seconds, clock.now, clock.monotonic)
+    outputs.observers.append(worker)
+    outputs.anchors = worker.gauges
+    try:
+        yield
+    finally:
+        if not worker.finish():
+            print_note(f"the last anchor was not published within {AT_END:g} s")
+
+
+@contextmanager
 def open_gate_view(store_at: str, loaded: LoadedPolicies, lock_folder: Path) -> Iterator[GateViewWriter]:
     """Write the gate's view next to the store during a run, and what is left to write at its end."""
     from killswitch.runner.locks.gate_view import GateViewWriter, gate_view_file
@@ -149,6 +184,7 @@ def connect_gate_view(writer: GateViewWriter, runner: Runner, accounts: Mapping[
             clock.off,
             enforces,
             runner.interpreter.recoveries.caps,
+            lambda: runner.store.in_memory_because,
         )
     )
 
@@ -161,7 +197,7 @@ def _events(outputs: RunOutputs, at: str | None, redact: Redact) -> tuple[Backgr
 
     with file_errors(f"cannot write events to {at}"):
         writer = BackgroundWriter(1 if at == "-" else at, "events")
-    emitter = EventEmitter(writer, redact)
+    emitter = outputs.emitter = EventEmitter(writer, redact)
     outputs.observers.append(emitter)
     return writer, emitter
 

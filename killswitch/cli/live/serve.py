@@ -64,6 +64,7 @@ def serve(
             "--tls-key, or --behind-proxy where a proxy has TLS"
         )
     from killswitch.server.access import TokenFileError
+    from killswitch.server.alert_routes import WebhookSecretError
     from killswitch.server.app import ServerFileError
     from killswitch.server.jwt_login import JwtSettingsError
 
@@ -79,14 +80,16 @@ def serve(
             settings_at,
             sentinel_at,
             ends_with_stdin=ends_with_stdin,
+            is_secure=tls_certificate is not None or behind_proxy,
         )
-    except (TokenFileError, ServerFileError, JwtSettingsError) as error:
+    except (TokenFileError, ServerFileError, JwtSettingsError, WebhookSecretError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def _serve(
     store_at: str, tokens_at: Path, address: str, port: int, host_names: tuple[str, ...], certificate: Path | None,
     key: Path | None, settings_at: Path | None, sentinel_at: Path | None, *, ends_with_stdin: bool,
+    is_secure: bool,
 ) -> None:  # fmt: skip
     from killswitch.cli.session import opened_store
     from killswitch.server.app import ServerFile, ServerSettings, create_app, read_server_file
@@ -102,7 +105,7 @@ def _serve(
     names = {f"{host}:{port}" for host in (address, "127.0.0.1", "localhost")} | set(host_names)
     file = ServerFile() if settings_at is None else read_server_file(settings_at)
     counters = ServerCounters()
-    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file, sentinel_at), counters)
+    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file, sentinel_at, is_secure), counters)
     print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
     run_server(app, ListenSettings(address, port, certificate, key), counters, ends_with_stdin=ends_with_stdin)
 

@@ -13,6 +13,7 @@ from killswitch.cli.options import COUNT, IN_FILE, OUT_FILE, PATH, RECORD_TEXT, 
 from killswitch.cli.terminal import encode_record, print_answer, print_note, print_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from killswitch.record.anchors import FetchedAnchor
@@ -33,19 +34,32 @@ _log = click.option("--log", "log_at", type=PATH, metavar="PATH",
                     help="A log in files instead of a store: a folder of segments, or one of them.")  # fmt: skip
 _anchors = click.option(
     "--anchors", "anchors_at", type=PATH, multiple=True, metavar="PATH",
-    help="Anchors that you fetched from where they are published: a file of anchor texts, or a folder of such files. "
-    "May be given more than once.",
+    help="Anchors that you fetched from where they are published: a file of anchor texts, a folder of such files with "
+    "their time stamps, or a clone of a git repository. May be given more than once.",
 )  # fmt: skip
+_signers = click.option("--allowed-signers", type=IN_FILE, metavar="FILE",
+                        help="The keys that sign commits with anchors, in the form of ssh-keygen.")  # fmt: skip
+_certificates = click.option("--time-stamp-certificates", "certificates", type=IN_FILE, metavar="FILE",
+                             help="The certificates (PEM) by which time stamps are verified.")  # fmt: skip
+_branch = option("--branch", type=RECORD_TEXT, default="anchors", help="The branch of a clone that has the anchors.")
+
+
+def _with_anchors(function: Callable[..., int]) -> Callable[..., int]:
+    """The options for anchors and whom to trust for them."""
+    return _anchors(_signers(_certificates(_branch(function))))
 
 
 @options.verb("ksctl audit verify --store ks.sqlite", "ksctl audit verify --log audit --anchors anchors.txt",
               group=audit)  # fmt: skip
 @_store
 @_log
-@_anchors
+@_with_anchors
 @option("--bodies/--no-bodies", default=True, help="Whether to read what lines name by their digest.")
 @options.output
-def verify(store_at: str | None, log_at: Path | None, anchors_at: tuple[Path, ...], bodies: bool, output: str) -> int:
+def verify(
+    store_at: str | None, log_at: Path | None, anchors_at: tuple[Path, ...], allowed_signers: Path | None,
+    certificates: Path | None, branch: str, bodies: bool, output: str,
+) -> int:  # fmt: skip
     """Verify the record of a store or of a log: every line, the tree, the bodies, and the anchors.
 
     Prints a report, which goes on behind the first break and says how many entries no anchor covers. Exits 0 if it is
@@ -56,7 +70,7 @@ def verify(store_at: str | None, log_at: Path | None, anchors_at: tuple[Path, ..
     from killswitch.operations.pages.audit import record_page
     from killswitch.record.verification import EXIT_CODES
 
-    anchors = _fetched(anchors_at)
+    anchors = _fetched(anchors_at, allowed_signers, certificates, branch)
     if log_at is not None:
         report = verify_log(log_at, anchors, needs_anchor=bool(anchors_at))
     else:
@@ -145,8 +159,10 @@ def prove(wanted: str, store_at: str | None, log_at: Path | None, size: int | No
 
 @options.verb("ksctl audit check proof.json --anchors anchors.txt", group=audit)
 @click.argument("proof_at", metavar="PROOF", type=IN_FILE)
-@_anchors
-def check(proof_at: Path, anchors_at: tuple[Path, ...]) -> int:
+@_with_anchors
+def check(
+    proof_at: Path, anchors_at: tuple[Path, ...], allowed_signers: Path | None, certificates: Path | None, branch: str
+) -> int:
     """Check a proof against anchors that you fetched; no record is needed.
 
     Prints the line that it proves. Exits 1 with the reason if it does not prove it.
@@ -160,7 +176,7 @@ def check(proof_at: Path, anchors_at: tuple[Path, ...]) -> int:
         proof = decode_proof(text)
     except ValueError as error:
         raise click.ClickException(f"{proof_at}: {error}") from error
-    answer = check_proof(proof, _fetched(anchors_at))
+    answer = check_proof(proof, _fetched(anchors_at, allowed_signers, certificates, branch))
     if answer.why is not None:
         print_text(f"line {proof.number} is not proved: {answer.why}", err=True)
         return EXIT_FAILED
@@ -188,10 +204,41 @@ def erase(value: str, store_at: str) -> int:
     return 0 if many else EXIT_FAILED
 
 
-def _fetched(places: tuple[Path, ...]) -> tuple[FetchedAnchor, ...]:
-    from killswitch.audit.proving import fetched_anchors
+@options.verb("ksctl audit anchor --to anchors.toml --store ks.sqlite", group=audit)
+@click.option("--to", "settings_at", type=IN_FILE, required=True, metavar="FILE",
+              help="The file that declares where anchors are published, as for `ksctl run --anchors`.")  # fmt: skip
+@options.store
+def anchor(settings_at: Path, store_at: str) -> int:
+    """Publish an anchor of the record now. Exits 1 if a place did not get it; `ksctl run --anchors` does it by itself.
 
-    return tuple(each for place in places for each in fetched_anchors(place))
+    The anchor is an entry of the record too.
+    """
+    from killswitch.audit.anchor_settings import read_anchor_settings
+    from killswitch.audit.anchor_worker import AnchorWorker, publishers
+    from killswitch.cli.session import opened_store
+    from killswitch.runner.clock import SystemClock
+
+    settings, clock = read_anchor_settings(settings_at), SystemClock()
+    with opened_store(store_at, read_only=False) as store:
+        worker = AnchorWorker(store, publishers(settings), settings.seconds, clock.now, clock.monotonic)
+        worker.publish()
+        tip = store.record_tip()
+    for problem in worker.alerts.found:
+        print_note(problem.text)
+    if not worker.alerts.found:
+        print_note(
+            "there is no record yet" if tip is None else f"published an anchor; the record has {tip.number} lines"
+        )
+    return EXIT_FAILED if worker.alerts.found else 0
+
+
+def _fetched(
+    places: tuple[Path, ...], signers: Path | None, certificates: Path | None, branch: str
+) -> tuple[FetchedAnchor, ...]:
+    from killswitch.audit.proving import AnchorTrust, fetched_anchors
+
+    trust = AnchorTrust(signers, certificates, branch)
+    return tuple(each for place in places for each in fetched_anchors(place, trust))
 
 
 def _opened(store_at: str | None) -> AbstractContextManager[SqlStore]:

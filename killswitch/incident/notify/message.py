@@ -67,6 +67,12 @@ class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=M
     thread: str = ""
     """The same for all messages of one incident, and for a problem and its all-clear: services that group messages by a
     key use it. Empty in what an older version stored."""
+    members: tuple[str, ...] = ()
+    """The ids of the messages that this one joins; absent of a single one."""
+    purpose: str = ""
+    """Why a message is sent again: `repeat`, `reminder` or `escalation`; absent of a first one."""
+    ended_at: Instant | None = None
+    """When what it is about ended, where that was before it was sent."""
 
 
 encode_message = msgspec.json.Encoder(decimal_format="string").encode

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from killswitch.graph.actions.registry import action_kind
-from killswitch.graph.wording import percent
+from killswitch.graph.nodes import PolicySet
+from killswitch.graph.wording import percent, span
 from killswitch.incident.notify.message import trigger_texts
 from killswitch.incident.record.firing import schedule_lines
 from killswitch.model.decision import Book, Decision
@@ -20,7 +21,7 @@ from killswitch.operations.pages.levels import (
     levels_parts,
     positions_section,
 )
-from killswitch.operations.pages.status_sections import correlation_groups, planned_stops
+from killswitch.operations.pages.status_sections import correlation_groups, planned_stops, ways_back
 from killswitch.operations.pages.wording import (
     accounts_section,
     effect_parts,
@@ -61,6 +62,8 @@ def plan_page(shown: Preview) -> Page:
             *_hedges(shown),
             *_machines(shown),
             *correlation_groups(shown.machines, shown.snapshot.as_of),
+            *ways_back(shown.recoveries),
+            *_declared_ways_back(shown.policies),
             *planned_stops(stops_now(shown.policies.stops, shown.snapshot.accounts), shown.policies.stops),
             *(_decision(decision, shown) for decision in shown.decisions),
             *section("", Items(tuple(notes))),
@@ -85,6 +88,21 @@ def _hedges(shown: Preview) -> Iterator[Section]:
     )  # fmt: skip
     head = ("hedge", "net in base units", "larger side", "suggested; nothing is sent for it")
     yield from section("Hedges", Table(head, rows, (1, 2), notes=footnotes.notes))
+
+
+def _declared_ways_back(policies: PolicySet) -> Iterator[Section]:
+    """What follows a reset: the steps that each recovery plan has computed, and what they wait for."""
+    rows = []
+    for graph in policies.graphs:
+        rule = graph.recovery
+        if rule is None:
+            continue
+        for account, shares in rule.ramp.shares:
+            steps = ", ".join(f"{float(share) * 100:.3g}%" for share in shares)
+            approvals = f", and {count_of(rule.ramp.approvals, 'approval')}" if rule.ramp.approvals else ""
+            rows.append((graph.policy, account, steps, f"{span(rule.ramp.every)} watched{approvals}", rule.name))
+    head = ("policy", "account", "shares of its limits, step by step", "each after", "plan")
+    yield from section("After a reset", Table(head, tuple(rows), expendable=(4,)))
 
 
 def _expectations(shown: Preview) -> Iterator[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
-from typing import Final
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
@@ -14,7 +14,7 @@ from killswitch.engine.state import level_in_force, stage_in_force
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.recovery import ONE, RecoveryRule
 from killswitch.model.decision import Notice
-from killswitch.model.instant import from_micros
+from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.snapshot import AccountSnapshot, Event, Instant
 from killswitch.model.store import DamagedStateError
 from killswitch.planning.recovery.way_back import (
@@ -31,9 +31,6 @@ from killswitch.planning.recovery.way_back import (
     progress_text,
 )
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
-
-APPROVES: Final = "recovery/"
-"""How the subject of an approval of a step begins: `recovery/POLICY/SCOPE/step/3`."""
 
 
 class RecoveryView(Struct, frozen=True, omit_defaults=True):
@@ -60,9 +57,9 @@ _ENCODER = msgjson.Encoder()
 _DECODER = msgjson.Decoder(list[WayBack])
 
 
-def approval_subject(policy: str, scope: str, step: int) -> str:
-    """What an approval of a step names."""
-    return f"{APPROVES}{policy}/{scope}/step/{step}"
+def approval_subject(policy: str, scope: str, step: int, since: datetime) -> str:
+    """What an approval of the next step names. `since`: when the present one began, so that it counts only here."""
+    return f"recovery/{policy}/{scope}/step/{step + 1}/since/{rfc3339(since)}"
 
 
 class Recoveries:
@@ -149,21 +146,18 @@ class Recoveries:
 
     def approve(self, event: Event, now: int) -> Notice:
         """Count the approval of a step by the author of the event, who is verified already."""
-        subject, person = event.approves or "", event.author
-        place, _, number = subject.removeprefix(APPROVES).rpartition("/step/")
-        policy, _, scope = place.partition("/")
-        found, rule = self._begun.get((policy, scope)), self._rules.get(policy)
-        why: str | None
-        if not subject.startswith(APPROVES) or not number.isdigit() or person is None:
-            why = f"{event.author or 'nobody'} approves nothing that is known: {subject or 'no subject'}"
-        elif found is None or rule is None:
-            why = f"no way back of {policy} on {scope} has begun"
-        else:
-            self._begun[policy, scope], why = approved_by(rule, found, person, int(number))
+        person, title = event.author or "nobody", "an approval does not count"
+        found = next((it for it in self._begun.values() if _approvable(it) == event.approves), None)
+        rule = None if found is None else self._rules.get(found.policy)
+        if found is None or rule is None or event.author is None:
+            text = f"{person} approves {event.approves or 'nothing'}, and no way back waits for this step"
+            return _notice(event, now, "operator", "portfolio", Happened(title, text, "warning"))
+        key = (found.policy, found.scope)
+        self._begun[key], why = approved_by(rule, found, person)
         if why is not None:
-            return _notice(event, now, policy, scope, Happened("an approval does not count", why, "warning"))
-        text = f"step {number} is approved by {person}"
-        return _notice(event, now, policy, scope, Happened("a step of the way back is approved", text))
+            return _notice(event, now, *key, Happened(title, why, "warning"))
+        text = f"step {found.step + 1} is approved by {person}"
+        return _notice(event, now, *key, Happened("a step of the way back is approved", text))
 
     def caps(self, accounts: Iterable[AccountSnapshot]) -> dict[str, RecoveryCap]:
         """Account → what it may open now, for each account of a way back. `accounts`: of the snapshot."""
@@ -206,6 +200,13 @@ def _rules(policies: PolicySet) -> dict[str, RecoveryRule]:
 def _notice(event: Event | None, now: int, policy: str, scope: str, what: Happened) -> Notice:
     subject = "recovery" if event is None else event.id
     return Notice(from_micros(now), policy, scope, "warning", what.severity, what.text, subject, title=what.title)
+
+
+def _approvable(way_back: WayBack) -> str | None:
+    """What an approval of its next step names; None while the ramp has not begun."""
+    if way_back.phase != "ramp":
+        return None
+    return approval_subject(way_back.policy, way_back.scope, way_back.step, from_micros(way_back.since))
 
 
 def _accounts(evaluator: ScopeEvaluator) -> tuple[str, ...]:

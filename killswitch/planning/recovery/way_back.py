@@ -118,14 +118,11 @@ def advance(
     return _on_ramp(rule, before, seen, now)
 
 
-def approved_by(rule: RecoveryRule, before: WayBack, person: str, step: int) -> tuple[WayBack, str | None]:
-    """The way back after a person has approved a step, and why the approval does not count, if it does not."""
-    if before.phase != "ramp" or step != before.step + 1:
-        wanted = f"step {before.step + 1}" if before.phase == "ramp" else "no step, because the ramp has not begun"
-        return before, f"it approves step {step}, and what comes next is {wanted}"
+def approved_by(rule: RecoveryRule, before: WayBack, person: str) -> tuple[WayBack, str | None]:
+    """The way back after a person has approved its next step, and why the approval does not count, if it does not."""
     if not rule.ramp.approvals:
         return before, "no step needs an approval"
-    if person in before.approved:
+    if person.casefold() in (each.casefold() for each in before.approved):
         return before, f"{person} has approved this step already, and one person counts once"
     return replace(before, approved=(*before.approved, person)), None
 

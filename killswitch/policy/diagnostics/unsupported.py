@@ -79,9 +79,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "key",
-        "ramp resume reopen",
+        "resume reopen",
         "trading again in steps after a stage",
-        "`reset: {auto: {when: …, for: …}}`, which ends the stage and its lock at once",
+        "`kind: RecoveryPlan`, a document of its own, which names the policy",
     ),
     _entry(
         "key",
@@ -122,9 +122,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "RecoveryPlan Ramp",
+        "Ramp",
         "trading again in steps after a stage",
-        "`reset: {auto: {when: …, for: …}}` of the stage",
+        "`kind: RecoveryPlan`",
     ),
     _entry(
         "document",

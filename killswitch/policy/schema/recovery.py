@@ -89,7 +89,8 @@ class Ramp(Part):
     """The watched time without warning or trip before each step. Time in which nothing was evaluated, or anything was
     unknown, does not count, and a warning starts it again."""
     approvals: PeopleCount = 0
-    """How many different people approve each step before it is taken (`ksctl approve --recovery`). Left out: 0."""
+    """How many different people approve each step before it is taken, by `ksctl approve --purpose recovery`. Left out:
+    0."""
     steps_back: StepCount | None = None
     """How many steps a trip takes back. Left out: all, to the start."""
     thresholds: Literal["scale", "fixed"]

@@ -29,6 +29,7 @@ from killswitch.policy.schema.scalars import (
     Word,
     pattern_json,
     quoted,
+    whole_number,
 )
 
 _START = re.compile(r"(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2})?) ([A-Za-z][A-Za-z0-9_+/-]*)", re.ASCII)
@@ -243,8 +244,25 @@ class ScenarioRestart(Part):
     run."""
 
 
+class ScenarioHearing(Part):
+    """A span of time in which the watcher of a dead-man's switch hears heartbeats, or cannot."""
+
+    start: Annotated[DurationOrZero, Field(alias="from")]
+    """When the first heartbeat comes, from the start; the next ones follow at the switch's `every`."""
+    until: DurationOrZero
+    """The last moment at which one may come, from the start."""
+    way: Annotated[int, whole_number(1, 100)] | None = None
+    """By which of the switch's ways, counted from 1. Left out: by all of them."""
+    progress: Literal["moves", "same"] | None = None
+    """Whether the progress that they carry changes with each. Left out: they carry none."""
+    error: Text | None = None
+    """Why the way cannot be read in this time, in place of heartbeats. Left out: it can."""
+
+
 FIRING = "fires"
-SUBJECTS = (FIRING, "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops")
+SUBJECTS = (
+    FIRING, "resets", "decides", "notice", "in_force", "trigger", "lock_in_force", "stops", "may_open", "switch",
+)  # fmt: skip
 """The keys of which an expectation has exactly one: what it is about."""
 OF_DECISIONS = ("lock", "lock_of", "orders", "cancels", "notifies", "reason", "source")
 """Keys of an expectation about a decision."""
@@ -252,7 +270,7 @@ OF_DECISIONS = ("lock", "lock_of", "orders", "cancels", "notifies", "reason", "s
 
 class ScenarioExpectation(Part):
     """What happens at a step, or what is in force after it. It has exactly one of the keys `fires`, `resets`,
-    `decides`, `notice`, `in_force`, `trigger`, `lock_in_force` and `stops`."""
+    `decides`, `notice`, `in_force`, `trigger`, `lock_in_force`, `stops`, `may_open` and `switch`."""
 
     at: DurationOrZero
     """When, from the start: a step of the scenario."""
@@ -284,6 +302,14 @@ class ScenarioExpectation(Part):
     """What is done about the catastrophe stops of the account in `scope` at this step, in any order: `sell 1
     BTC/USDT:USDT at 80`, `cancel ID`, `none for BTC/USDT:USDT: REASON`, or `unknown`; empty where nothing is. Left out:
     it is about something else."""
+    switch: Name | None = None
+    """The dead-man's switch whose `phase` is compared after this step. Left out: it is about something else."""
+    phase: Literal["pending", "armed", "fired"] | None = None
+    """What the watcher of the switch concludes: `pending`, it was never heard; `armed`; or `fired`. Left out: it is
+    about no switch."""
+    may_open: Text | None = None
+    """The share of its limits that the account in `scope` may open after this step, on the way back after a reset:
+    `7.67%` with three digits, `nothing`, or `everything`. Left out: it is about something else."""
     lock: Literal["reduce_only", "all", "none"] | None = None
     """The lock that the decision writes. Left out: not compared."""
     lock_of: tuple[Text, ...] | None = None
@@ -325,6 +351,8 @@ class ScenarioSpec(Part):
     """The accounts, by name. Left out: there is a recording."""
     recording: Text | None = None
     """A recording instead of series: a file of snapshots, relative to the scenario. Left out: there are accounts."""
+    heard: dict[str, tuple[ScenarioHearing, ...]] | None = None
+    """What the watchers of dead-man's switches with `at_venue: false` hear, by switch. Left out: nothing."""
     events: tuple[ScenarioEvent, ...] = ()
     """Commands of operators. Left out: none."""
     restarts: tuple[ScenarioRestart, ...] = ()
@@ -389,6 +417,10 @@ def _expectation(at: Path, written: dict[str, object]) -> Iterator[Breach]:
         yield Breach(
             "KS7004", (*at, "is") if "is" in written else (*at, subject), "`trigger` and `is` belong together", fix
         )
+    if ("phase" in written) != (subject == "switch"):
+        fix = "write `switch: NAME` with `phase: pending`, armed or fired"
+        place = (*at, "phase") if "phase" in written else (*at, subject)
+        yield Breach("KS7004", place, "`switch` and `phase` belong together", fix)
     of_decisions = ("fires", "resets", "decides")
     for key in (*OF_DECISIONS, "text"):
         allowed = (*of_decisions, "notice") if key in ("text", "notifies") else of_decisions

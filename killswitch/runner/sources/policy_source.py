@@ -27,6 +27,7 @@ from killswitch.runner.hot_reload import ReloadAnswer, ReloadStatus, put_reply
 from killswitch.runner.observers import TickReport
 from killswitch.runner.sources.proposals import Proposed, TakesSets, next_of_head, restored_set, settled
 from killswitch.runner.sources.source_alerts import described, source_alerts, without_time
+from killswitch.runner.sources.step_approvals import StepApprovals
 from killswitch.source import sync
 from killswitch.source.candidate import Candidate, Review, ReviewRequest
 from killswitch.source.poller import SourcePoller
@@ -112,6 +113,7 @@ class PolicySource:
         """The files of the head; after a restart they are polled again."""
         self._statements: frozenset[str] = frozenset()
         """The names of the statements that the last look has found."""
+        self._steps = StepApprovals(settings.name, run.store, run.clock)
         self._proposal: tuple[Take | Restore, Proposed] | None = None
         self._held: str | None = None
         """The folder digest of the set that the runner holds until a close is over."""
@@ -214,7 +216,9 @@ class PolicySource:
         self._obey()
         self._compare(runner)
         self._settle(runner)
-        delivered = frozenset(self._run.store.live_under(DELIVERED))
+        files = self._run.store.live_under(DELIVERED)
+        self._steps.pass_on(files, lambda: self._access.poller.base_trust(self._state))
+        delivered = frozenset(files)
         if delivered != self._statements:
             self._state, self._statements = reopened(self._state), delivered
         hold = self._state.hold

@@ -306,7 +306,7 @@ def test_a_runner_that_lost_its_lease_writes_no_equity_curve(world: World) -> No
     """The curve is fenced as ticks are: an older runner's thread cannot write after a newer one has started."""
     store, other = world.open(), world.open()
     asyncio.run(crashing(world, store, _NoReports()))  # type: ignore[arg-type] # as above
-    generation = other.acquire("other", 1 << 60, 1).generation
+    generation = other.acquire("other", 1 << 55, 1).generation
     assert generation > 1
     with pytest.raises(FencedError):
         store.keep_incident("x", b"", [])

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from killswitch.engine.silence import Beat
 from killswitch.graph.nodes import HeartbeatWay, PendingRule, Place, SilenceRule
 from killswitch.model.instant import SECOND
 from killswitch.model.store import Store
-from killswitch.watcher.silence import Beat
 from killswitch.watcher.watch import DeadManWatch, SwitchCommand, put_command, switch_views
 from killswitch.watcher.ways import WayListener
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.client.heartbeat import monotonic_seconds, write_file
-from killswitch.watcher.silence import Beat
+from killswitch.engine.silence import Beat
 from killswitch.watcher.ways import LONGEST_READ, AddressReader, FileReader, WayListener
 
 

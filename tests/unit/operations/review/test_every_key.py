@@ -91,10 +91,10 @@ def test_a2_no_edit_of_a_key_is_equivalent(key: Key) -> None:
         assert found.verdict != "EQUIVALENT", found.why
 
 
-def without(kind: str) -> tuple[PolicyFile, ...]:
-    """The set without the first document of a kind on which nothing depends."""
+def without(kind: str, *of_it: str) -> tuple[PolicyFile, ...]:
+    """The set without the first document of a kind, and without those of the kinds that depend `of_it`."""
     name = next(name for name, each in documents().items() if each["kind"] == kind)
-    return files({name: None})
+    return files({name: None} | {name: None for name, each in documents().items() if each["kind"] in of_it})
 
 
 def changed(kind: str, *path: str | int, value: object) -> tuple[PolicyFile, ...]:
@@ -125,7 +125,10 @@ KINDS_OF_A2 = {
     "no catastrophe stop": lambda: without("CatastropheStop"),
     "session": lambda: changed("Session", "spec", "closes", value="15:00"),
     "limits": lambda: changed("Limits", "spec", "leverage", value=4),
-    "no limits": lambda: without("Limits"),
+    "no limits": lambda: without("Limits", "RecoveryPlan"),
+    "way back": lambda: changed("RecoveryPlan", "spec", "health", "for", value="31m"),
+    "steps of a way back": lambda: changed("RecoveryPlan", "spec", "ramp", "every", value="23h"),
+    "no way back": lambda: without("RecoveryPlan"),
     "strategy": lambda: changed("Strategy", "spec", "symbols", value=["DOT_USDT"]),
     "hedge group": lambda: changed("HedgeGroup", "spec", "legs", 1, "ratio", value=2),
     "correlation group": lambda: changed("CorrelationGroup", "spec", "order", value=11),

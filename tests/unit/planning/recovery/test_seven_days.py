@@ -11,8 +11,10 @@ from msgspec.structs import replace
 from killswitch.model.snapshot import Event
 from killswitch.model.store import DamagedStateError
 from killswitch.planning.interpreter import Interpreter
+from killswitch.planning.recovery.recoveries import approval_subject
 from tests.backtests import written
 from tests.unit.planning.recovery.plans import PLAN, Course, planned
+from tests.worlds import START
 
 SEVEN_OF_5_PERCENT = [20 ** (k / 7 - 1) for k in range(8)]
 """min(1, 0.05 × fᵏ) with f = (1 ÷ 0.05)^(1/7) = 1.534: 5%, 7.67%, 11.8%, 18.1%, 27.7%, 42.5%, 65.2%, 100%."""
@@ -170,9 +172,9 @@ def test_each_step_waits_for_as_many_people_as_declared_and_counts_nobody_twice(
     """Two people: ann twice is one, and ann with bob are two. The approvals of a step are spent with it."""
     course = Course(planned(ramp="{steps: 7, every: 24h, approvals: 2, thresholds: fixed}"))
     first = begun(course)
-    subject = "recovery/fall/account/main/step/1"
     course.until(first + 5)
-    course.tick(events=[approval(course, "ann", subject)])
+    subject = next_step(course)
+    course.tick(events=[approval(course, "Ann", subject)])
     course.until(first + 26)
     assert course.share == Decimal("0.05")
     course.tick(events=[approval(course, "ann", subject)])
@@ -183,20 +185,46 @@ def test_each_step_waits_for_as_many_people_as_declared_and_counts_nobody_twice(
     assert float(course.share) == pytest.approx(SEVEN_OF_5_PERCENT[1], rel=1e-6)
     course.until(first + 60)
     assert float(course.share) == pytest.approx(SEVEN_OF_5_PERCENT[1], rel=1e-6), "step 2 needs two of its own"
-    assert course.interpreter.recoveries.views()[0].approvals_missing == 2
+    course.tick(events=[approval(course, "ann", subject), approval(course, "bob", subject)])
+    assert course.interpreter.recoveries.views()[0].approvals_missing == 2, "those of step 1 are spent"
+
+
+def next_step(course: Course) -> str:
+    """The subject of an approval of the next step."""
+    (found,) = course.interpreter.recoveries.views()
+    return approval_subject("fall", "account/main", found.step, found.since)
 
 
 @pytest.mark.parametrize(
     "subject",
-    ["recovery/fall/account/main/step/2", "recovery/fall/account/other/step/1", "step/1", "recovery/fall"],
+    [
+        approval_subject("fall", "account/main", 1, START),
+        approval_subject("fall", "account/other", 0, START),
+        approval_subject("fall", "account/main", 0, START),  # of a way back that has fallen back since
+        "step/1",
+    ],
 )
 def test_an_approval_of_anything_else_does_not_count(subject: str) -> None:
-    """Of a later step, of another scope, of nothing: it is answered by a warning."""
+    """Of a later step, of another scope, of another day, of nothing: it is answered by a warning."""
     course = Course(planned(ramp="{steps: 7, every: 24h, approvals: 1, thresholds: fixed}"))
     first = begun(course)
+    course.until(first + 0.5)
     course.tick(events=[approval(course, "ann", subject)])
     assert course.notices[-1][1] == "an approval does not count"
     course.until(first + 30)
+    assert course.share == Decimal("0.05")
+
+
+def test_an_approval_that_was_given_before_a_fall_back_does_not_count_after_it() -> None:
+    """The same step of another time is another subject."""
+    course = Course(planned(ramp="{steps: 7, every: 24h, approvals: 1, thresholds: fixed}"))
+    first = begun(course)
+    course.until(first + 2)
+    given = approval(course, "ann", next_step(course))
+    again = begun_again(course)
+    course.until(again + 1)
+    course.tick(events=[given])
+    course.until(again + 30)
     assert course.share == Decimal("0.05")
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from killswitch.engine.silence import Beat, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 from killswitch.graph.nodes import HeartbeatWay, PendingRule, Place, SilenceRule
 from killswitch.model.instant import SECOND
-from killswitch.watcher.silence import Beat, SwitchCheck, SwitchState, WayAnswer, armed, check, disarmed
 
 RULE = SilenceRule(
     name="maker", accounts=("main",), watches="strategy", beats="maker", ways=(HeartbeatWay("file", "/a"),),

@@ -1,0 +1,219 @@
+"""Reads the state of a store for everybody who watches it: once for each change, however many they are.
+
+A look at the times of the store's files every few hundredths of a second costs nothing and needs no message from the
+runner, which knows of no board. The store is read in a thread and only read; while it does not answer, heartbeats go on
+and carry the growing age of what was read last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from secrets import token_hex
+from typing import Final, Protocol
+
+import anyio
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.operations.board import Board, board_of, is_lost
+from killswitch.operations.status import store_status
+from killswitch.runner.clock import SystemClock
+from killswitch.runner.status_blob import tick_time
+from killswitch.server.board.event_stream import EventStream, OpenStreams, event_bytes
+from killswitch.store.errors import StoreError
+from killswitch.store.sqlite import open_store, sign_of_life
+
+LOOK_EVERY: Final = 0.03
+"""Seconds between two looks at the times of the store's files."""
+READ_APART: Final = 0.1
+"""Seconds between two reads, however often the store changes: a close writes to it all the time."""
+READ_AT_LEAST: Final = 2.0
+"""Seconds after which the store is read also without a change: a lock file may have become stale."""
+BEAT_EVERY: Final = 1.0
+CHECK_EVERY: Final = 15.0
+"""Seconds between two looks whether readers may still read: a revoked token ends its streams within a minute."""
+IDLE_AFTER: Final = 20.0
+"""Seconds without a reader after which nothing is read any more."""
+ANSWERS_WITHIN: Final = 5.0
+"""Seconds that a read may take before readers are shown that the store does not answer."""
+
+
+class ReadBoard(Struct, frozen=True):
+    """A board that was read: its number, which grows with each change, and when it was read (monotonic seconds)."""
+
+    number: int
+    board: Board
+    at: float
+
+
+class BoardBeat(Struct, frozen=True):
+    """The heartbeat of a stream. `age`: seconds of the data, not of the connection; null if no run has ticked.
+
+    `boot` is another one after a restart of the server, whose numbers begin again. `problem`: why nothing newer
+    is read.
+    """
+
+    boot: str
+    number: int
+    now: datetime
+    as_of: datetime | None
+    age: float | None
+    interval: float | None
+    lost: bool
+    problem: str | None = None
+
+
+class Channel(Protocol):
+    """What the readers of one kind of stream get for a change; `before` is None for the first board."""
+
+    def changed(self, before: Board | None, after: Board) -> Mapping[str, object]: ...
+
+
+class BoardFeed:
+    """The newest board of a store, and the streams of those who follow it. All calls come from one loop."""
+
+    def __init__(self, store: Path, monotonic: Callable[[], float], channels: Mapping[str, Channel]) -> None:
+        self.boot = token_hex(4)
+        self.streams = OpenStreams()
+        self._store = store
+        self._monotonic = monotonic
+        self._channels = channels
+        self._thread = anyio.CapacityLimiter(1)
+        self._read: ReadBoard | None = None
+        self._problem: str | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._wanted_until = 0.0
+        self._reads = 0
+
+    @property
+    def reads(self) -> int:
+        """How often the store was read: for a test that many boards cost no more than one."""
+        return self._reads
+
+    async def newest(self) -> ReadBoard:
+        """The newest board; it is read now if nobody has read it lately. StoreError where it cannot be."""
+        self._wanted_until = self._monotonic() + IDLE_AFTER
+        if not self._is_running or self._read is None:
+            await self._read_now()
+            self._start()
+        if self._read is None:
+            raise StoreError(self._problem or "the store was not read yet")
+        return self._read
+
+    async def follow(self, channel: str, principal: str, ended_because: Callable[[], str | None]) -> EventStream:
+        """A stream of changes. TooManyStreamsError where the principal has enough."""
+        self._wanted_until = self._monotonic() + IDLE_AFTER
+        if not self._is_running:
+            await self._read_now()
+            self._start()
+        return self.streams.open(channel, principal, ended_because)
+
+    def beat(self) -> BoardBeat:
+        """The heartbeat as of now."""
+        found, now = self._read, self._monotonic()
+        if found is None:
+            return BoardBeat(self.boot, 0, datetime.now(UTC), None, None, None, lost=True, problem=self._problem)
+        board = found.board
+        since = max(0.0, now - found.at)
+        age = None if board.age is None else round(board.age + since, 3)
+        return BoardBeat(
+            boot=self.boot,
+            number=found.number,
+            now=board.now + timedelta(seconds=since),
+            as_of=board.as_of,
+            age=age,
+            interval=board.interval,
+            lost=is_lost(age, board.interval),
+            problem=self._problem,
+        )
+
+    @property
+    def _is_running(self) -> bool:
+        return any(not task.done() for task in self._tasks)
+
+    def _start(self) -> None:
+        if not self._is_running:
+            self._tasks = (asyncio.create_task(self._watch()), asyncio.create_task(self._beat()))
+
+    @property
+    def _is_wanted(self) -> bool:
+        return len(self.streams) > 0 or self._monotonic() < self._wanted_until
+
+    async def _watch(self) -> None:
+        """Read the store whenever it has changed, until nobody wants it."""
+        seen: object = None
+        read_at = self._monotonic()
+        while self._is_wanted:
+            await asyncio.sleep(LOOK_EVERY)
+            stamp = await self._stamp()
+            since = self._monotonic() - read_at
+            if (stamp != seen and since >= READ_APART) or since >= READ_AT_LEAST:
+                seen, read_at = stamp, self._monotonic()
+                await self._read_now()
+
+    async def _beat(self) -> None:
+        checked_at = self._monotonic()
+        while self._is_wanted:
+            await asyncio.sleep(BEAT_EVERY)
+            if self._monotonic() - checked_at >= CHECK_EVERY:
+                checked_at = self._monotonic()
+                self.streams.end_revoked()
+            self.streams.send(event_bytes("beat", self.beat()))
+
+    async def _stamp(self) -> object:
+        """What changes when the store does; None while its disk does not answer."""
+        paths = (self._store, Path(f"{self._store}-wal"))
+
+        def look() -> object:
+            found = []
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    stat = path.stat()
+                    found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+            return found
+
+        with anyio.move_on_after(ANSWERS_WITHIN):
+            return await anyio.to_thread.run_sync(look, limiter=self._thread, abandon_on_cancel=True)
+        return None
+
+    async def _read_now(self) -> None:
+        try:
+            with anyio.fail_after(ANSWERS_WITHIN):
+                board = await anyio.to_thread.run_sync(self._board, limiter=self._thread, abandon_on_cancel=True)
+        except TimeoutError:
+            self._problem = f"the store does not answer for {ANSWERS_WITHIN:.0f} s"
+            return
+        except (StoreError, msgspec.MsgspecError) as error:
+            self._problem = f"the store cannot be read: {error}"
+            return
+        self._problem = None
+        self._take(board)
+
+    def _board(self) -> Board:
+        store = open_store(str(self._store), read_only=True)
+        try:
+            sign = sign_of_life(str(self._store))
+            return board_of(store_status(store, datetime.now(UTC), 0, tick_time(store, CLOCK), sign))
+        finally:
+            store.close()
+
+    def _take(self, board: Board) -> None:
+        """Number a board, and send each channel what has changed."""
+        before = self._read
+        self._reads += 1
+        at = self._monotonic()
+        if before is not None and replace(board, now=before.board.now) == before.board:
+            self._read = ReadBoard(before.number, board, at)  # it was read again, and nothing has changed
+            return
+        self._read = ReadBoard((0 if before is None else before.number) + 1, board, at)
+        for name in self.streams.channels():
+            found = self._channels[name].changed(None if before is None else before.board, board)
+            self.streams.send(event_bytes("change", {"beat": self.beat(), **found}, self._read.number), name)
+
+
+CLOCK = SystemClock()

@@ -1,0 +1,269 @@
+"""The board in a real browser: what it shows, when it looks lost, for whom it can be used, and what it sends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from killswitch.runner.status_blob import RunnerView
+from tests.unit.server.boards import account, machine, put_view, run_view, trigger
+from tests.unit.server.browsing import DESKTOP, PHONE, BoardPage, axe_script, chromium
+from tests.unit.server.conftest import Served
+
+LONG = 3600.0
+"""An interval after which no test is still running, so that nothing looks lost."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def quiet(**more: Any) -> RunnerView:
+    return run_view(datetime.now(UTC), **({"interval": LONG} | more))
+
+
+def fired() -> RunnerView:
+    """A stage fired on one of three accounts, another account is not read, and a trigger is near."""
+    now = datetime.now(UTC)
+    return quiet(
+        accounts=(account(), account("hedge", quality="stale", reason="no answer for 20 s"), account("spot")),
+        machines=(
+            machine(
+                "account/main", trigger("fall", 0.08, 0.045, truth=True), level=3, stage="close-everything",
+                fired_at=now - timedelta(seconds=40), decision="ab" * 10,
+            ),
+            machine("account/hedge", trigger("fall", 0.01, 0.045, truth=None)),
+            machine("account/spot", trigger("fall", 0.04, 0.045), trigger("rout", 0.01, 0.10)),
+        ),
+        problems=("the private stream of main was cut",),
+    )  # fmt: skip
+
+
+VIEWS = {"quiet": quiet, "fired": fired}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("size", "scheme"), [(PHONE, "light"), (DESKTOP, "dark")])
+def test_nobody_is_kept_out_by_how_the_page_is_made(
+    browser: Browser, served: Served, store_path: Path, view: str, size: tuple[int, int], scheme: str
+) -> None:
+    """axe finds nothing, on a phone and on a desktop, in light and dark; and nothing is wider than the screen."""
+    put_view(store_path, VIEWS[view]())
+    shown = BoardPage(browser, served, size, scheme, axe_script())
+    page = shown.log_in()
+    assert shown.violations() == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    page.click("#act")
+    assert shown.violations() == []
+    shown.close()
+
+
+def test_a_lost_page_can_be_read_by_everybody_too(browser: Browser, served: Served, store_path: Path) -> None:
+    put_view(store_path, run_view(datetime.now(UTC) - timedelta(seconds=90)))
+    shown = BoardPage(browser, served, DESKTOP, "light", axe_script())
+    page = shown.log_in()
+    expect(page.locator("#lost")).to_be_visible()
+    assert shown.violations() == []
+    shown.close()
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_breaks_no_rule_of_its_own(
+    browser: Browser, served: Served, store_path: Path
+) -> None:
+    """A breach of the policy of content is an error in the console."""
+    put_view(store_path, fired())
+    shown = BoardPage(browser, served)
+    page = shown.log_in()
+    put_view(store_path, quiet())
+    expect(page.locator("h1")).to_contain_text("runner")
+    assert (shown.problems, shown.hosts) == ([], {served.host})
+    policy = served.ask("GET", "/board", "risk portfolio").headers["Content-Security-Policy"]
+    assert "'unsafe" not in policy
+    assert policy.startswith("default-src 'none'")
+    shown.close()
+
+
+def test_the_worst_thing_is_the_largest_on_the_screen(browser: Browser, served: Served, store_path: Path) -> None:
+    put_view(store_path, fired())
+    shown = BoardPage(browser, served)
+    page = shown.log_in()
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter(e => e.firstChild?.nodeType === 3 && e.checkVisibility())"
+        ".map(e => [parseFloat(getComputedStyle(e).fontSize), e.closest('#headline') && e.tagName])"
+    )
+    assert max(sizes)[1] == "H1"
+    tones = page.locator("#list > li").evaluate_all("found => found.map(e => e.className)")
+    assert tones == ["alarm", "warning", "near"]
+    shown.close()
+
+
+def test_a_tick_moves_the_bars_without_a_new_page(browser: Browser, served: Served, store_path: Path) -> None:
+    put_view(store_path, quiet(machines=(machine("account/main", trigger("fall", 0.01, 0.05)),)))
+    shown = BoardPage(browser, served)
+    page = shown.log_in()
+    page.evaluate("window.sameDocument = true")
+    expect(page.locator("#list label")).to_contain_text("1.00%")
+    put_view(store_path, quiet(machines=(machine("account/main", trigger("fall", 0.03, 0.05)),)))
+    expect(page.locator("#list label")).to_contain_text("3.00%")
+    assert page.locator("#list meter").evaluate("e => e.value") == pytest.approx(0.6)
+    assert page.evaluate("window.sameDocument") is True
+    shown.close()
+
+
+def test_a_stage_that_fires_comes_first_and_keeps_the_focus_where_it_was(
+    browser: Browser, served: Served, store_path: Path
+) -> None:
+    put_view(store_path, quiet(machines=(machine("account/aa"), machine("account/main"))))
+    shown = BoardPage(browser, served)
+    page = shown.log_in()
+    page.locator("#list button").last.focus()
+    late = machine("account/main", level=1, stage="trim", fired_at=datetime.now(UTC), decision="cd" * 10)
+    put_view(store_path, quiet(machines=(machine("account/aa"), late)))
+    expect(page.locator("#list > li").first).to_contain_text("account/main")
+    expect(page.locator("#list > li").first).to_contain_text("trim, level 1")
+    assert page.evaluate("document.activeElement.textContent") == "account/main"
+    shown.close()
+
+
+# Lost
+
+
+def test_data_older_than_two_intervals_look_lost_everywhere(browser: Browser, served: Served, store_path: Path) -> None:
+    """At the top, at each head, in the title, and also at the end of the page."""
+    put_view(store_path, run_view(datetime.now(UTC)))
+    shown = BoardPage(browser, served, PHONE)
+    page = shown.log_in()
+    expect(page.locator("html.lost")).to_be_attached()
+    expect(page.locator("#lost")).to_contain_text("Lost: the data are")
+    heads = page.locator("main h2").evaluate_all("found => found.map(e => getComputedStyle(e, '::after').content)")
+    assert heads
+    assert all("lost" in each and " s old" in each for each in heads)
+    assert page.title().startswith("LOST")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator("#lost")).to_be_in_viewport()
+    put_view(store_path, quiet())
+    expect(page.locator("html.lost")).not_to_be_attached()
+    shown.close()
+
+
+def test_a_page_whose_machine_slept_a_day_is_lost_at_once(browser: Browser, served: Served, store_path: Path) -> None:
+    """The clock of the page is a virtual one, which jumps; no event has arrived meanwhile."""
+    put_view(store_path, quiet())
+    shown = BoardPage(browser, served)
+    page = shown.page
+    page.clock.install()
+    shown.log_in()
+    page.clock.run_for(500)
+    assert page.evaluate("document.documentElement.className") == ""
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: false}); source.close()")
+    page.clock.fast_forward("24:00:00")
+    assert page.evaluate("document.documentElement.className") == "lost"
+    assert page.locator("#lost").text_content().startswith("Lost: the data are 24 h 00 min old")  # type: ignore[union-attr]
+    shown.close()
+
+
+def test_a_server_that_is_gone_makes_the_page_lost_and_another_one_asks_for_a_token(
+    browser: Browser, served: Served, store_path: Path
+) -> None:
+    put_view(store_path, quiet())
+    shown = BoardPage(browser, served)
+    page = shown.log_in()
+    served.stop()
+    expect(page.locator("html.lost")).to_be_attached()
+    expect(page.locator("#lost")).to_contain_text("o connection to the server")
+    shown.close()
+
+
+# Sessions and commands
+
+
+def test_the_session_is_a_cookie_that_no_script_reads_and_no_other_site_sends(
+    browser: Browser, served: Served, store_path: Path
+) -> None:
+    put_view(store_path, quiet())
+    shown = BoardPage(browser, served)
+    page = shown.log_in()
+    (cookie,) = page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
+    assert page.evaluate("document.cookie") == ""
+    value = f"{cookie['name']}={cookie['value']}"
+    read = served.ask("GET", "/v1/board", headers={"Cookie": value})
+    assert read.status_code == 200
+    command = {"kind": "lock", "scope": "account/main", "reason": "x"}
+    headers = {"Cookie": value, "Idempotency-Key": "from-another-page"}
+    assert served.ask("POST", "/v1/commands", json=command, headers=headers).status_code == 403
+    page.click("#leave")
+    page.wait_for_selector("#token")
+    assert served.ask("GET", "/v1/board", headers={"Cookie": value}).status_code == 401
+    shown.close()
+
+
+def test_a_wrong_token_opens_nothing_and_is_named(browser: Browser, served: Served) -> None:
+    shown = BoardPage(browser, served)
+    shown.page.goto(f"http://{served.host}/board")
+    shown.page.fill("#token", "kst_wrong")
+    shown.page.press("#token", "Enter")
+    expect(shown.page.locator("#why")).to_contain_text("no valid token")
+    shown.close()
+
+
+def test_a_command_is_given_with_the_keyboard_alone_and_only_after_its_scope_was_typed(
+    browser: Browser, served: Served, store_path: Path
+) -> None:
+    """No preview can be made without a run, and what only reduces risk stays possible."""
+    put_view(store_path, quiet())
+    shown = BoardPage(browser, served)
+    page = shown.log_in()
+    page.focus("#act")
+    page.keyboard.press("Enter")
+    page.select_option("#kind", "lock")
+    page.fill("#scope", "account/main")
+    page.fill("#reason", "price feed lost")
+    page.press("#reason", "Enter")
+    expect(page.locator("#shown")).to_contain_text("no preview")
+    page.fill("#typed", "account/mai")
+    page.press("#typed", "Enter")
+    assert list(served.spool.folder.glob("*lock*")) == []
+    expect(page.locator("#do")).to_be_disabled()
+    page.fill("#typed", "account/main")
+    page.press("#typed", "Enter")
+    expect(page.locator("#shown")).to_contain_text("accepted: lock account/main")
+    (command,) = [json.loads(each.read_bytes()) for each in served.spool.folder.glob("*.json")]
+    assert (command["event"]["kind"], command["event"]["author"]) == ("lock", "risk of portfolio")
+    page.keyboard.press("Escape")
+    expect(page.locator("#command")).not_to_be_visible()
+    shown.close()
+
+
+def test_a_viewer_sees_why_a_command_is_refused(browser: Browser, served: Served, store_path: Path) -> None:
+    put_view(store_path, quiet())
+    shown = BoardPage(browser, served)
+    page = shown.log_in("viewer portfolio")
+    page.click("#list button")
+    page.select_option("#kind", "reset")
+    page.fill("#reason", "x")
+    page.click("#preview")
+    expect(page.locator("#shown")).to_contain_text("the role viewer may not")
+    expect(page.locator("#do")).not_to_be_visible()
+    shown.close()
+
+
+def test_five_hundred_scopes_are_less_than_300_kilobytes(served: Served, store_path: Path) -> None:
+    """With four triggers each, as they are sent: nothing is compressed."""
+    triggers = [trigger(name, 0.01, 0.045) for name in ("fall", "leverage", "largest", "one-side")]
+    names = [f"a-{number:04d}" for number in range(500)]
+    put_view(store_path, quiet(
+        machines=tuple(machine(f"account/{name}", *triggers) for name in names),
+        accounts=tuple(map(account, names)),
+    ))  # fmt: skip
+    page = served.ask("GET", "/board", "viewer portfolio")
+    assert page.text.count("<meter") == 2000
+    assert len(page.content) < 300_000
