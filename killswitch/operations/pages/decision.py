@@ -272,8 +272,8 @@ def _way_back_since(store: Store, decision: Decision) -> tuple[Notice, ...]:
 def decision_history_record(history: DecisionHistory) -> dict[str, object]:
     """The history as one JSON object, format `killswitch.explanation/v1`."""
     parts = {"policy": history.policy, "snapshot": history.snapshot, "result": history.result, "book": history.book}
-    parts |= {"way_back": history.way_back} if history.way_back else {}
-    return {"format": HISTORY_FORMAT, "decision": decision_record(history.decision), **parts}
+    further = {"way_back": history.way_back} if history.way_back else {}
+    return {"format": HISTORY_FORMAT, "decision": decision_record(history.decision), **parts, **further}
 
 
 def reevaluation_page(found: Reevaluation, decision: Decision, recording: str) -> Page:
