@@ -55,7 +55,7 @@ class PreviewRoutes:
     async def dry_run(self, command: CommandBody, caller: Identified) -> Response:
         """What a tick would decide about the command: every order with its expected price. Nothing is given.
 
-        Whoever may read the positions of its scope may ask, also who may not give it.
+        It takes the rights of the command itself.
         """
         caller.require("positions", command.scope)
         event = await self._commands.event(command, caller, "0" * 16)

@@ -58,8 +58,8 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any] | None, tuple[int, ...], tuple
     ("POST", "/v1/source/pause"): ({"reason": "x"}, (403, 403, 403, 403), (403, 403, 409, 403)),
     ("POST", "/v1/source/resume"): ({"reason": "x"}, (403, 403, 403, 403), (403, 409, 409, 403)),
     ("GET", "/v1/plan"): (None, (403, 403, 403, 403), (409, 409, 409, 403)),
-    ("POST", "/v1/plan"): ({"kind": "close", "scope": "account/main", "reason": "x"}, (409, 409, 409, 403),
-                           (409, 409, 409, 403)),
+    ("POST", "/v1/plan"): ({"kind": "close", "scope": "account/main", "reason": "x"}, (403, 409, 409, 403),
+                           (403, 409, 409, 403)),
     ("POST", "/v1/size"): (
         {"symbol": "BTC/USDT:USDT", "leverage_cap": "3", "equity": "100", "price": "10", "contract_size": "1",
          "step": "1", "others": "0", "size_by": {"method": "fixed-notional", "fraction": "1"}},

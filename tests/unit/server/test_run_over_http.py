@@ -43,7 +43,7 @@ class Desk:
         except OSError:
             return False
 
-    def ask(self, method: str, path: str, role: str = "viewer", **body: Any) -> requests.Response:
+    def ask(self, method: str, path: str, role: Role = "viewer", **body: Any) -> requests.Response:
         headers = {
             "Authorization": f"Bearer {self.tokens[role]}",
             "Idempotency-Key": f"{method}-{path}-{body.get('kind')}",
@@ -93,9 +93,10 @@ def _largest(desk: Desk) -> str:
 
 
 def test_a_dry_run_names_each_order_and_changes_nothing(desk: Desk) -> None:
-    """Also for a viewer, who may not give the command; then the close that was shown is given and is on record."""
+    """Then the close that was shown is given, and is on record; a viewer may do neither."""
     close = {"kind": "close", "scope": "account/main", "reason": "feed lost", "mode": "reduce_only"}
-    answer = desk.ask("POST", "/v1/plan", **close)
+    assert desk.ask("POST", "/v1/plan", **close).status_code == 403
+    answer = desk.ask("POST", "/v1/plan", "risk", **close)
     assert answer.status_code == 200, answer.text
     (decision,) = answer.json()["decisions"]
     held = {each.symbol: each.contracts for each in desk.site.venue().positions or ()}
