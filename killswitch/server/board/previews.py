@@ -21,12 +21,13 @@ from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError, rea
 from killswitch.limits.view import decode_gate_view
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event, Snapshot
+from killswitch.operations.notifying import Acknowledgeable, UnknownPageError, acknowledgeable
 from killswitch.operations.pages.decision import decided
 from killswitch.operations.pages.wording import headline
 from killswitch.operations.preview import Preview, closes_under_way, from_store, preview
 from killswitch.planning.notices import GIVE_UP_HINT
 from killswitch.render.document import Items, Page, section, text
-from killswitch.render.formats import instant
+from killswitch.render.formats import count_of, instant
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.runner.status_blob import RunnerView, last_view, tick_time
@@ -67,6 +68,8 @@ class CommandPreviews:
                 )
         except TimeoutError as error:
             raise HTTPException(503, f"the preview takes longer than {WITHIN:.0f} s") from error
+        except UnknownPageError as error:
+            raise HTTPException(409, str(error)) from error
         except PolicyProblemsError as error:
             raise HTTPException(
                 503, "no preview: the policy files do not compile, and the run goes on with its set"
@@ -81,6 +84,8 @@ class CommandPreviews:
     def _preview(self, event: Event) -> CommandPreview:
         store = open_store(str(self._store), read_only=True)
         try:
+            if event.kind == "acknowledge":
+                return _acknowledgement(event, acknowledgeable(store, event.decision or ""))
             view = last_view(store)
             if view is None:
                 raise HTTPException(503, "no preview: no run has ticked on this store")
@@ -114,6 +119,18 @@ class CommandPreviews:
             loaded = stored.loaded
         self._compiled = (view.policy_set, loaded)
         return loaded
+
+
+def _acknowledgement(event: Event, found: Acknowledgeable) -> CommandPreview:
+    covered = [page for page in found.pages if page.number <= (event.number or found.number)]
+    return CommandPreview(
+        summary=[f"acknowledges {count_of(len(covered), 'firing')}: their escalation ends"],
+        text="",
+        confirm=(event.decision or "")[:8],
+        effect=class_of(event),
+        as_of=instant(event.at),
+        warnings=["nothing else changes: stages stay latched, closes go on, and a later firing escalates"],
+    )
 
 
 def _warnings(view: RunnerView, loaded: LoadedPolicies) -> Iterator[str]:

@@ -29,9 +29,7 @@ POLICY: Final = (
 )
 """Nothing inline, nothing from elsewhere: a text that slipped through the escaping of a template still runs nothing."""
 
-KINDS: Final = tuple(
-    kind for kind in get_args(CommandBody.model_fields["kind"].annotation) if kind not in ("flag", "acknowledge")
-)
+KINDS: Final = tuple(kind for kind in get_args(CommandBody.model_fields["kind"].annotation) if kind != "flag")
 """The commands that the page offers: those of the API which need nothing that the page has no field for."""
 
 
