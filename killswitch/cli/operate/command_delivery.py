@@ -34,11 +34,8 @@ from killswitch.cli.operate.command_requirements import (
 from killswitch.cli.operate.single_tick import DecisionCollector, paced_seconds, run_one_tick
 from killswitch.cli.session import (
     acting_store,
-    arming_summary,
     load_policies,
-    lock_paths,
     opened_store,
-    require_locks,
     store_if_any,
 )
 from killswitch.cli.terminal import print_note, print_section
@@ -52,6 +49,7 @@ from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.pages.wording import decision_section
 from killswitch.operations.status import StoreStatus, runner_state, store_status
+from killswitch.preflight.run_start import arming_summary, lock_paths, require_locks
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
