@@ -185,7 +185,7 @@ def tick(store_at: str) -> list[float]:
     due = time.monotonic() + 1.0
     for _ in range(TICKS):
         machines = tuple(
-            machine(f"account/{each.account}", *(trigger(name, random.uniform(0.001, 0.03), 0.045) for name in TRIGGERS))
+            machine(f"account/{each.account}", *(trigger(it, random.uniform(0.001, 0.03), 0.045) for it in TRIGGERS))
             for each in accounts
         )  # fmt: skip
         time.sleep(max(0.0, due - time.monotonic()))

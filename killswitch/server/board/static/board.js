@@ -362,7 +362,7 @@ async function preview() {
       ...found.warnings.map((each) => line("wrong", each)),
       line("", `${until} Worked out on what was read at ${found.as_of}; nothing was sent yet.`),
     );
-    ask(command, found.confirm);
+    ask(found.ids ? {...command, ids: found.ids} : command, found.confirm);
   } catch (error) {
     shown.replaceChildren(line("wrong", error.message));
     // What only reduces risk must stay possible where its preview is not.
