@@ -94,7 +94,7 @@ def _largest(desk: Desk) -> str:
 
 def test_a_dry_run_names_each_order_and_changes_nothing(desk: Desk) -> None:
     """Then the close that was shown is given, and is on record; a viewer may do neither."""
-    close = {"kind": "close", "scope": "account/main", "reason": "feed lost", "mode": "reduce_only"}
+    close: dict[str, Any] = {"kind": "close", "scope": "account/main", "reason": "feed lost", "mode": "reduce_only"}
     assert desk.ask("POST", "/v1/plan", **close).status_code == 403
     answer = desk.ask("POST", "/v1/plan", "risk", **close)
     assert answer.status_code == 200, answer.text
