@@ -316,7 +316,7 @@ def _tick_here(
         runner = assemble(
             loaded.policies, accounts, store, SystemClock(), RunnerPace(interval=1.0, read_timeout=site.read_timeout),
             live=live, locks=locks, store_at=site.store_at, observers=(collector, reports, *outputs.observers),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
             paths=tuple(str(path.resolve()) for path in site.policies_at) or (view.policies if view else ()),
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
