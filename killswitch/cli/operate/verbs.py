@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from killswitch.cli import completion, options
+from killswitch.cli.operate.parts import id_option, part_options
 from killswitch.cli.options import IN_FILE, OUT_FILE, RECORD_TEXT, option
 from killswitch.cli.terminal import print_note, stdin_is_terminal
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from killswitch.cli.operate.command_delivery import CommandSite
+    from killswitch.model.snapshot import Side
     from killswitch.model.words import ChangeCause
 
 
@@ -77,6 +81,10 @@ def _require_combination(
 @click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
               help="account/NAME, venue/NAME, label/KEY=VALUE, strategy/NAME, symbol/NAME or portfolio. "
                    "Default: portfolio.")  # fmt: skip
+@part_options("Close", timed=False)
+@click.option("--to-leverage", "leverage", type=options.NUMBER, metavar="X",
+              help="Close only as much as brings the gross of the scope to X times its equity, the worst position "
+                   "first. Default: everything.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Close at market at once; unreadable accounts by last known positions (spot waits).")  # fmt: skip
 @click.option(
@@ -102,8 +110,9 @@ def _require_combination(
 @options.journal
 @operator_options
 def close(
-    site: CommandSite, reason: str, scope: str | None, force: bool, decision: str | None, no_lock: bool, yes: bool,
-    dry_run: bool, out: Path | None, live: bool, author: str, journal: str | None, wait: float, output: str,
+    site: CommandSite, reason: str, scope: str | None, side: Side | None, symbols: tuple[str, ...],
+    leverage: Decimal | None, force: bool, decision: str | None, no_lock: bool, yes: bool, dry_run: bool,
+    out: Path | None, live: bool, author: str, journal: str | None, wait: float, output: str,
 ) -> None:  # fmt: skip
     """Close positions by an operator command, or give up a close.
 
@@ -129,6 +138,7 @@ def close(
     """
     from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest, given
+    from killswitch.cli.operate.parts import named_symbols
     from killswitch.cli.operate.reasons import reason_of, scope_warning
 
     _require_combination(decision, force=force, dry_run=dry_run, out=out, journal=journal, live=live)
@@ -143,7 +153,13 @@ def close(
     for remark in filter(None, (why.remark, scope_warning(why.cause, scope))):
         print_note(remark)
     lock = None if no_lock else "reduce_only"
-    command = given("close", scope, author, why.text, cause=why.cause, force=force, lock=lock)
+    is_part = side is not None or bool(symbols) or leverage is not None
+    if is_part and out is not None:
+        raise click.UsageError("--out saves the close of a whole scope: leave --side, --symbol and --to-leverage out")
+    command = given(
+        "close", scope, author, why.text, cause=why.cause, force=force, lock=lock, side=side,
+        symbols=named_symbols(scope or "", symbols), leverage=leverage,
+    )  # fmt: skip
     request = CommandRequest(command, wait, output == "json")
     if dry_run:
         from killswitch.cli.operate.preview import preview_command
@@ -151,7 +167,7 @@ def close(
         preview_command(request, site, out)
         return
     confirm = None
-    if scope is None and not yes and stdin_is_terminal():
+    if scope is None and not is_part and not yes and stdin_is_terminal():
         from killswitch.cli.operate.preview import confirm_portfolio
 
         confirm = partial(confirm_portfolio, request, site)
@@ -185,10 +201,7 @@ def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: 
 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
 @click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
-@click.option("--id", "ids", type=RECORD_TEXT, multiple=True,
-              help="The decision that it ends, by its id or the beginning of it: of a stage that fired, or of a lock "
-                   "by hand. May be given more than once. Default: the only one there is; of several none, and they "
-                   "are listed.")  # fmt: skip
+@id_option
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @operator_options
 def reset(
