@@ -57,11 +57,15 @@ def operator_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _require_combination(
-    decision: str | None, *, force: bool, dry_run: bool, out: Path | None, journal: str | None, live: bool
-) -> None:
+    decision: str | None, *, force: bool, dry_run: bool, out: Path | None, journal: str | None, live: bool,
+    is_part: bool,
+) -> None:  # fmt: skip
     """Refuse options of `close` that exclude or require each other."""
     if decision is not None and (force or dry_run or out is not None):
         raise click.UsageError("--give-up sends nothing: it does not combine with --force, --dry-run or --out")
+    if is_part and (out is not None or decision is not None):
+        raise click.UsageError("--side, --symbol and --to-leverage close a part: they do not combine with --out or "
+                               "--give-up")  # fmt: skip
     if journal is not None and (decision is not None or dry_run):
         raise click.UsageError("--journal does not combine with --give-up or --dry-run")
     if journal is not None and not live:
@@ -141,7 +145,8 @@ def close(
     from killswitch.cli.operate.parts import named_symbols
     from killswitch.cli.operate.reasons import reason_of, scope_warning
 
-    _require_combination(decision, force=force, dry_run=dry_run, out=out, journal=journal, live=live)
+    is_part = side is not None or bool(symbols) or leverage is not None
+    _require_combination(decision, force=force, dry_run=dry_run, out=out, journal=journal, live=live, is_part=is_part)
     why = reason_of(reason)
     if decision is not None:
         from killswitch.cli.operate.give_up import give_up
@@ -153,9 +158,6 @@ def close(
     for remark in filter(None, (why.remark, scope_warning(why.cause, scope))):
         print_note(remark)
     lock = None if no_lock else "reduce_only"
-    is_part = side is not None or bool(symbols) or leverage is not None
-    if is_part and out is not None:
-        raise click.UsageError("--out saves the close of a whole scope: leave --side, --symbol and --to-leverage out")
     command = given(
         "close", scope, author, why.text, cause=why.cause, force=force, lock=lock, side=side,
         symbols=named_symbols(scope or "", symbols), leverage=leverage,
