@@ -35,11 +35,8 @@ from killswitch.cli.operate.command_requirements import (
 from killswitch.cli.operate.single_tick import DecisionCollector, paced_seconds, run_one_tick
 from killswitch.cli.session import (
     acting_store,
-    arming_summary,
     load_policies,
-    lock_paths,
     opened_store,
-    require_locks,
     store_if_any,
 )
 from killswitch.cli.terminal import print_note, print_section
@@ -53,6 +50,7 @@ from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.pages.wording import decision_section
 from killswitch.operations.status import StoreStatus, runner_state, store_status
+from killswitch.preflight.run_start import arming_summary, lock_paths, require_locks
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
@@ -350,7 +348,7 @@ def _tick_here(
         runner = assemble(
             loaded.policies, accounts, store, SystemClock(), RunnerPace(interval=1.0, read_timeout=site.read_timeout),
             live=live, locks=locks, store_at=site.store_at, observers=(collector, reports, *outputs.observers),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
             paths=tuple(str(path.resolve()) for path in site.policies_at) or (view.policies if view else ()),
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip

@@ -127,7 +127,7 @@ def close(
 
     --force sends market orders at once, without ladder or pace, and closes unreadable accounts by their last known
     positions if the venue prevents orders from opening a position (swap and future). Spot, margin and equity accounts
-    wait for a snapshot. It arms nothing, and --live is still required.
+    wait for a snapshot.
 
     The scope is locked before the first order: bots may then only reduce, until `ksctl unlock SCOPE` or `ksctl reset
     SCOPE`. A lock folder that does not answer delays the close by a tenth of a second at most. Without --scope, a

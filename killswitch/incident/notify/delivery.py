@@ -43,6 +43,8 @@ PROBLEM_AFTER = 300.0
 """Seconds without a delivery after which a target is reported as a problem."""
 SLOW = 1.0
 """Seconds after which an attempt counts as slow: what waits behind it goes out as one message."""
+CROWD = 20
+"""More messages than this wait only for a target that is slower than they come: they go out as one message."""
 IN_TIME = MINUTE
 """Microseconds within which a message is to be delivered."""
 FORGET_EVERY = 24 * 3600.0
@@ -172,10 +174,11 @@ class TargetDelivery:
         now = to_micros(self._clock.now())
         hanging = [id_ for key in self._abandoned for id_ in self._ids(key)]
         skipped = hanging if self._suspect is None else [*hanging, *self._ids(self._suspect)]
-        delivery = self._outbox.claim(self.target, now, skipped, together=self._is_slow and self._suspect is None)
+        together = self._is_slow or self._waiting.pending > CROWD
+        delivery = self._outbox.claim(self.target, now, skipped, together=together and self._suspect is None)
         if self._suspect is not None and (delivery is None or delivery.due_at):  # no other message to try
             self._suspect = None
-            delivery = self._outbox.claim(self.target, now, hanging, together=self._is_slow)
+            delivery = self._outbox.claim(self.target, now, hanging, together=together)
         if delivery is not None and not delivery.due_at:
             return self._send(delivery)
         waits = [ABANDONED_EVERY] if self._abandoned else []
