@@ -171,7 +171,7 @@ def _created_store(request: CommandRequest, site: CommandSite, *, live: bool) ->
     if not live or not site.policies_at or request.kind not in REACHING or _has_store(site.store_at):
         yield
         return
-    from killswitch.cli.live.start_checks import claimed
+    from killswitch.preflight.run_start import claimed
     from killswitch.runner.claims import ClaimHolder, RunClaims
     from killswitch.runner.lease import this_process
 

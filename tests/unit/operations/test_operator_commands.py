@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from killswitch.accounts.opening import open_accounts
 from killswitch.cli.live.run import run
 from killswitch.cli.live.run_console import RunConsole
-from killswitch.cli.live.start_checks import claimed
 from killswitch.cli.live.status import status
 from killswitch.cli.operate.verbs import close, reset
 from killswitch.cli.session import load_policies
@@ -29,6 +28,7 @@ from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.operations.commands import operator_event, watched_scopes
 from killswitch.operations.status import store_status
 from killswitch.planning.scopes.trigger_status import MachineStatus
+from killswitch.preflight.run_start import claimed
 from killswitch.render.formats import instant
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.claims import ClaimHolder, RunClaims
