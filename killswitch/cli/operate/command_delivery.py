@@ -179,7 +179,8 @@ def _created_store(request: CommandRequest, site: CommandSite, *, live: bool) ->
     accounts = open_accounts(loaded.accounts, live=True)
     holder = ClaimHolder(this_process(), str(Path(site.store_at.removeprefix("sqlite:///")).absolute()))
     with RunClaims(holder) as claims:
-        claimed(claims, loaded, accounts, site.locks(None), is_forced=False)
+        for _, text in claimed(claims, loaded, accounts, site.locks(None), is_forced=False):
+            print_note(text)
         open_store(site.store_at).close()
         print_note(f"no runner ever ran on {site.store_at}: the store is created")
         yield

@@ -339,7 +339,7 @@ def test_a_close_of_a_side_or_a_symbol_leaves_the_rest_with_its_orders() -> None
         Order("eth-stop", "ETH", "buy", Decimal(2), type="stop_market", trigger_price=Decimal(11)),
     )
     for part, symbol in (({"side": "long"}, "BTC"), ({"side": "short"}, "ETH"), ({"symbols": ("ETH",)}, "ETH")):
-        decision = closing(replace(close(cause="operator"), **part), orders=stops)  # type: ignore[arg-type]  # a field
+        decision = closing(replace(close(cause="operator"), **part), orders=stops)
         assert {each.symbol for each in decision.intents} == {symbol}
         assert [each.order for each in decision.cancels] == [f"{symbol.lower()}-stop"]
 
