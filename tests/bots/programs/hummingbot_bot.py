@@ -81,8 +81,9 @@ async def run(code, address, key, secret, kind):
     clock.add_iterator(strategy)
     with clock:
         ticking = safe_ensure_future(clock.run())
-        while not connector.trading_rules or not connector.get_all_balances():
-            await asyncio.sleep(0.1)  # the connector reads them by itself
+        # The connector reads them by itself, and has no event for it.
+        while not connector.trading_rules or not connector.get_all_balances():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.1)
         print(json.dumps({"ready": kind_of.__name__}), flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             asked = json.loads(line)
