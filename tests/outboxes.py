@@ -41,12 +41,13 @@ class Scripted:
         self.taken: list[str] = []
 
     def send(self, message: Message) -> None:
-        self.attempts.append(message.id)
+        ids = message.members or (message.id,)
+        self.attempts += ids
         if self.error is not None:
             raise NotSentError(self.error)
-        if message.id in self.never:
+        if not self.never.isdisjoint(ids):
             raise NotSentError("too long for me")
-        self.taken.append(message.id)
+        self.taken += ids
 
 
 def lane(

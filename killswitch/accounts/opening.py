@@ -22,7 +22,7 @@ from killswitch.incident.record.incident_decisions import Runbooks
 from killswitch.incident.report.runbooks import compile_all, declared_runbooks
 from killswitch.model.applied_set import PolicyFile
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import AccountSpec
+from killswitch.model.venue import AccountSpec, VenueAdapter
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, counts, in_order
 from killswitch.policy.kinds import TESTS
@@ -125,17 +125,25 @@ def files_at(paths: Sequence[Path], written: Iterable[MaskedText]) -> tuple[Poli
 
 
 def open_accounts(
-    documents: Iterable[AccountDocument], *, live: bool, gated: Collection[str] = ()
+    documents: Iterable[AccountDocument],
+    *,
+    live: bool,
+    gated: Collection[str] = (),
+    adapters: Mapping[str, VenueAdapter] = {},  # nothing changes it
 ) -> dict[str, ArmedAccount]:
     """An adapter for each `Account` document, by name. No connection is made yet.
 
-    `gated`: the accounts with limits, whose orders are read before their positions.
+    `gated`: the accounts with limits, whose orders are read before their positions. `adapters`: account → an adapter
+    that exists already, in place of the one that its document names; its credentials are its own.
 
     An account is armed only if its document sets `execution: live` and `live` is true. Raises NoAccountsError,
     CredentialError or AdapterError.
     """
     documents = tuple(documents)
-    accounts = {document.metadata.name: _open(document, live=live, gated=gated) for document in documents}
+    accounts = {
+        document.metadata.name: _open(document, live=live, gated=gated, adapter=adapters.get(document.metadata.name))
+        for document in documents
+    }
     for first, second in armed_duplicates(documents) if live else ():
         raise AdapterError(duplicate_message(first, second))  # two executors would work on one book
     if not accounts:
@@ -185,14 +193,16 @@ async def read_once(accounts: Mapping[str, ArmedAccount], within: float) -> tupl
             await account.adapter.close()
 
 
-def _open(document: AccountDocument, *, live: bool, gated: Collection[str]) -> ArmedAccount:
+def _open(
+    document: AccountDocument, *, live: bool, gated: Collection[str], adapter: VenueAdapter | None
+) -> ArmedAccount:
     name, spec = document.metadata.name, document.spec
     if spec.endpoint_ws is not None and not spec.endpoint_ws.startswith(("ws://", "wss://")):
         scheme = spec.endpoint_ws.partition("://")[0]
         raise AdapterError(f"account {name}: endpoint_ws begins with ws:// or wss://, not {scheme}://")
     if spec.sandbox and spec.demo:
         raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; remove one of them")
-    adapter = make_adapter(
+    adapter = adapter or make_adapter(
         freeze(
             spec,
             AccountSpec,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,7 +12,6 @@ import click
 from killswitch.cli.terminal import print_page, print_text
 
 if TYPE_CHECKING:
-    from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.model.store import Lease
     from killswitch.runner.assembly import LockPaths
@@ -152,66 +150,3 @@ def load_policies(policies_at: Sequence[Path], variant: str | None = None) -> Lo
     if loaded.warnings:
         print_page(diagnostics_page(loaded.warnings), err=True)
     return loaded
-
-
-def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> LockPaths:
-    """The lock paths of the options; the default folder is next to the store."""
-    from killswitch.runner.assembly import LockPaths
-
-    default_folder = Path(store_at.removeprefix("sqlite:///") + ".locks")
-    return LockPaths(lock_dir or default_folder, lock_file)
-
-
-def require_locks(
-    accounts: dict[str, ArmedAccount], locks: LockPaths, store_at: str, *, closes: bool = False, emergency: bool = False
-) -> tuple[str, ...]:
-    """LockError if an account is armed and its lock is not writable; returns warnings.
-
-    A full disk gets the reserve of the store. A lock folder that does not respond stops nothing: the runner continues
-    without it and pages. `closes`: an unwritable folder does not stop a manual close either. `emergency`: nothing is
-    refused.
-    """
-    from datetime import UTC, datetime
-
-    from killswitch.deadline import DeadlineError, call_within
-    from killswitch.gate.changes import LockError, UnwritableError
-    from killswitch.gate.foreign_files import require_writable, weaknesses
-    from killswitch.operations.status import LOCK_FOLDER_TIMEOUT
-    from killswitch.store.adjacent_files import Reserve
-
-    def check(union: Path | None) -> tuple[str, ...]:
-        require_writable(locks.folder, union, datetime.now(UTC))
-        return weaknesses(locks.folder, union)
-
-    if not any(account.armed for account in accounts.values()):
-        return ()
-    reserve = Reserve(Path(store_at.removeprefix("sqlite:///")))
-    while True:
-        try:
-            found = call_within(LOCK_FOLDER_TIMEOUT, f"the lock folder {locks.folder}", lambda: check(None))
-            if locks.union is None:
-                return found
-            try:
-                return call_within(LOCK_FOLDER_TIMEOUT, f"the lock file {locks.union}", lambda: check(locks.union))
-            except DeadlineError as error:
-                return (*found, f"{error} Continuing without it; the locks in {locks.folder} are written")
-        except DeadlineError as error:
-            return (f"{error} Continuing without locks",)
-        except LockError as error:
-            is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
-            if is_full and reserve.give_slice():
-                continue
-            if not emergency and not (closes and isinstance(error, UnwritableError)):
-                raise
-            return (f"{error}. Continuing without locks: bots can reopen closed positions",)
-
-
-def arming_summary(accounts: dict[str, ArmedAccount], *, live: bool) -> str:
-    """Which accounts are armed, and why the others are not."""
-    armed = [account.name for account in accounts.values() if account.armed]
-    observed = [account.name for account in accounts.values() if not account.armed]
-    parts = [f"armed: {', '.join(armed)}"] if armed else []
-    if observed:
-        why = "their documents say execution: observe" if live else "started without --live"
-        parts.append(f"observed only ({why}): {', '.join(observed)}")
-    return "; ".join(parts)

@@ -231,9 +231,10 @@ def _notices(notified: Iterable[tuple[Alert, Severity, str, bool]], now: int) ->
             joined[place] = replace(before, severity=more, text=f"{before.text}; {text}")
             continue
         begun = text if alert.heading is None else f"{alert.heading}: {text}"
+        key = alert.key if alert.heading is None and (is_over or (alert.lasts and alert.resolves)) else ""
         joined[place] = Notice(
             from_micros(now), group.policy, group.scope, group.kind, severity, begun, group.subject,
-            title=alert_title(alert.key, is_over=is_over),
+            title=alert_title(alert.key, is_over=is_over), alert=key, is_over=is_over and bool(key),
         )  # fmt: skip
     return tuple(joined.values())
 

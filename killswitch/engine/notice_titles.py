@@ -86,6 +86,29 @@ TITLES: Final = {
 }
 """Beginning of a key → title; `*` is any one part, and `{1}` the second part of the key."""
 
+URGENT: Final = frozenset({
+    "blocked", "breach", "breach-fight", "breach-unknown", "closing", "shortfall", "silence", "unfinished", "unfired",
+})  # fmt: skip
+"""How the titles of alerts begin that no route may hold or delay while they are pages: risk that opens under a lock, a
+close that fails, a stage that selects nothing, a dead man's switch that has fired."""
+_URGENT_TITLES: Final = frozenset(TITLES[kind] for kind in TITLES if kind.split("/")[0] in URGENT)
+
+
+def is_urgent(notice: Notice) -> bool:
+    """Whether no route may hold or delay the notice: a page about what is worst, or a fall that grew."""
+    if notice.severity != "page" or notice.is_over or notice.title.startswith(OVER):
+        return False
+    if notice.kind == "unexplained":
+        return notice.at_once
+    urgent_kind = notice.kind in ("nothing_selected", "blocked")
+    return urgent_kind or any(_is_title(notice.title, title) for title in _URGENT_TITLES)
+
+
+def _is_title(title: str, pattern: str) -> bool:
+    begin, _, end = pattern.partition("{1}")
+    return bool(title) and title.startswith(begin) and title.endswith(end)
+
+
 OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stops", "stream", "unwatched"})
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {

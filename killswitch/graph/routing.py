@@ -169,6 +169,7 @@ class NotificationRoot(Struct, frozen=True):
     repeat_interval: int | None = None
     remind: int | None = None
     escalate: tuple[Escalation, ...] = ()
+    pages_at: str | None = None
 
 
 def label_of(subject: MessageAttributes, key: str) -> str | None:

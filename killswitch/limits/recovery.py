@@ -1,7 +1,16 @@
-"""What the way back after a reset leaves of an account's limits: a share of each, and a number of positions.
+"""What the way back after a reset leaves of an account's limits: a share of each size, and a number of positions.
 
-Sizes are reduced: gross, leverage, concentration, position and order sizes, and the loss of the day. Rates, bands, free
-margin and sessions are no sizes, and stay. A limit below what is held closes nothing: entries are refused, exits pass.
+| limit                                                   | on the way back                                       |
+|---------------------------------------------------------|-------------------------------------------------------|
+| `gross`, `concentration`, `position_size`, `order_size` | × share, in whatever unit it is written               |
+| `leverage`                                              | × share                                               |
+| `day.loss`                                              | × share                                               |
+| `day.trades`, `day.fees`, `orders_per_minute`           | as written: rates and costs follow the sizes          |
+| `free_margin`, `price_band`, `latency`, `spread`        | as written: they are no sizes                         |
+| `banned`, `session`, `maintenance`                      | as written                                            |
+| positions                                               | the plan's number, until the full size                |
+
+A limit below what is held closes nothing: entries are refused, exits pass.
 """
 
 from __future__ import annotations
@@ -44,6 +53,11 @@ def positions_beyond(cap: RecoveryCap, opened: Collection[str], symbol: str) -> 
 
     `opened`: the symbols with a position at worst. Symbols of one hedge count as one position, and a further leg of a
     hedge that is open already, here or on another account, is never refused: its first leg would be naked.
+
+    With at most two positions, and BTC/USDT with BTC/USDT:USDT as one hedge:
+
+    - ETH and XRP are open: DOGE would be the third, and more of ETH is not counted again.
+    - ETH and BTC/USDT are open: BTC/USDT:USDT passes, as the second leg of the same position.
     """
     if cap.positions is None or symbol in cap.begun:
         return None

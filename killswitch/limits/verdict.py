@@ -179,17 +179,24 @@ def _unproved(judging: _Judging, leg: Leg, why: tuple[Reason, str]) -> Denial:
     return Denial(reason, f"it is not proved that the order only reduces: {why[1]}; {way_out}", retry=True)
 
 
-def _of_entry(judging: _Judging, leg: Leg, counted: CountedOrders, view: GateView) -> Denial | None:
-    """Why an order that can open something is denied."""
-    if leg.problem is not None:
-        return Denial("amount_unit", leg.problem)
-    held = held_back(judging.book.account, judging.moment, leg.order)
-    if held is not None:
-        return held
+def _of_run(judging: _Judging, view: GateView) -> Denial | None:
+    """Why the run takes no new risk: it can put nothing on record, or its clock went back."""
+    if view.unrecorded is not None:
+        return Denial("unrecorded", f"nothing can be put on record, so that no new risk is taken: {view.unrecorded}")
     if judging.moment.clock_went_back or is_back(view, judging.moment.now):
         return Denial(
             "clock_went_back", "the clock went back: entries wait until it agrees with the venue's for a minute"
         )
+    return None
+
+
+def _of_entry(judging: _Judging, leg: Leg, counted: CountedOrders, view: GateView) -> Denial | None:
+    """Why an order that can open something is denied."""
+    if leg.problem is not None:
+        return Denial("amount_unit", leg.problem)
+    held = held_back(judging.book.account, judging.moment, leg.order) or _of_run(judging, view)
+    if held is not None:
+        return held
     if judging.doubt is not None:
         return Denial(*judging.doubt, retry=True)
     limits = judging.limits

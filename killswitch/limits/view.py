@@ -137,6 +137,8 @@ class GateView(Struct, frozen=True):
     """For people and for the server. The gate reads the lock files themselves."""
     clock_back_until: Instant | None = None
     """A clock that went back: entries wait until both clocks have agreed for a minute; absent: it did not."""
+    unrecorded: str | None = None
+    """Why nothing can be put on record at present, so that entries are denied; absent: the record is written."""
     format: Literal["killswitch.gate-view/v1"] = "killswitch.gate-view/v1"
 
     def account(self, name: str) -> GateAccount | None:

@@ -131,7 +131,7 @@ def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
     return (every, unwinding.pause or 0.0, bounded)
 
 
-HoldCommand = Literal["halt", "cancel"]
+HoldCommand = Literal["halt", "cancel", "pause"]
 """An operator command that closes nothing, besides a plain lock."""
 
 
@@ -182,6 +182,8 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     schedule: Schedule | None = None
     """When its orders go; absent where they go by rank, as fast as the venue allows."""
     command: HoldCommand | None = None
+    lifts: tuple[str, ...] | None = None
+    """The decisions whose locks an unlock ends; absent: all by hand on its scope."""
 
     def __post_init__(self) -> None:
         if any(isinstance(effect, WITH_OWN_KEYS) for effect in self.further):
@@ -255,7 +257,9 @@ class Notice(Struct, frozen=True, omit_defaults=True):
     """A message for operators that is not a decision.
 
     `at_once`: it differs from earlier notices of its kind, so that it is sent separately and not grouped with them.
-    `title`: what kind of thing it is about, in a few words; empty: `kind` says it.
+    `title`: what kind of thing it is about, in a few words; empty: `kind` says it. `alert`: the key of the alert that
+    begins or ends with it, where that ends with a notice too; `is_over`: whether it ends. Both are for addressing it in
+    its tick, and in no record: the alerts are stored with the tick.
     """
 
     as_of: Instant
@@ -267,6 +271,8 @@ class Notice(Struct, frozen=True, omit_defaults=True):
     subject: str | None = None
     at_once: bool = False
     title: str = ""
+    alert: str = ""
+    is_over: bool = False
     format: Literal["killswitch.notice/v1"] = NOTICE_FORMAT
 
 
@@ -300,4 +306,5 @@ def encode_decision(decision: Decision) -> bytes:
 
 def encode_notice(notice: Notice) -> bytes:
     """One notice as a JSON line."""
-    return msgjson.encode({"format": NOTICE_FORMAT, **msgjson.decode(_ENCODER.encode(notice))})
+    recorded = replace(notice, alert="", is_over=False)
+    return msgjson.encode({"format": NOTICE_FORMAT, **msgjson.decode(_ENCODER.encode(recorded))})

@@ -124,6 +124,11 @@ class Flags(Struct, frozen=True):
         return Flags(tuple(map(moved, self.in_force)))
 
 
+def is_of_policy(event: Event) -> bool:
+    """Whether a `pause` or a `resume` is of a policy; else it is of a scope, and a pause of it is a lock."""
+    return event.kind in ("pause", "resume") and (event.lock is None and event.ids is None)
+
+
 NO_FLAGS = Flags()
 _ENCODER = msgjson.Encoder()
 _DECODER = msgjson.Decoder(Flags)

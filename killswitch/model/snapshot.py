@@ -304,6 +304,8 @@ EventKind = Literal[
     "reload",
     "give_up",
     "restate",
+    "acknowledge",
+    "silence",
 ]
 
 
@@ -336,10 +338,17 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The symbols of its scope that the command is about; absent: all."""
     all_orders: bool = False
     """Whether a `halt` or a `cancel` also cancels stops and exits; otherwise only what can add risk."""
+    ids: tuple[str, ...] | None = None
+    """The decisions that a `resume`, an `unlock` or a `reset` ends, which its author has seen; absent: all of its
+    scope."""
     flag: str | None = None
     """The name of the flag that a `flag` sets or clears."""
     is_set: bool | None = field(default=None, name="set")
     """Whether a `flag` sets it or clears it: the key `set`."""
+    number: int | None = None
+    """The number of the newest firing that was shown to whoever gives an `acknowledge`: later ones still escalate."""
+    policy: str | None = None
+    """The policy whose messages a `silence` holds; absent: any."""
     approves: str | None = None
     """What an `approve` approves, such as the step of a way back; its author is verified."""
 
@@ -439,6 +448,12 @@ class WrittenLock(Struct, frozen=True, gc=False, omit_defaults=True):
     """The stage that has fired; None for a lock on suspicion or by hand."""
     only: tuple[LockPart, ...] = ()
     """The parts of the accounts that it locks; empty: all of them."""
+    command: str | None = None
+    """Of one by hand: the command that is no plain lock, such as `halt` and `pause`."""
+    author: str | None = None
+    """Of one by hand: who ordered it."""
+    reason: str | None = None
+    """Of one by hand: why."""
 
     def reaches(self, side: Side, symbol: str) -> bool:
         """Whether it locks the position, in the accounts that it reaches."""

@@ -100,6 +100,8 @@ HEARTBEAT_DATES = "dated_heartbeats"
 """The live blob with the ticks that date heartbeats of clocks that were ahead (`runner.tick_inputs`)."""
 REALISED = "realised"
 """The live blob with what the fills of each account made (`killswitch.planning.realised_gains`)."""
+ROUTING = "routing"
+"""The live blob with what receivers were sent, groups, and open pages (`killswitch.planning.routing.state`)."""
 BREACH_ANSWERS = "breach_answers"
 """The live blob with the answers to breaches of locks (`killswitch.planning.breach_answers`)."""
 
@@ -124,6 +126,8 @@ class TickRecord(Struct, frozen=True):
     """History rows older than this (microseconds) may be deleted."""
     messages: tuple[Outgoing, ...] = ()
     """Notifications of this tick; a duplicate id is stored once."""
+    suppressed: tuple[Suppression, ...] = ()
+    """Messages that a receiver is not sent, each with its reason."""
     live: Mapping[str, bytes] = {}
     """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`, `OWN_QUANTITIES`, `REALISED`,
     `BREACH_ANSWERS`, `RECOVERY`, `HEARTBEAT_DATES`."""
@@ -149,6 +153,26 @@ class Outgoing(Struct, frozen=True):
     target: str
     """Kind and address of the target as written in the route; never a secret."""
     body: bytes
+    alert: str = ""
+    """What it is about, where that may end before it is sent."""
+    is_end: bool = False
+    """Whether it says that its alert is over."""
+    hops: tuple[tuple[str, ...], ...] = ()
+    """The targets that get it too, one group after the other, while this one and those before do not accept it."""
+    hop_at: int = 0
+    """When the next of them is due (microseconds); 0 without any."""
+
+
+class Suppression(Struct, frozen=True, omit_defaults=True):
+    """A message that a receiver was not sent, and why: by whose silence, which time or which alert."""
+
+    at: int
+    alert: str
+    message: str
+    node: str
+    receiver: str
+    why: str
+    by: str = ""
 
 
 DeliveryState = Literal["pending", "delivered", "given_up"]
@@ -168,6 +192,12 @@ class Delivery(Struct, frozen=True):
     """When it is to be tried next (microseconds); 0 for immediately."""
     is_refused: bool = False
     """Whether its target refused it and accepted others: those pass it until it is due."""
+    batch: str | None = None
+    """The id of the one message that it is sent in with others that waited; None: it is sent alone."""
+    others: tuple[Outgoing, ...] = ()
+    """The others of its batch, in their order."""
+    ended_before: int | None = None
+    """When its alert ended, where that is still to be sent to the same target (microseconds)."""
 
 
 MOST_POSTPONED: Final = MINUTE
@@ -270,14 +300,34 @@ class Journal(Protocol):
 class Outbox(Protocol):
     """The part of a store that the delivery of notifications needs. Writes are fenced like ticks."""
 
-    def claim(self, target: str, now: int, besides: Collection[str] = ()) -> Delivery | None:
+    def claim(self, target: str, now: int, besides: Collection[str] = (), *, together: bool = False) -> Delivery | None:
         """The pending notification for `target` that is next, or None. `besides`: ids to skip.
 
         The attempt is counted before it is made. One that is not due has its `due_at`, and counts no attempt.
+        `together`: it becomes one message with all others that wait, and stays so: a batch is sent again as it was.
         """
 
-    def settle(self, message: str, at: int, error: str | None, *, due_at: int = 0, is_refused: bool = False) -> None:
-        """Record the result of an attempt: delivered, or still pending because of `error`, and when it is due next."""
+    def settle(
+        self, message: str, at: int, error: str | None, *, due_at: int = 0, is_refused: bool = False,
+        is_rejected: bool = False,
+    ) -> None:  # fmt: skip
+        """Record the result of an attempt: delivered, or still pending because of `error`, and when it is due next.
+
+        `message` may be the id of a batch. `is_rejected`: the target has refused it for certain, so that its next hop
+        is due, and a batch is taken apart.
+        """
+
+    def overdue(self, now: int) -> Sequence[Outgoing]:
+        """Pending notifications whose next hop is due."""
+
+    def fall_back(self, message: str, rows: Sequence[Outgoing]) -> None:
+        """Add notifications for the next hop of one, which has no further hops of its own then."""
+
+    def unreached(self, now: int) -> int:
+        """The number of pending notifications whose last hop was due before `now`, and has not accepted them."""
+
+    def suppressions(self, limit: int) -> Sequence[Suppression]:
+        """The newest `limit` suppressed messages, newest first."""
 
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
         """Give up notifications for `target` that were decided before `before`; returns their number.

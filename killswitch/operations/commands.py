@@ -46,6 +46,8 @@ OperatorCommandKind = Literal[
     "pause",
     "resume",
     "reload",
+    "acknowledge",
+    "silence",
 ]
 
 LOOK_BACK = 50
@@ -80,6 +82,8 @@ def operator_event(
 ) -> Event:
     """The event of an operator command issued at `at`. `more`: further fields of an event, of this kind of command."""
     begins = {"flag": FLAG_CHANGE, "pause": PAUSE_CHANGE, "resume": PAUSE_CHANGE}.get(kind, "hand-")
+    if begins == PAUSE_CHANGE and not (scope or "").startswith(OF_POLICY):
+        begins = "hand-"
     return Event(f"{begins}{secrets.token_hex(8)}", at, kind, scope, author, reason, **more)
 
 
@@ -110,7 +114,7 @@ def _begin_of(plan: SavedPlan) -> str:
 
 def _is_of(event: Event, plan: SavedPlan) -> bool:
     """Whether the event would apply the plan; one that only records a refusal does not."""
-    return event.plan is not None and event.id.startswith(_begin_of(plan))
+    return event.plan is not None and event.plan == encode_plan(plan).decode()
 
 
 def require_unspent(store: Store, plan: SavedPlan) -> None:
@@ -244,8 +248,10 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "give_up": lambda event: lambda decision: decision.id == event.decision,
     "restate": lambda _event: lambda _decision: False,  # only notices answer it
     "flag": lambda _event: lambda _decision: False,
-    "pause": lambda _event: lambda _decision: False,
-    "resume": lambda _event: lambda _decision: False,
+    "pause": _commands,  # only notices answer that of a policy
+    "resume": _commands,
+    "acknowledge": lambda _event: lambda _decision: False,
+    "silence": lambda _event: lambda _decision: False,
 }
 
 

@@ -200,16 +200,49 @@ def _age(seconds: float | None) -> str:
     return "unknown" if seconds is None else f"{rounded_duration(timedelta(seconds=seconds))} ago"
 
 
+class UnknownSetError(Exception):
+    """No set that was in force is named so, or several are; the message lists the newest ones."""
+
+
+def set_named(store: Store, named: str) -> str:
+    """The policy digest of the set that was in force and whose digest or commit begins so. UnknownSetError."""
+    changes = store.set_changes(200)
+    found = {
+        each.digest
+        for each in changes
+        if each.digest.startswith((named, f"sha256:{named}")) or (each.origin.commit or "").startswith(named)
+    }
+    if len(found) == 1:
+        return found.pop()
+    newest = ", ".join(dict.fromkeys(each.digest[:19] for each in changes)) or "none"
+    what = "several sets begin with it" if found else "no set with it was in force"
+    raise UnknownSetError(f"{named}: {what}; in force were, newest first: {newest}")
+
+
+def source_command(
+    verb: CommandVerb, author: str, reason: str, now: datetime, *, lasts: float = 0.0, remind: float = 0.0,
+    digest: str | None = None, forget: str | None = None,
+) -> SourceCommand:  # fmt: skip
+    """A command to the source. Seconds."""
+    return SourceCommand(
+        id=f"{verb}-{uuid4().hex[:12]}", verb=verb, author=author, reason=reason, at=to_micros(now),
+        lasts=int(lasts * 1_000_000), remind=int(remind * 1_000_000), digest=digest, forget=forget,
+    )  # fmt: skip
+
+
+def delivered(command: SourceCommand) -> tuple[str, bytes]:
+    """The live blob by which a runner gets the command; a later one of the same verb replaces one that it has not
+    read."""
+    return f"{SOURCE_COMMANDS}{command.verb}", msgspec.json.encode(command)
+
+
 def send_command(
     store: Store, verb: CommandVerb, author: str, reason: str, now: datetime, *, lasts: float = 0.0,
     remind: float = 0.0, digest: str | None = None, forget: str | None = None,
 ) -> SourceCommand:  # fmt: skip
-    """Leave a command for the runner; a later one of the same verb replaces one that no runner has read. Seconds."""
-    command = SourceCommand(
-        id=f"{verb}-{uuid4().hex[:12]}", verb=verb, author=author, reason=reason, at=to_micros(now),
-        lasts=int(lasts * 1_000_000), remind=int(remind * 1_000_000), digest=digest, forget=forget,
-    )  # fmt: skip
-    store.put_live(f"{SOURCE_COMMANDS}{verb}", msgspec.json.encode(command))
+    """Leave a command for the runner. Seconds."""
+    command = source_command(verb, author, reason, now, lasts=lasts, remind=remind, digest=digest, forget=forget)
+    store.put_live(*delivered(command))
     return command
 
 

@@ -41,7 +41,7 @@ from killswitch.planning.firing import LevelPreview, RereadData, fire, is_still_
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
-from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
+from killswitch.planning.operator.closes import Orphan, applies, is_unnamed, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose, refusals
 from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.pauses import begun, held_back
@@ -356,6 +356,9 @@ class Interpreter:
         issued: list[Notice] = []
         for event in events:
             if event.kind == "reset" and applies(event, evaluator.scope):
+                if is_unnamed(event, evaluator):
+                    issued.append(notices.newer_firing(evaluator, event, now))
+                    continue
                 resets, of_reset = self._reset(evaluator, now, event)
                 decisions += resets
                 issued += of_reset

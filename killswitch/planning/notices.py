@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 
-from killswitch.engine.state import PendingClose
+from killswitch.engine.state import PendingClose, stage_in_force
 from killswitch.engine.step import bits, overdue
 from killswitch.graph.nodes import Trigger
 from killswitch.graph.wording import signals_of, span
@@ -415,6 +415,15 @@ def part_not_closed(now: int, left: NotClosed) -> Notice:
 def forced_close(event: Event, now: int, text: str) -> Notice:
     """Notice of a forced close on last known positions."""
     return _operator_notice(event, now, "warning", "warning", text, "a close by hand on last known positions")
+
+
+def newer_firing(evaluator: ScopeEvaluator, event: Event, now: int) -> Notice:
+    """Notice that a reset leaves a stage in force, because it does not name its firing."""
+    text = (
+        f"{stage_in_force(evaluator.state) or 'a stage'} of {evaluator.policy} on {evaluator.scope} is not reset: the "
+        f"command of {event.author or 'unknown'} does not name its firing {evaluator.decision}"
+    )
+    return command_not_carried_out(event, now, text)
 
 
 def held_with_remark(event: Event, now: int, text: str) -> Notice:

@@ -1,12 +1,13 @@
 """Entries of a tick: its policy set, commands, decisions, notices and notifications, in the order in which they act.
 
-What an operator loosens is an entry of its own kind, so that attempts can be counted: by class, not by name.
+What an operator loosens is an entry of its own kind, so that attempts can be counted: by class, not by name. How long
+an account was watched is in spans of usable snapshots; what a crash loses of a span is not claimed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from msgspec import Struct
@@ -15,7 +16,7 @@ from killswitch.model.applied_set import AppliedSet
 from killswitch.model.decision import Decision, Notice, encode_decision
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.record_entry import RecordEntry, private, with_known
-from killswitch.model.snapshot import Event
+from killswitch.model.snapshot import AccountSnapshot, Event
 from killswitch.model.store import Outgoing, TickRecord
 
 LOOSENING: Final = frozenset({"unlock", "reset", "pause", "flag", "restate", "give_up"})
@@ -146,3 +147,57 @@ def of_lease(kind: str, owner: str, generation: int, at: int) -> RecordEntry:
     """A run takes the lease (`started`), or ends in order (`ended`), at `at` (microseconds)."""
     fields = with_known({"generation": generation, "owner": private(owner)})
     return RecordEntry("started" if kind == "started" else "ended", from_micros(at), fields)
+
+
+WRITTEN_EVERY: Final = timedelta(minutes=15)
+"""The longest span: 96 entries a day for an account that is watched without a gap."""
+
+
+class _Span(Struct):
+    """The span of an account under way: when it began, and its newest usable snapshot."""
+
+    began: datetime
+    newest: datetime
+
+
+class WatchedTime:
+    """Folds the snapshots of a run to spans; times are those of the run's clock."""
+
+    def __init__(self, max_gap: timedelta) -> None:
+        """`max_gap`: the longest time between two snapshots of one span."""
+        self._max_gap = max_gap
+        self._spans: dict[str, _Span] = {}
+
+    def observe(self, accounts: Iterable[AccountSnapshot], as_of: datetime) -> tuple[RecordEntry, ...]:
+        """Take the accounts that were polled for a tick; returns the entries of spans that end or are long enough."""
+        entries = []
+        for account in accounts:
+            if account.quality != "ok":
+                continue
+            span = self._spans.get(account.account)
+            if span is None or as_of - span.newest > self._max_gap:
+                entries += self._end(account.account, as_of)
+                self._spans[account.account] = _Span(as_of, as_of)
+                continue
+            span.newest = as_of
+            if as_of - span.began >= WRITTEN_EVERY:
+                entries += self._end(account.account, as_of)
+                self._spans[account.account] = _Span(as_of, as_of)
+        return tuple(entries)
+
+    def finish(self, as_of: datetime) -> tuple[RecordEntry, ...]:
+        """The entries of all spans at the end of a run."""
+        return tuple(entry for name in sorted(self._spans) for entry in self._end(name, as_of))
+
+    def _end(self, account: str, as_of: datetime) -> list[RecordEntry]:
+        """The entry of the span of an account; none for one of a single snapshot, which covers no time."""
+        span = self._spans.pop(account, None)
+        if span is None or span.newest <= span.began:
+            return []
+        fields: dict[str, str | int | bool] = {
+            "account": account,
+            "from": rfc3339(span.began),
+            "to": rfc3339(span.newest),
+            "max_gap": str(self._max_gap.total_seconds()),
+        }
+        return [RecordEntry("watched", as_of, {**fields})]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Struct
@@ -23,12 +23,14 @@ from killswitch.execution.effects.performing import RunEnd
 from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.applied_set import AppliedSet
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import to_micros
+from killswitch.model.instant import MINUTE, to_micros
+from killswitch.model.record_entry import RecordEntry
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
 from killswitch.model.store import ALERTS, HEARTBEAT_DATES, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
-from killswitch.planning.interpreter import NO_OUTCOME, Outcome, Pending
+from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
+from killswitch.record.tick_entries import WatchedTime
 from killswitch.render.formats import count_of
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
@@ -109,6 +111,7 @@ class Runner:
         self._wall = WallClockCheck(self.clock)
         self._event_dates = EventDates(self.clock.leap)
         self._heartbeats = HeartbeatDates()
+        self._watched = WatchedTime(_longest_gap(self.interpreter))
         self._startup_notices = startup_notices
         self.received: Callable[[datetime], ReceivedState] = lambda _: NOTHING_RECEIVED
         """What other programs have reported to the server of this run, as of a tick."""
@@ -229,9 +232,12 @@ class Runner:
             acting = self.effects.acted_on(outcome.decisions)
             ended, answers = ended_closes(snapshot.events, self.store, snapshot.as_of, outcome.notices)
             of_alerts, alerts = self._advance_alerts(snapshot, commands, outcome)
-            notices = outcome.notices + answers + of_alerts + self.observers.notices()
+            notices = (
+                outcome.notices + answers + of_alerts + self.observers.notices() + self.observers.answers(snapshot)
+            )
             with span.span("commit"):
-                self._commit(snapshot, outcome, notices, acting, ended, commands, alerts)
+                watched = self._watched.observe(fresh, snapshot.as_of)
+                self._commit(snapshot, outcome, notices, acting, ended, commands, alerts, watched)
             self._alerts, self._has_ticked = alerts, True
             self.workers.give_up(ended)
             await self._act(_without_events(snapshot, outcome.refused), acting)
@@ -315,6 +321,7 @@ class Runner:
         self.observers.last_seen(self.workers.newest(), self.workers.progress())
         self.stop_problems = await self.observers.stop(timeout, self._problems)
         await self.effects.finish(timeout)
+        self.store.add_to_record(self._watched.finish(self.clock.now()))
         self.lease.release()
 
     async def shut_down(self) -> None:
@@ -384,11 +391,17 @@ class Runner:
         ended: tuple[JournalEntry, ...],
         commands: Commands,
         alerts: AlertState,
+        watched: tuple[RecordEntry, ...],
     ) -> None:
         now = to_micros(snapshot.as_of)
         applied, renamed = self.reloads.to_commit(snapshot.as_of)
         plans = [(decision, self.effects.performing.planned(decision, snapshot)) for decision in acting]
         self.workers.prepare(plans)
+        machines = self.interpreter.status() if outcome.decisions else ()
+        messages = self.observers.messages(
+            snapshot, outcome.decisions, notices, acting, self._alerts, outcome.paged, machines
+        )
+        suppressed, of_routing = self.observers.routed()
         self.store.commit_tick(
             TickRecord(
                 as_of=snapshot.as_of,
@@ -405,19 +418,13 @@ class Runner:
                 ),
                 prune_before=self.interpreter.keep_since(now),
                 trim=self.interpreter.trim(),
-                messages=self.observers.messages(
-                    snapshot,
-                    outcome.decisions,
-                    notices,
-                    acting,
-                    self._alerts,
-                    outcome.paged,
-                    self.interpreter.status() if outcome.decisions else (),
-                ),
-                live=self._changed_blobs(alerts, is_moved=bool(renamed)),
+                messages=messages,
+                suppressed=suppressed,
+                live=self._changed_blobs(alerts, is_moved=bool(renamed)) | of_routing,
                 applied=applied,
                 renamed=renamed,
                 refused_events=outcome.refused,
+                entries=watched,
             )
         )
         self.reloads.committed(snapshot.as_of)
@@ -472,6 +479,12 @@ class Runner:
         return tuple(
             Notice(snapshot.as_of, "runner", "runner", "warning", *each, title="found at the start") for each in startup
         ) + notices, alerts
+
+
+def _longest_gap(interpreter: Interpreter) -> timedelta:
+    """The longest time between two snapshots for which no policy lacks history; a minute without a policy."""
+    gaps = [graph.equity.max_gap for graph in interpreter.policies.graphs]
+    return timedelta(microseconds=min(gaps, default=MINUTE))
 
 
 def _without_events(snapshot: Snapshot, ids: frozenset[str]) -> Snapshot:

@@ -15,7 +15,7 @@ from killswitch.model.alert import NO_ALERTS, Alerts, NoticeGroup, alert_if, tog
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot
-from killswitch.model.store import Outgoing
+from killswitch.model.store import Outgoing, Suppression
 from killswitch.model.tracing import AS_OF, Span, Tracer
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -160,6 +160,15 @@ class Observers:
         left = [each for each in notices if NoticeGroup(each.policy, each.scope, each.kind, each.subject) not in own]
         outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before, paged, machines)
         return self.isolation.call("what is to be notified", outgoing, ())
+
+    def routed(self) -> tuple[tuple[Suppression, ...], dict[str, bytes]]:
+        """What is to be committed with the messages of the tick: those that are suppressed, and what routing
+        remembers."""
+        return self.isolation.call("what is not to be notified", self.notifier.to_commit, ((), {}))
+
+    def answers(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """The answers to commands about notifications."""
+        return self.isolation.call("acknowledgements", partial(self.notifier.answers, snapshot), ())
 
     def last_seen(self, accounts: tuple[AccountSnapshot, ...], closings: tuple[Closing, ...]) -> None:
         """Pass on what the passes after the last tick have seen, at a clean stop."""

@@ -21,6 +21,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 from msgspec import Struct, structs
 
+from killswitch.model.flags import is_of_policy
 from killswitch.model.snapshot import Event, Instant
 
 FORMAT: Final = "killswitch.tokens/v1"
@@ -41,9 +42,10 @@ RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
 }
 """What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
 
-TIGHTENING: Final = frozenset({"close", "lock", "halt", "cancel", "resume"})
-"""Kinds of events that only reduce risk, unless they cancel stops and exits. `resume` ends the pause of a policy, so
-that it protects again."""
+TIGHTENING: Final = frozenset({"apply", "close", "lock", "halt", "cancel", "acknowledge"})
+"""Kinds of events that only reduce risk, unless they cancel stops and exits. `apply` carries out a saved plan, which
+the tick holds against the stages of the policies: it sends nothing that they do not. `acknowledge` changes nothing that
+trades: it needs the same rights, and no second person."""
 
 
 class TokenRecord(Struct, frozen=True, omit_defaults=True):
@@ -79,7 +81,14 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def class_of(event: Event) -> EffectClass:
-    """The class of a command, by what it does and not by its verb."""
+    """The class of a command, by what it does and not by its verb.
+
+    A paused scope takes on no risk, and a paused policy protects no longer.
+    """
+    if event.kind in ("pause", "resume"):
+        return "tighten" if (event.kind == "pause") != is_of_policy(event) else "loosen"
+    if event.kind == "restate":
+        return "tighten" if event.restated_as == "loss" else "loosen"
     return "tighten" if event.kind in TIGHTENING and not event.all_orders else "loosen"
 
 

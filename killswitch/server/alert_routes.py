@@ -47,7 +47,7 @@ class AlertBody(BaseModel):
     status: Literal["firing", "resolved"]
     labels: Annotated[Labels, Field(min_length=1, max_length=100)]
     startsAt: AwareDatetime | None = None  # noqa: N815 - Alertmanager's names
-    endsAt: AwareDatetime | None = None  # noqa: N815
+    endsAt: AwareDatetime | None = None  # noqa: N815 - as above
 
 
 class AlertmanagerBody(BaseModel):
@@ -55,7 +55,7 @@ class AlertmanagerBody(BaseModel):
 
     version: Literal["4", "1"]
     alerts: Annotated[list[AlertBody], Field(max_length=1000)]
-    truncatedAlerts: Annotated[int, Field(ge=0)] = 0  # noqa: N815
+    truncatedAlerts: Annotated[int, Field(ge=0)] = 0  # noqa: N815 - as above
 
 
 class WebhookSecretError(Exception):

@@ -19,6 +19,7 @@ from killswitch.client.heartbeat import monotonic_seconds
 from killswitch.gate.sentinel import sentinel_of
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.server.access import Tokens
+from killswitch.server.acknowledge_routes import AcknowledgeRoutes
 from killswitch.server.alert_routes import AlertRoutes, read_secret
 from killswitch.server.board.routes import BoardRoutes
 from killswitch.server.board.sessions import SessionDoor, Sessions
@@ -30,8 +31,10 @@ from killswitch.server.gate_routes import GateRoutes, PretradeRoute
 from killswitch.server.guard import Guard, problem
 from killswitch.server.jwt_login import JwtSettings, JwtVerifier
 from killswitch.server.pretrade import Gate
+from killswitch.server.preview_routes import PreviewRoutes
 from killswitch.server.rates import RequestRates, ServerCounters
 from killswitch.server.received_writer import ReceivedWriter
+from killswitch.server.record_routes import RecordRoutes
 from killswitch.server.store_reads import StoreReads
 from killswitch.server.token_routes import TokenRoutes
 from killswitch.store.command_spool import CommandSpool, spool_of
@@ -116,7 +119,8 @@ def create_app(
     reads = StoreReads(settings.store, counters)
     sessions = Sessions(_wall, is_secure=settings.is_secure)
     gate = Gate(gate_view_file(str(settings.store)), settings.sentinel_at, _wall)
-    commands = CommandRoutes(CommandSpool(spool_of(settings.store)), reads, settings.sentinel_at)
+    spool = CommandSpool(spool_of(settings.store))
+    commands = CommandRoutes(spool, reads, settings.sentinel_at)
     app = FastAPI(
         title="Killswitch", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", responses=ERRORS
     )
@@ -128,8 +132,10 @@ def create_app(
     for routes in (
         BookRoutes(reads, counters), GateRoutes(gate, received), commands,
         TokenRoutes(entrance.tokens, commands, _wall),
-        AlertRoutes(received, commands, reads, secret, (_wall, monotonic)),
+        AlertRoutes(received, commands, reads, secret, (_wall, monotonic)), RecordRoutes(reads, spool, commands),
+        PreviewRoutes(reads, commands, counters),
         BoardRoutes(settings.store, entrance, sessions, commands, monotonic),
+        AcknowledgeRoutes(settings.store, reads, commands),
     ):  # fmt: skip
         routes.add_to(app)
     inner = SessionDoor(PretradeRoute(app, gate, entrance, file.path_prefix), sessions)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from killswitch.model.snapshot import Side
-from killswitch.model.words import Cause, LockMode
+from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.server.access import EffectClass
 
 
@@ -38,7 +38,10 @@ class CommandBody(BaseModel):
     """An operator command. The author is the principal of the token."""
 
     model_config = ConfigDict(extra="forbid")
-    kind: Literal["close", "halt", "cancel", "lock", "unlock", "reset", "flag", "pause", "resume"]
+    kind: Literal[
+        "close", "halt", "cancel", "lock", "unlock", "reset", "flag", "pause", "resume", "acknowledge", "give_up",
+        "restate", "apply",
+    ]  # fmt: skip
     scope: Annotated[str | None, Field(max_length=200)] = None
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     cause: Cause | None = None
@@ -51,9 +54,23 @@ class CommandBody(BaseModel):
     """The symbols of the scope that it is about. Left out: all."""
     all_orders: bool = False
     """Whether a `halt` or a `cancel` also cancels stops and exits."""
+    ids: Annotated[list[Annotated[str, Field(min_length=6, max_length=100)]] | None, Field(max_length=100)] = None
+    """The decisions that an `unlock`, a `reset` or a `resume` of a scope ends. Needed for those; left out, the answer
+    lists them. An empty list ends only what has no id, such as the lock of another program."""
     seconds: Annotated[float | None, Field(gt=0, le=30 * 86400)] = None
     flag: Annotated[str | None, Field(max_length=100)] = None
     set: bool | None = None
+    decision: Annotated[str | None, Field(max_length=100)] = None
+    """The whole id of the decision whose closing a `give_up` ends."""
+    change: Annotated[str | None, Field(max_length=100)] = None
+    """The unexplained change of equity that a `restate` settles, and `as` what it is."""
+    restated_as: Annotated[ChangeCause | None, Field(alias="as")] = None
+    plan: Annotated[str | None, Field(max_length=60_000)] = None
+    """The text of the file of a saved plan, which an `apply` carries out."""
+    incident: Annotated[str | None, Field(min_length=4, max_length=100)] = None
+    """The incident, decision or message that an `acknowledge` is about, or the beginning of its id."""
+    number: Annotated[int | None, Field(ge=1)] = None
+    """The number of the newest firing that was shown to whoever acknowledges. Left out: the newest now."""
 
 
 CommandState = Literal["accepted", "taken", "applied", "expired"]
@@ -85,7 +102,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         401: "No valid token.",
         403: "The token may not do that, or a page of another origin asks.",
         404: "There is no such thing.",
-        409: "The policies or accounts have no such scope.",
+        409: "The policies, the accounts or the record have no such thing, or it was done already.",
         413: "The body is too long.",
         415: "The body is no JSON.",
         421: "The Host is not one of this server.",

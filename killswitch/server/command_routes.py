@@ -13,20 +13,27 @@ from fastapi import Path as PathParam
 from msgspec import structs
 
 from killswitch.gate.sentinel import create_sentinel
+from killswitch.model.flags import OF_POLICY
 from killswitch.model.snapshot import Event
 from killswitch.operations.commands import (
     RefusedScopeError,
+    SpentPlanError,
     account_scopes,
     answer_to,
+    apply_event,
     operator_event,
     require_known_or_symbol,
     require_policy,
     watched_scopes,
 )
+from killswitch.operations.lifting import ScopeHold, UnnamedError, holds_of, named
+from killswitch.operations.notifying import UnknownPageError, acknowledgeable
 from killswitch.operations.status import runner_state, store_status
 from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.planning.operator.pauses import PAUSE_CHANGE
+from killswitch.planning.operator.plan_file import PlanFileError, decode_plan
 from killswitch.runner.clock import SystemClock
+from killswitch.runner.give_up_commands import accounts_closing
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.server.access import class_of
 from killswitch.server.bodies import Accepted, CommandBody, CommandState
@@ -81,9 +88,8 @@ class CommandRoutes:
         if self._find(id_) is not None:
             return await self._replayed(id_, body)
         event = await self.event(command, caller, id_)
-        effect = class_of(event)
-        caller.require(effect, event.scope)
-        if not await self.spool(SpooledCommand(event, body), "0-tighten" if effect == "tighten" else "1-loosen"):
+        urgency: Urgency = "0-tighten" if class_of(event) == "tighten" else "1-loosen"
+        if not await self.spool(SpooledCommand(event, body), urgency):
             return await self._replayed(id_, body)
         found = await self._outcome(event, state="waiting", is_replay=False)
         return await self._with_sentinel(found) if halts_everything(event) else found
@@ -113,8 +119,8 @@ class CommandRoutes:
 
     async def outcome(self, id: CommandId, caller: Identified) -> Accepted:  # noqa: A002 - in the path
         """What became of a command: whether a tick has applied it, and what it decided."""
-        known = self._find(id.rpartition("-")[2])
-        if known is None or known[0].event.id != id:
+        known = self._spool.find(id)
+        if known is None:
             raise HTTPException(404, f"no command {id} was given to this server")
         caller.require("read", known[0].event.scope)
         return await self._outcome(known[0].event, state=known[1], is_replay=False)
@@ -123,25 +129,94 @@ class CommandRoutes:
         return next((found for begin in ID_BEGINS if (found := self._spool.find(begin + digest)) is not None), None)
 
     async def event(self, command: CommandBody, caller: Caller, digest: str) -> Event:
-        """The event of a command; HTTPException if it is incomplete, or names what is not there."""
-        if command.kind == "pause" and command.seconds is None:
+        """The event of a command that the caller may give.
+
+        HTTPException if it is incomplete, if it names what is not there, and if the caller may not do that. Who may
+        tighten may also end what the same person has ordered by hand.
+        """
+        is_of_policy = (command.scope or "").startswith(OF_POLICY)
+        if command.kind == "pause" and is_of_policy and command.seconds is None:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")
         if command.kind == "flag" and (command.flag is None or command.set is None):
             raise HTTPException(422, "a flag needs `flag`, its name, and `set`, true or false")
+        if command.kind == "apply":
+            event = await self._plan_event(command, caller)
+            caller.require("tighten", event.scope)
+            return structs.replace(event, id=f"hand-{digest}")
+        if command.kind == "restate" and (command.change is None or command.restated_as is None):
+            raise HTTPException(422, "a restatement needs `change`, its id, and `as`, loss or flow")
+        if command.kind == "give_up":
+            await self._require_close(command)
+        ended = await self._ended(command, caller)
         view, at = await self._reads.read(
             lambda store, now: (store_status(store, now, 0).view, tick_time(store, CLOCK))
         )
         _require_scope(command, view)
+        is_paused = command.kind == "pause" and not is_of_policy
         until = None if command.seconds is None else at + timedelta(seconds=command.seconds)
         more: dict[str, Any] = {
             "cause": (command.cause or "operator") if command.kind == "close" else None,
             "force": command.force, "flag": command.flag, "is_set": command.set, "until": until,
-            "lock": command.mode or ("reduce_only" if command.kind in ("close", "halt", "lock") else None),
+            "lock": command.mode or ("reduce_only" if command.kind in ("close", "halt", "lock") or is_paused else None),
             "side": command.side, "symbols": None if command.symbols is None else tuple(sorted(set(command.symbols))),
-            "all_orders": command.all_orders,
+            "all_orders": command.all_orders, "decision": command.decision, "change": command.change,
+            "restated_as": command.restated_as, "ids": None if ended is None else tuple(it.decision for it in ended),
         }  # fmt: skip
+        if command.kind == "acknowledge":
+            more |= await self._acknowledged(command)
         event = operator_event(command.kind, command.scope, caller.principal, command.reason, at, **more)
+        is_own = bool(ended) and all(it.kind != "stage" and it.author == caller.principal for it in ended or ())
+        caller.require("tighten" if is_own else class_of(event), event.scope)
         return structs.replace(event, id=event.id[:-16] + digest)
+
+    async def _ended(self, command: CommandBody, caller: Caller) -> tuple[ScopeHold, ...] | None:
+        """What the command ends; None for one that ends nothing of a scope. 409 with the list if it names nothing."""
+        is_of_policy = (command.scope or "").startswith(OF_POLICY)
+        if command.kind not in ("unlock", "reset", "resume") or (command.kind == "resume" and is_of_policy):
+            return None
+        caller.require("read", command.scope)  # an answer lists what holds the scope
+        scope = command.scope or "portfolio"
+
+        def read(store: SqlStore, now: datetime) -> tuple[ScopeHold, ...]:
+            return holds_of(store, store_status(store, now, 0).view, scope, tick_time(store, CLOCK))
+
+        there = await self._reads.read(read)
+        ids = _named(command, there)
+        return tuple(each for each in there if each.decision in ids)
+
+    async def _plan_event(self, command: CommandBody, caller: Caller) -> Event:
+        """The event that applies a saved plan, in whose every scope the caller may tighten."""
+        try:
+            plan = decode_plan(command.plan or "")
+        except PlanFileError as error:
+            raise HTTPException(422, f"`plan` is no saved plan: {error}") from error
+        for scope in sorted({each.scope for each in plan.decisions}):
+            caller.require("tighten", scope)
+        try:
+            return await self._reads.read(
+                lambda store, _: apply_event(store, plan, caller.principal, tick_time(store, CLOCK))
+            )
+        except SpentPlanError as error:
+            raise HTTPException(409, str(error)) from error
+
+    async def _require_close(self, command: CommandBody) -> None:
+        """409 unless the decision is being closed on an account of the scope."""
+        if command.decision is None:
+            raise HTTPException(422, "to give up a close, name its `decision`")
+        decision = command.decision
+        if not await self._reads.read(lambda store, _: accounts_closing(store, decision, command.scope)):
+            raise HTTPException(409, f"nothing is being closed for {decision} on {command.scope or 'any account'}")
+
+    async def _acknowledged(self, command: CommandBody) -> dict[str, Any]:
+        """What an acknowledgement covers; HTTPException if nothing waits for it."""
+        if command.incident is None:
+            raise HTTPException(422, "an acknowledgement needs `incident`, as the message has it")
+        incident = command.incident
+        try:
+            found = await self._reads.read(lambda store, _now: acknowledgeable(store, incident))
+        except UnknownPageError as error:
+            raise HTTPException(409, str(error)) from error
+        return {"decision": found.about, "number": min(command.number or found.number, found.number)}
 
     async def _outcome(self, event: Event, *, state: SpoolState, is_replay: bool) -> Accepted:
         def read(store: SqlStore, now: datetime) -> tuple[str, bool, list[str], list[str]]:
@@ -162,6 +237,19 @@ class CommandRoutes:
         )  # fmt: skip
 
 
+def _named(command: CommandBody, there: tuple[ScopeHold, ...]) -> tuple[str, ...]:
+    """The decisions that a command ends; 409 with the list of what is there if it names none, or another one."""
+    scope = command.scope or "portfolio"
+    assert command.kind in ("resume", "unlock", "reset")
+    if command.ids is None:
+        unnamed = UnnamedError(command.kind, scope, "name the decisions that it ends as `ids`", there)
+        raise HTTPException(409, str(unnamed))
+    try:
+        return named(command.kind, scope, command.ids, there)
+    except UnnamedError as error:
+        raise HTTPException(409, str(error)) from error
+
+
 def halts_everything(event: Event) -> bool:
     """Whether the command is a halt of everything, without a part and without an end."""
     is_part = event.side is not None or event.symbols is not None or event.until is not None
@@ -173,7 +261,7 @@ def _require_scope(command: CommandBody, view: RunnerView | None) -> None:
     if view is None:
         return
     try:
-        if command.kind in ("pause", "resume"):
+        if command.kind in ("pause", "resume") and (command.scope or "").startswith(OF_POLICY):
             require_policy(command.scope, {each.policy for each in view.machines})
         elif command.scope is not None:
             known = account_scopes((each.account, each.venue) for each in view.accounts) | watched_scopes(view)

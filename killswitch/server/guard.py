@@ -20,6 +20,10 @@ LARGEST_BODY: Final = 64 << 10
 """Bytes."""
 FOR_PROBES: Final = ("/healthz", "/readyz")
 """Paths that answer any host."""
+FOR_LINKS: Final = "/ack/"
+"""How the paths of pages begin that links of messages open, and whose form is sent without a script."""
+JSON: Final = "application/json"
+FORM: Final = "application/x-www-form-urlencoded"
 _SECRET_KEYS: Final = frozenset({"token", "access_token", "api_key", "apikey", "key", "authorization"})
 
 Scope = MutableMapping[str, Any]
@@ -116,7 +120,11 @@ class Guard:
             return None
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        return next(chain(self._foreign(headers), _leaked(query), _misshapen(scope["method"], headers)), None)
+        is_link = scope["path"].removeprefix(self._prefix).startswith(FOR_LINKS)
+        if is_link and scope["method"] == "GET":
+            headers.pop("sec-fetch-site", None)  # a link in a mail is opened from another site, and changes nothing
+        form = FORM if is_link else JSON
+        return next(chain(self._foreign(headers), _leaked(query), _misshapen(scope["method"], headers, form)), None)
 
     def _foreign(self, headers: Mapping[str, str]) -> Iterator[Refusal]:
         if headers.get("host", "").lower() not in self._hosts:
@@ -133,14 +141,14 @@ def _leaked(query: Iterable[tuple[str, str]]) -> Iterator[Refusal]:
         yield 400, "Bad Request", "a token in a query is written to logs: send it as `Authorization: Bearer …`"
 
 
-def _misshapen(method: str, headers: Mapping[str, str]) -> Iterator[Refusal]:
+def _misshapen(method: str, headers: Mapping[str, str], form: str) -> Iterator[Refusal]:
     if method != "POST":
         return
     length = headers.get("content-length", "0")
     if not length.isdigit() or int(length) > LARGEST_BODY:
         yield 413, "Content Too Large", f"a body has at most {LARGEST_BODY} bytes"
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        yield 415, "Unsupported Media Type", "send application/json"
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != form:
+        yield 415, "Unsupported Media Type", f"send {form}"
 
 
 class _ClientGoneError(Exception):

@@ -19,6 +19,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from killswitch.model.flags import is_of_policy
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 
@@ -35,7 +36,8 @@ CLOSES_FOR: Final = timedelta(minutes=10)
 positions of that moment. A lock or a halt waits for ever: it only keeps risk out."""
 
 WAITS_FOR: Final[Mapping[str, timedelta | None]] = {
-    "close": CLOSES_FOR, "cancel": CLOSES_FOR, "lock": None, "halt": None, "resume": None, "approve": None,
+    "close": CLOSES_FOR, "apply": CLOSES_FOR, "cancel": CLOSES_FOR, "lock": None, "halt": None, "resume": None,
+    "approve": None,
 }  # fmt: skip
 """Kind of a command that tightens → how long it waits; None: for ever."""
 
@@ -226,8 +228,10 @@ def _keep(store: Store, command: SpooledCommand) -> None:
 def _is_late(command: SpooledCommand, now: datetime) -> bool:
     event = command.event
     longest = WAITS_FOR.get(event.kind, LOOSENS_FOR)
-    if event.kind == "cancel" and event.all_orders:
+    if event.all_orders or (event.kind == "resume" and not is_of_policy(event)):
         longest = LOOSENS_FOR
+    elif event.kind == "pause" and not is_of_policy(event):
+        longest = None
     return longest is not None and now - event.at > longest
 
 

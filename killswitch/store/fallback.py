@@ -59,7 +59,7 @@ _OVERTAKEN: Final = (
 
 Begin = Callable[..., None]
 
-_NEW_ROWS: Final = ("decisions", "journal", "notices", "set_changes")
+_NEW_ROWS: Final = ("decisions", "journal", "notices", "set_changes", "suppressions")
 """Tables that only grow: rows later than the copy are written back under their own numbers."""
 _WRITE_BACK: Final = (
     "INSERT INTO disk.events (id, body, consumed_at) SELECT id, body, consumed_at FROM main.events WHERE true "
@@ -68,7 +68,7 @@ _WRITE_BACK: Final = (
     "INSERT OR REPLACE INTO disk.history SELECT * FROM main.history m WHERE m.at >= :history",
     "INSERT OR REPLACE INTO disk.outbox SELECT * FROM main.outbox m WHERE NOT EXISTS (SELECT 1 FROM disk.outbox d "
     "WHERE d.id = m.id AND d.state = m.state AND d.attempts = m.attempts AND d.error IS m.error "
-    "AND d.due_at = m.due_at AND d.is_refused = m.is_refused)",
+    "AND d.due_at = m.due_at AND d.is_refused = m.is_refused AND d.hop_at = m.hop_at AND d.batch IS m.batch)",
     "INSERT OR IGNORE INTO disk.policy_sets SELECT * FROM main.policy_sets",
     "DELETE FROM disk.states WHERE NOT EXISTS (SELECT 1 FROM main.states m WHERE m.policy = disk.states.policy "
     "AND m.scope = disk.states.scope)",  # of a policy that has another name by now
@@ -377,7 +377,7 @@ def _transact(
 
 TABLES: Final = (
     "lease", "live", "states", "events", "decisions", "journal", "outbox", "notices", "incidents", "course",
-    "policy_sets", "set_changes", "record", "record_tip", "record_kept", "history",
+    "policy_sets", "set_changes", "suppressions", "record", "record_tip", "record_kept", "history",
 )  # fmt: skip
 _DIRECTIONS: Final = ("ASC", "DESC")
 """From the oldest row up to the damage, then from the newest one down to it."""

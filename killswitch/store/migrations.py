@@ -78,6 +78,15 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                 edge BLOB NOT NULL)""",
         "CREATE TABLE record_kept (digest TEXT NOT NULL PRIMARY KEY, content BLOB NOT NULL, salt BLOB)",
     ),
+    # 7: what each notification is about, its next targets, and those that are one message; suppressed ones
+    (
+        "ALTER TABLE outbox ADD COLUMN alert TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outbox ADD COLUMN is_end INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE outbox ADD COLUMN hops TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outbox ADD COLUMN hop_at INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE outbox ADD COLUMN batch TEXT",
+        f"CREATE TABLE suppressions (sequence {_SERIAL}, at INTEGER NOT NULL, body BLOB NOT NULL)",
+    ),
 )
 
 NEWEST: Final = len(MIGRATIONS)

@@ -24,6 +24,7 @@ from killswitch.model.store import (
     Outgoing,
     RouteCount,
     StoredDecision,
+    Suppression,
 )
 from killswitch.record.tick_entries import StoredCommand
 
@@ -32,6 +33,8 @@ _NOTICES = msgspec.json.Decoder(Notice)
 _EVENTS = msgspec.json.Decoder(Event)
 _SET_CHANGES = msgspec.json.Decoder(SetChange)
 _POLICY_FILES = msgspec.json.Decoder(tuple[PolicyFile, ...])
+_SUPPRESSIONS = msgspec.json.Decoder(Suppression)
+_HOPS = msgspec.json.Decoder(tuple[tuple[str, ...], ...])
 _DATA = msgspec.json.Decoder(dict[str, str | None])
 
 Row = dict[str, Any]
@@ -144,9 +147,31 @@ def route_count(row: Any) -> RouteCount:
     return msgspec.convert(dict(row._mapping), RouteCount)
 
 
+def message_row(message: Outgoing) -> Row:
+    values: Row = msgspec.structs.asdict(message)
+    values["hops"] = ENCODER.encode(message.hops).decode() if message.hops else ""
+    return values
+
+
+def outgoing(row: Any) -> Outgoing:
+    hops = text(row.hops)
+    return Outgoing(
+        text(row.id), integer(row.at), text(row.route), text(row.target), bytes_of(row.body), text(row.alert),
+        row.is_end == 1, _HOPS.decode(hops) if hops else (), integer(row.hop_at),
+    )  # fmt: skip
+
+
 def delivery(row: Any) -> Delivery:
-    message = Outgoing(text(row.id), integer(row.at), text(row.route), text(row.target), bytes_of(row.body))
-    return msgspec.convert(dict(row._mapping) | {"message": message, "is_refused": row.is_refused == 1}, Delivery)
+    values = dict(row._mapping) | {"message": outgoing(row), "is_refused": row.is_refused == 1}
+    return msgspec.convert(values, Delivery)
+
+
+def suppression_row(suppressed: Suppression) -> Row:
+    return {"at": suppressed.at, "body": ENCODER.encode(suppressed)}
+
+
+def suppression(row: Any) -> Suppression:
+    return _SUPPRESSIONS.decode(bytes_of(row.body))
 
 
 def entry(row: Any) -> JournalEntry:

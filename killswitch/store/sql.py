@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from sqlalchemy import Connection
 
 from killswitch.journal.record_entries import journal_record
@@ -25,15 +25,17 @@ from killswitch.model.store import (
     JournalEntry,
     Lease,
     MachineState,
+    Outgoing,
     PendingCount,
     RouteCount,
     StoreBusyError,
     StoredDecision,
+    Suppression,
     TickRecord,
     UnreadableCommand,
     decoded,
 )
-from killswitch.record.tick_entries import StoredCommand, entries_around, of_deliveries, of_lease
+from killswitch.record.tick_entries import StoredCommand, entries_around, of_deliveries, of_lease, of_message
 from killswitch.store import rows
 from killswitch.store import statements as sql
 from killswitch.store.errors import DuplicateDecisionError
@@ -53,6 +55,10 @@ class _Term(msgspec.Struct, frozen=True):
 
 _TERM = msgspec.json.Encoder()
 _TERMS = msgspec.json.Decoder(_Term)
+
+
+MOST_JOINED: Final = 500
+"""The most notifications that wait for a target and become one message."""
 
 
 class SqlStore(RecordedStore):
@@ -93,7 +99,8 @@ class SqlStore(RecordedStore):
                 (sql.PUT_ROW, [rows.history_row(row) for row in record.rows]),
                 (sql.PUT_DECISION, [rows.decision_row(each, record.snapshot) for each in record.decisions]),
                 (sql.PUT_NOTICE, [rows.notice_row(notice) for notice in record.notices]),
-                (sql.PUT_MESSAGE, [asdict(message) for message in record.messages]),
+                (sql.PUT_MESSAGE, [rows.message_row(message) for message in record.messages]),
+                (sql.PUT_SUPPRESSION, [rows.suppression_row(each) for each in record.suppressed]),
                 (sql.PUT_LIVE, [{"name": name, "body": body} for name, body in record.live.items()]),
                 (sql.CONSUME_EVENT, [{"id": event, "at": at} for event in record.consumed_events]),
             )
@@ -173,11 +180,11 @@ class SqlStore(RecordedStore):
         return self._decoded("a notice", rows.notice, self._read(sql.NOTICES, limit=limit))
 
     @retried
-    def claim(self, target: str, now: int, besides: Collection[str] = ()) -> Delivery | None:
+    def claim(self, target: str, now: int, besides: Collection[str] = (), *, together: bool = False) -> Delivery | None:
         """The notification for `target` that is next, None if none is pending; if it is due, with the attempt counted.
 
-        One that is not due has its `due_at`, and no attempt is counted. `besides`: ids to skip. Raises FencedError as
-        `commit_tick`.
+        One that is not due has its `due_at`, and no attempt is counted. `besides`: ids to skip. `together`: as
+        `Outbox.claim`. Raises FencedError as `commit_tick`.
         """
         what, wanted = f"a notification to {target}", {"target": target, "besides": list(besides), "now": now}
         while found := self._read(sql.NEXT_MESSAGE, **wanted):  # none that is due must not cost a write
@@ -191,22 +198,50 @@ class SqlStore(RecordedStore):
                 elif claimed := self._decoded_one(
                     what, rows.delivery, connection.execute(sql.CLAIM_MESSAGE, {"id": found[0].id}).all()
                 ):
-                    return claimed
+                    return _with_others(connection, claimed, besides, together=together)
         return None
 
     @retried
-    def settle(self, message: str, at: int, error: str | None, *, due_at: int = 0, is_refused: bool = False) -> None:
+    def settle(
+        self, message: str, at: int, error: str | None, *, due_at: int = 0, is_refused: bool = False,
+        is_rejected: bool = False,
+    ) -> None:  # fmt: skip
         """Record the result of an attempt: delivered, or still pending because of `error`, and when it is due next.
 
         Raises FencedError as `claim`.
         """
         with self._writing_fenced(background=True) as connection:
             if error is None:
-                if connection.execute(sql.MESSAGE_DELIVERED, {"id": message, "at": at}).rowcount:
-                    self._record(connection, of_deliveries([message], at, "delivered"))
+                found = connection.execute(sql.MESSAGE_DELIVERED, {"id": message, "at": at}).all()
+                if found:
+                    self._record(connection, of_deliveries([row.id for row in found], at, "delivered"))
             else:
                 values = {"id": message, "error": error, "due_at": due_at, "is_refused": int(is_refused)}
                 connection.execute(sql.MESSAGE_FAILED, values)
+                if is_rejected:
+                    connection.execute(sql.MESSAGE_REJECTED, {"id": message, "at": at})
+
+    def overdue(self, now: int) -> Sequence[Outgoing]:
+        """Pending notifications whose next hop is due."""
+        return self._decoded("a notification", rows.outgoing, self._read(sql.OVERDUE, now=now))
+
+    @retried
+    def fall_back(self, message: str, rows_of_hop: Sequence[Outgoing]) -> None:
+        """Add the notifications of the next hop, and take the hops from the one before. Raises FencedError as
+        `claim`."""
+        with self._writing_fenced(background=True) as connection:
+            if rows_of_hop:
+                connection.execute(sql.PUT_MESSAGE, [rows.message_row(each) for each in rows_of_hop])
+                self._record(connection, [of_message(each, from_micros(each.at)) for each in rows_of_hop])
+            connection.execute(sql.HOPPED, {"id": message})
+
+    def unreached(self, now: int) -> int:
+        """The number of pending notifications whose last hop was due before `now`."""
+        return int(self._read(sql.UNREACHED, now=now)[0].unreached)
+
+    def suppressions(self, limit: int) -> Sequence[Suppression]:
+        """The newest `limit` suppressed messages, newest first."""
+        return self._decoded("a suppressed message", rows.suppression, self._read(sql.SUPPRESSIONS, limit=limit))
 
     @retried
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
@@ -240,6 +275,7 @@ class SqlStore(RecordedStore):
         """Delete what was delivered or given up before `before` (microseconds). Raises FencedError as `claim`."""
         with self._writing_fenced(background=True) as connection:
             connection.execute(sql.FORGET_MESSAGES, {"before": before})
+            connection.execute(sql.FORGET_SUPPRESSIONS, {"before": before})
 
     @retried
     def prepare_policy_set(self, digest: str, program: str, files: tuple[PolicyFile, ...]) -> None:
@@ -387,6 +423,26 @@ class SqlStore(RecordedStore):
         with self._writing() as connection:
             values = {"owner": lease.owner, "generation": lease.generation, "expires_at": lease.expires_at}
             connection.execute(sql.RELEASE_UNRENEWED, values)
+
+
+def _with_others(connection: Connection, claimed: Delivery, besides: Collection[str], *, together: bool) -> Delivery:
+    """The claimed notification with its batch, and with when its alert ended, if that waits too."""
+    message, batch = claimed.message, claimed.batch
+    if batch is None and together and claimed.attempts == 1:  # one that was tried may have arrived by its own id
+        joined = f"{message.id}-and-others"
+        values = {"target": message.target, "id": message.id, "batch": joined, "most": MOST_JOINED}
+        if connection.execute(sql.JOIN_MESSAGES, {**values, "besides": [*besides, ""]}).rowcount > 1:
+            batch = joined
+    if batch is None:
+        found = connection.execute(sql.ALERT_END, {"target": message.target, "alert": message.alert}).all()
+        is_about = bool(message.alert) and not message.is_end
+        return replace(claimed, ended_before=found[0].at if is_about else None)
+    connection.execute(sql.TRIED_BATCH, {"batch": batch, "id": message.id})
+    members = [
+        rows.outgoing(row) for row in connection.execute(sql.OF_BATCH, {"target": message.target, "batch": batch})
+    ]
+    first, *others = members
+    return replace(claimed, message=first, batch=batch, others=tuple(others))
 
 
 def _put_journal(connection: Connection, entries: Sequence[JournalEntry]) -> None:

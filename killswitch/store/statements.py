@@ -91,10 +91,14 @@ INCIDENT_NOTE = text("SELECT note FROM incidents WHERE id = :id")
 PUT_COURSE = _insert("course", "incident", "at", "value", key="incident, at")
 COURSE = text("SELECT at, value FROM course WHERE incident = :incident ORDER BY at")
 
-_OUTBOX_COLUMNS = "id, at, route, target, body, state, attempts, error, ended_at, due_at, is_refused"
+_OUTBOX_COLUMNS = (
+    "id, at, route, target, body, state, attempts, error, ended_at, due_at, is_refused, alert, is_end, hops,"
+    " hop_at, batch"
+)
 PUT_MESSAGE = text(
     f"INSERT INTO outbox ({_OUTBOX_COLUMNS}) "
-    "VALUES (:id, :at, :route, :target, :body, 'pending', 0, NULL, NULL, 0, 0) ON CONFLICT (id) DO NOTHING"
+    "VALUES (:id, :at, :route, :target, :body, 'pending', 0, NULL, NULL, 0, 0, :alert, :is_end, :hops, :hop_at, NULL)"
+    " ON CONFLICT (id) DO NOTHING"
 )
 # Notifications of trips, ends and resets, and pages of policies, go before the program's own notices. The words
 # are those of `Message` as it is encoded; in any other text the quotation marks would be escaped.
@@ -113,12 +117,38 @@ CLAIM_MESSAGE = text(
     "UPDATE outbox SET attempts = attempts + 1, due_at = 0 WHERE id = :id AND state = 'pending'"
     f" RETURNING {_OUTBOX_COLUMNS}"
 )
+# What waits with the claimed one, of the same importance, and in no batch yet.
+JOIN_MESSAGES = text(
+    "UPDATE outbox SET batch = :batch WHERE id IN ("
+    " SELECT id FROM outbox WHERE state = 'pending' AND target = :target AND is_refused = 0 AND batch IS NULL"
+    "  AND (attempts = 0 OR id = :id)"
+    f"  AND {_IS_OVERTAKEN} = (SELECT {_IS_OVERTAKEN} FROM outbox WHERE id = :id) AND id NOT IN :besides"
+    "  ORDER BY id = :id DESC, sequence LIMIT :most)"
+).bindparams(bindparam("besides", expanding=True))
+TRIED_BATCH = text("UPDATE outbox SET attempts = attempts + 1 WHERE state = 'pending' AND batch = :batch AND id <> :id")
+OF_BATCH = text(
+    f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE state = 'pending' AND target = :target AND batch = :batch"
+    " ORDER BY sequence"
+)
+ALERT_END = text(
+    "SELECT min(at) AS at FROM outbox WHERE state = 'pending' AND target = :target AND alert = :alert AND is_end = 1"
+)
+_OF_MESSAGE = "WHERE state = 'pending' AND (id = :id OR batch = :id)"
 MESSAGE_DELIVERED = text(
-    "UPDATE outbox SET state = 'delivered', error = NULL, ended_at = :at WHERE id = :id AND state = 'pending'"
+    f"UPDATE outbox SET state = 'delivered', error = NULL, ended_at = :at {_OF_MESSAGE} RETURNING id"
 )
-MESSAGE_FAILED = text(
-    "UPDATE outbox SET error = :error, due_at = :due_at, is_refused = :is_refused WHERE id = :id AND state = 'pending'"
+MESSAGE_FAILED = text(f"UPDATE outbox SET error = :error, due_at = :due_at, is_refused = :is_refused {_OF_MESSAGE}")
+MESSAGE_REJECTED = text(f"UPDATE outbox SET hop_at = min(hop_at, :at), batch = NULL {_OF_MESSAGE}")
+OVERDUE = text(
+    f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE state = 'pending' AND hops <> '' AND hop_at <= :now ORDER BY sequence"
 )
+HOPPED = text("UPDATE outbox SET hops = '', hop_at = 0 WHERE id = :id")
+UNREACHED = text(
+    "SELECT count(*) AS unreached FROM outbox WHERE state = 'pending' AND hops = '' AND hop_at > 0 AND hop_at < :now"
+)
+PUT_SUPPRESSION = text("INSERT INTO suppressions (at, body) VALUES (:at, :body)")
+SUPPRESSIONS = text("SELECT body FROM suppressions ORDER BY sequence DESC LIMIT :limit")
+FORGET_SUPPRESSIONS = text("DELETE FROM suppressions WHERE at < :before")
 GIVE_UP_MESSAGES = text(
     "UPDATE outbox SET state = 'given_up', ended_at = :at, error = coalesce(error, :reason) "
     "WHERE state = 'pending' AND target = :target AND at < :before RETURNING id"

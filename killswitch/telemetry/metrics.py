@@ -36,6 +36,8 @@ class NotificationCounts(Struct, frozen=True):
     pending: int
     delivered: dict[str, int]
     failed: dict[str, int]
+    in_time: dict[str, int] = {}
+    """Those that were delivered within one minute of their decision."""
 
 
 class SourceGauges(Struct, frozen=True, kw_only=True):
@@ -286,6 +288,13 @@ def _failed(values: GaugeValues) -> Iterator[Point]:
     return _by_target({} if values.notifications is None else values.notifications.failed)
 
 
+def _in_time(values: GaugeValues) -> Iterator[Point]:
+    counts = values.notifications
+    for target, delivered in () if counts is None else counts.delivered.items():
+        if delivered and counts is not None:
+            yield 100 * counts.in_time.get(target, 0) / delivered, {"killswitch.target": target}
+
+
 def _by_target(counts: Mapping[str, int]) -> Iterator[Point]:
     for target, count in counts.items():
         yield count, {"killswitch.target": target}
@@ -312,5 +321,6 @@ _GAUGES: Final[tuple[tuple[str, str, str, Callable[[GaugeValues], Iterator[Point
     ("killswitch.anchors.uncovered", "{entry}", "Entries of the record that no anchor covers", _uncovered),
     ("killswitch.anchors.failing", "1", "1 while a place has not got the newest anchor, by place", _failing_anchors),
     ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
+    ("killswitch.notifications.in_time", "%", "Messages delivered within one minute, of those delivered", _in_time),
 )
 """Name, unit, meaning and values of each gauge."""

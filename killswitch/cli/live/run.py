@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from killswitch.runner.sources.policy_source import PolicySource
     from killswitch.runner.tick_inputs import SpoolIntake
     from killswitch.server.child import ServerProcess
-    from killswitch.store.sql import SqlStore
     from killswitch.watcher.own_beats import RunnerHeartbeat
 
 
@@ -121,9 +120,9 @@ def run(
     served_by = _server(store_at, tokens_at, server_at, listen, sentinel_at)
     with StartFailures() as failures, RunClaims(claim_holder) as claims, served_by as served:
         from killswitch.audit.anchor_settings import read_anchor_settings
-        from killswitch.cli.live.start_checks import checked_accounts, claimed
+        from killswitch.cli.live.start_checks import checked_accounts
         from killswitch.cli.live.starting_set import starting_set
-        from killswitch.cli.session import lock_paths
+        from killswitch.preflight.run_start import claimed, lock_paths
         from killswitch.runner.loop import RunnerPace
 
         start = starting_set(policies_at, source_at, store_at)
@@ -132,7 +131,10 @@ def run(
             start.loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
         )
         found_before += () if start.page is None else (("page", start.page),)
-        found_before += claimed(claims, start.loaded, accounts, locks, is_forced=another_runner)
+        of_claims = claimed(claims, start.loaded, accounts, locks, is_forced=another_runner)
+        for _, text in of_claims:
+            print_note(text)
+        found_before += of_claims
         settings = _RunSettings(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
             journal, output == "json", found_before, shadow, (*_own_heartbeat(heartbeat_to, ping), *served),
@@ -216,14 +218,15 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.cli.live.shadow import begin_shadow, open_shadows, shadow_observers
     from killswitch.cli.live.start_checks import require_expected
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
-    from killswitch.cli.session import acting_store, arming_summary
+    from killswitch.cli.session import acting_store
+    from killswitch.embedding import run_parts
     from killswitch.incident.notify.message import trigger_texts
+    from killswitch.preflight.run_start import arming_summary
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.expectation_check import ExpectationCheck
-    from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
     clock, it, loaded, is_emergency = SystemClock(), settings, start.loaded, settings.journal is not None
@@ -231,26 +234,26 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         run_outputs.open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
         acting_store(it.store_at, it.journal, it.locks) as store,
         run_outputs.open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
-        run_outputs.open_gate_view(it.store_at, loaded, it.locks.folder) as gate_view,
+        run_parts.open_gate_view(it.store_at, loaded, it.locks.folder, print_note) as gate_view,
         open_shadows(start, store, it.store_at, accounts, it.pace.interval, is_emergency=is_emergency) as shadows,
         run_outputs.open_anchors(it.anchors, store, clock, outputs),
     ):
-        store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
+        store_path = run_parts.path_of_store(it.store_at) if it.journal in (None, "memory") else Path(it.journal)
         if not is_emergency:
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
-        space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = next_sets(start, store, it.store_at, clock)
-        intake = _intake(store_path, store)
+        intake = run_parts.open_intake(store_path, store)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
-                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
-                *shadow_observers(shadows, files), *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
+                console, reports, process.FirstAnswers(), files, ExpectationCheck(loaded.policies),
+                DiskSpace(store, store_path.parent, it.min_free, clock.monotonic), *shadow_observers(shadows, files),
+                *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
             ),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
             of_start=set_of_start(start, has_to_notify=it.live and not it.unnotified),
@@ -258,41 +261,24 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         if shadows is not None:
             begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
         connect(files, runner, store, outputs)
-        _connect_server(intake, runner, store_path)
-        run_outputs.connect_gate_view(gate_view, runner, accounts)
+        run_parts.connect_server(intake, runner, store_path)
+        run_parts.connect_gate_view(gate_view, runner, accounts)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
-        switch_threads_often()
+        process.switch_threads_often()
         end = process.run(_until_stopped(runner, it.ticks, files, store_path, intake, it.sentinel))
         outputs.end_reason = end.reason
-    if end.cause == "effect":
-        print_note(end.reason)
-    print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
-    _print_end((*runner.stop_problems, store.trouble), is_armed=any(account.armed for account in accounts.values()))
+    is_armed = any(account.armed for account in accounts.values())
+    _print_end(end, console, (*runner.stop_problems, store.trouble), is_armed=is_armed)
     return end.exit_code
 
 
-def _intake(store_at: Path, store: SqlStore) -> SpoolIntake:
-    """What takes the commands of a server that serves this store."""
-    from killswitch.runner.clock import SystemClock
-    from killswitch.runner.status_blob import tick_time
-    from killswitch.runner.tick_inputs import SpoolIntake
-    from killswitch.store.command_spool import CommandSpool, spool_of
-
-    return SpoolIntake(CommandSpool(spool_of(store_at)), store, lambda: tick_time(store, SystemClock()))
-
-
-def _connect_server(intake: SpoolIntake, runner: Runner, store_at: Path) -> None:
-    """Let commands of a server begin a tick, and every tick read what the server has received."""
-    from killswitch.store.received import ReceivedInput, received_file
-
-    intake.call_tick = runner.call_tick
-    runner.received = ReceivedInput(received_file(store_at)).at_tick
-
-
-def _print_end(problems: Iterable[str | None], *, is_armed: bool) -> None:
-    """What the run leaves behind."""
+def _print_end(end: RunEnd, console: RunConsole, problems: Iterable[str | None], *, is_armed: bool) -> None:
+    """How the run has ended, and what it leaves behind."""
+    if end.cause == "effect":
+        print_note(end.reason)
+    print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
     for problem in filter(None, problems):
         print_note(problem)
     if is_armed:
@@ -308,21 +294,14 @@ async def _until_stopped(
     sentinel: SentinelWatch,
 ) -> RunEnd:
     """Run until stopped. SIGHUP takes the policy files; a command in `store` or from a server begins a tick."""
-    from killswitch.runner.tick_inputs import CommandWatch
-    from killswitch.store.sqlite import CommandCounter
+    from killswitch.embedding.run_parts import following_inputs
 
-    commands = CommandWatch(CommandCounter(str(store)), runner.call_tick)
-    commands.start()
-    intake.take()
-    runner.sentinel, sentinel.call_tick = lambda: sentinel.present, runner.call_tick
-    sentinel.start()
     try:
-        return await run_next_to(
-            intake.run(), runner, ticks, on_hangup=lambda: files.request(_print_reload, by="SIGHUP")
-        )
+        async with following_inputs(runner, store, intake, sentinel):
+            return await run_next_to(
+                intake.run(), runner, ticks, on_hangup=lambda: files.request(_print_reload, by="SIGHUP")
+            )
     finally:
-        commands.stop()
-        sentinel.stop()
         files.stop()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +14,13 @@ from killswitch.cli.options import file_errors
 from killswitch.cli.terminal import print_note
 
 if TYPE_CHECKING:
-    from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.audit.anchor_settings import AnchorSettings
+    from killswitch.journal.entries import ClosingObserver
     from killswitch.model.clock import Clock
     from killswitch.model.snapshot import Closing
     from killswitch.model.tracing import Tracer
     from killswitch.runner.event_emitter import EventEmitter
-    from killswitch.runner.locks.gate_view import GateViewWriter
-    from killswitch.runner.loop import Runner
     from killswitch.runner.notify.reports import ReportRenderer
     from killswitch.runner.observers import Observer
     from killswitch.runner.policy_files import PolicyFilesState
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from killswitch.telemetry.opened import Telemetry
 
 Redact = Callable[[str], str]
-GATE_VIEW_TIMEOUT = 2.0
-"""Seconds that the end of a run waits for the gate's view."""
 
 
 class RunOutputs(Struct):
@@ -50,6 +46,18 @@ class RunOutputs(Struct):
     """Whether the policy files are those that run; set in a run."""
     source: Callable[[], SourceGauges | None] = lambda: None
     """How the source of the policies is; set in a run with one."""
+    emitter: EventEmitter | None = None
+    """Writes the event stream; None without one."""
+
+    @property
+    def closing_observer(self) -> ClosingObserver:
+        """What follows the journal of closes: traces, metrics, and the event stream."""
+        if self.emitter is None:
+            return self.telemetry.closing_observer
+        from killswitch.runner.order_reconciliation import CombinedClosingObserver
+
+        return CombinedClosingObserver(self.telemetry.closing_observer, self.emitter)
+
     anchors: Callable[[], AnchorGauges | None] = lambda: None
     """What no anchor covers; set in a run that publishes anchors."""
 
@@ -143,38 +151,6 @@ def open_anchors(settings: AnchorSettings | None, store: SqlStore, clock: Clock,
             print_note(f"the last anchor was not published within {AT_END:g} s")
 
 
-@contextmanager
-def open_gate_view(store_at: str, loaded: LoadedPolicies, lock_folder: Path) -> Iterator[GateViewWriter]:
-    """Write the gate's view next to the store during a run, and what is left to write at its end."""
-    from killswitch.runner.locks.gate_view import GateViewWriter, gate_view_file
-
-    writer = GateViewWriter(gate_view_file(store_at), loaded.policies, lock_folder)
-    try:
-        yield writer
-    finally:
-        if not writer.close(GATE_VIEW_TIMEOUT):
-            print_note(f"the last view for the gate was not written to {writer.path} in time")
-
-
-def connect_gate_view(writer: GateViewWriter, runner: Runner, accounts: Mapping[str, ArmedAccount]) -> None:
-    """Connect the writer to the run that it shows."""
-    from killswitch.runner.locks.gate_view import GateSources
-
-    clock, own_orders = runner.clock, runner.observers.own_orders
-    enforces = {name: account.adapter.traits.enforces_reduce_only for name, account in accounts.items()}
-    writer.connect(
-        GateSources(
-            runner.poller.dated,
-            own_orders.in_flight,
-            clock.now,
-            clock.monotonic,
-            clock.off,
-            enforces,
-            runner.interpreter.recoveries.caps,
-        )
-    )
-
-
 def _events(outputs: RunOutputs, at: str | None, redact: Redact) -> tuple[BackgroundWriter | None, EventEmitter | None]:
     if at is None:
         return None, None
@@ -183,7 +159,7 @@ def _events(outputs: RunOutputs, at: str | None, redact: Redact) -> tuple[Backgr
 
     with file_errors(f"cannot write events to {at}"):
         writer = BackgroundWriter(1 if at == "-" else at, "events")
-    emitter = EventEmitter(writer, redact)
+    emitter = outputs.emitter = EventEmitter(writer, redact)
     outputs.observers.append(emitter)
     return writer, emitter
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
-    from killswitch.runner.claims import RunClaims
     from killswitch.runner.loop import Runner
 
 
@@ -59,8 +58,8 @@ def checked_accounts(
 ) -> tuple[dict[str, ArmedAccount], tuple[KeyWarning, ...]]:  # fmt: skip
     """Open the accounts, run all start-up checks, and return the warnings for the first tick."""
     from killswitch.accounts.opening import open_accounts, require_encrypted
-    from killswitch.cli.session import require_locks
     from killswitch.preflight.key_rights import require_harmless_keys
+    from killswitch.preflight.run_start import require_locks
     from killswitch.runner import process
     from killswitch.runner.process import make_room
     from killswitch.store.sqlite import exposure
@@ -92,31 +91,6 @@ def _require_notified(loaded: LoadedPolicies) -> None:
             "some recipients cannot be notified; nothing was started. Correct the NotificationRoutes, test them "
             "with `ksctl notify test --policies …`, or start with --unnotified"
         )
-
-
-def claimed(
-    claims: RunClaims, loaded: LoadedPolicies, accounts: dict[str, ArmedAccount], locks: LockPaths, *, is_forced: bool
-) -> tuple[KeyWarning, ...]:
-    """Claim the armed accounts and the lock folder; AnotherRunnerError if a living run with another store has one."""
-    from killswitch.accounts.validation import account_identity
-    from killswitch.deadline import DeadlineError, call_within
-    from killswitch.runner.assembly import FOLDER_TIMEOUT
-    from killswitch.runner.claims import IN_LOCK_FOLDER, account_claim
-
-    armed = [document for document in loaded.accounts if accounts[document.metadata.name].armed]
-    if not armed:
-        return ()
-    files = {f"account {it.metadata.name}": account_claim(account_identity(it)) for it in armed}
-    found = claims.take(files, is_forced=is_forced)
-    folder = {f"the lock folder {locks.folder}": locks.folder / IN_LOCK_FOLDER}
-    try:
-        what = f"the lock folder {locks.folder}"
-        found += call_within(FOLDER_TIMEOUT, what, lambda: claims.take(folder, is_forced=is_forced))
-    except DeadlineError as error:
-        found += (("warning", f"{error} Whether another runner uses it is unknown"),)
-    for _, text in found:
-        print_note(text)
-    return found
 
 
 def require_expected(

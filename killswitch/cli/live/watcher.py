@@ -50,7 +50,8 @@ def run_watcher(settings: WatcherSettings) -> int:
     write_in_background()
     with StartFailures() as failures:
         from killswitch.cli.live.start_checks import checked_accounts
-        from killswitch.cli.session import load_policies, lock_paths
+        from killswitch.cli.session import load_policies
+        from killswitch.preflight.run_start import lock_paths
 
         loaded = of_watcher(load_policies(settings.policies_at))
         locks = lock_paths(settings.store_at, settings.lock_dir, settings.lock_file)
@@ -82,8 +83,9 @@ def _run(
     found: tuple[KeyWarning, ...], failures: StartFailures,
 ) -> int:  # fmt: skip
     from killswitch.cli.live.run_outputs import open_outputs, open_reports
-    from killswitch.cli.session import acting_store, arming_summary
+    from killswitch.cli.session import acting_store
     from killswitch.incident.notify.message import trigger_texts
+    from killswitch.preflight.run_start import arming_summary
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
@@ -109,7 +111,7 @@ def _run(
             live=it.live, locks=locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in it.policies_at),
             observers=(console, reports, space, watch, *outputs.observers),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
             is_run=True, is_watcher=True, startup_notices=found, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip

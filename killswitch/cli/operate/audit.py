@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from killswitch.record.anchors import FetchedAnchor
     from killswitch.store.sql import SqlStore
 
+
+def _moment(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset: end it with Z for UTC")
+    return found
+
+
+MOMENT = options.ParsedParam("time", _moment)
 POLL = 0.5
 """Seconds between two reads of the store by `tail --follow`."""
 
@@ -230,6 +240,43 @@ def anchor(settings_at: Path, store_at: str) -> int:
             "there is no record yet" if tip is None else f"published an anchor; the record has {tip.number} lines"
         )
     return EXIT_FAILED if worker.alerts.found else 0
+
+
+@options.verb(
+    "ksctl audit statement --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z --store ks.sqlite", group=audit
+)
+@click.option("--from", "begin", type=MOMENT, required=True, help="Beginning of the period (RFC 3339).")
+@click.option("--to", "end", type=MOMENT, required=True, help="End of the period (RFC 3339).")
+@options.store
+@click.option("--out", type=OUT_FILE, help="Write to this file. Default: stdout.")
+def statement(begin: datetime, end: datetime, store_at: str, out: Path | None) -> None:
+    """State what the record has of a period, in figures that a stranger can compute again.
+
+    It is widened to the anchors around the period. Give it away with the segments of `ksctl audit export` and the file
+    of `ksctl audit checker`; the anchors they fetch themselves.
+    """
+    from killswitch.audit.statement import encode_statement, make_statement
+    from killswitch.cli.session import opened_store
+
+    with opened_store(store_at, read_only=True) as store:
+        text = encode_statement(make_statement(store, begin, end))
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    with options.file_errors(f"cannot write {out}"):
+        out.write_bytes(text)
+
+
+@options.verb("ksctl audit checker", group=audit)
+def checker() -> None:
+    """Print the file that checks a statement: it needs Python alone, and nothing of this program.
+
+    `python checker.py statement.json --log FOLDER --anchors FILE` exits 0 if the statement is verified, 1 if it is
+    contradicted, and 4 if that cannot be told.
+    """
+    from killswitch.audit.statement import checker_text
+
+    click.echo(checker_text(), nl=False)
 
 
 def _fetched(

@@ -34,11 +34,8 @@ from killswitch.cli.operate.command_requirements import (
 from killswitch.cli.operate.single_tick import DecisionCollector, paced_seconds, run_one_tick
 from killswitch.cli.session import (
     acting_store,
-    arming_summary,
     load_policies,
-    lock_paths,
     opened_store,
-    require_locks,
     store_if_any,
 )
 from killswitch.cli.terminal import print_note, print_section
@@ -52,6 +49,7 @@ from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.pages.wording import decision_section
 from killswitch.operations.status import StoreStatus, runner_state, store_status
+from killswitch.preflight.run_start import arming_summary, lock_paths, require_locks
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
@@ -284,7 +282,7 @@ def _send_to_runner(
         time.sleep(POLL)
     is_refused = any(notice.kind == "nothing_selected" for notice in answer.notices)
     lifts_lock = request.scope in locked and not is_refused and commands.fired_again(store, answer) is None
-    lifted_by = soon if request.kind == "unlock" else deadline  # another lock on the scope may stay
+    lifted_by = soon if request.kind in ("unlock", "resume") else deadline  # another lock on the scope may stay
     while lifts_lock and is_lock_pending(request, store, runner_locks) and time.monotonic() < lifted_by:
         time.sleep(POLL)
     print_outcome(request, store, answer, runner_locks, event, store_at)
@@ -318,7 +316,7 @@ def _tick_here(
         runner = assemble(
             loaded.policies, accounts, store, SystemClock(), RunnerPace(interval=1.0, read_timeout=site.read_timeout),
             live=live, locks=locks, store_at=site.store_at, observers=(collector, reports, *outputs.observers),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
             paths=tuple(str(path.resolve()) for path in site.policies_at) or (view.policies if view else ()),
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip

@@ -18,10 +18,12 @@ from killswitch.cli.terminal import encode_record, print_answer, print_note
 from killswitch.incident.record.results import read_decision, read_result
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Lock, of_kind
+from killswitch.model.flags import OF_POLICY
 from killswitch.model.instant import LocalTime, from_micros, to_micros
 from killswitch.model.snapshot import Event, EventKind
-from killswitch.model.store import Store
+from killswitch.model.store import Store, decoded
 from killswitch.operations import commands
+from killswitch.operations.lifting import chosen, holds_of
 from killswitch.operations.pages.outcome import CommandOutcome, outcome_page, outcome_record
 from killswitch.operations.pages.wording import command_line
 from killswitch.operations.status import LockView, locks_at, runner_state
@@ -30,7 +32,7 @@ from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.render.formats import money
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.status_blob import tick_time
+from killswitch.runner.status_blob import LIVE_NAME, decode_view, tick_time
 from killswitch.signals.sessions import TradingSession
 
 
@@ -46,6 +48,8 @@ class CommandRequest(Struct, frozen=True):
     json: bool
     plan: SavedPlan | None = None
     lasts: float | LocalTime | TradingSession | None = None
+    named: tuple[str, ...] | None = None
+    """Of a command that loosens: the decisions that --id names; None for any other."""
 
     def event(self, store: Store | None) -> Event:
         """The event of the command, dated as ticks on `store` are.
@@ -55,7 +59,16 @@ class CommandRequest(Struct, frozen=True):
         now = tick_time(store, SystemClock())
         if self.plan is not None and store is not None:
             return commands.apply_event(store, self.plan, self.command.author or "unknown", now)
-        return replace(self.command, at=now, until=self._end(now))
+        ids = None if store is None else self._ids(store, now)
+        return replace(self.command, at=now, until=self._end(now), ids=ids)
+
+    def _ids(self, store: Store, now: datetime) -> tuple[str, ...] | None:
+        """The decisions that the command ends. UnnamedError if it names none of several."""
+        verb, scope = self.command.kind, self.scope
+        if self.named is None or scope is None or verb not in ("resume", "unlock", "reset"):
+            return None
+        holds = holds_of(store, decoded(decode_view, store.live(LIVE_NAME)), scope, now)
+        return chosen(verb, scope, self.named, holds)
 
     def _end(self, now: datetime) -> datetime | None:
         """The end of the lock or the flag of a command that is given at `now`."""
@@ -85,7 +98,12 @@ class CommandRequest(Struct, frozen=True):
     @property
     def lifts(self) -> bool:
         """Whether the command lifts locks of its scope."""
-        return self.kind in ("reset", "unlock")
+        return self.kind in ("reset", "unlock") or (self.kind == "resume" and not self.is_of_policy)
+
+    @property
+    def is_of_policy(self) -> bool:
+        """Whether it pauses or resumes a policy."""
+        return self.kind in ("pause", "resume") and (self.scope or "").startswith(OF_POLICY)
 
 
 def given(kind: commands.OperatorCommandKind, scope: str | None, author: str, reason: str, **more: Any) -> Event:

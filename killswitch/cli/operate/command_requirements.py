@@ -24,10 +24,10 @@ from killswitch.runner.status_blob import RunnerView
 from killswitch.store.errors import StoreMissingError
 from killswitch.store.sqlite import sign_of_life
 
-PAUSES = ("pause", "resume")
-"""The kinds of commands about a policy, not about a scope."""
-REACHING = ("close", "lock", "halt", "cancel")
+REACHING = ("close", "lock", "halt", "cancel", "pause")
 """The kinds of commands that reach armed accounts by any scope that an account, a strategy or a symbol is in."""
+LIFTING = ("unlock", "resume")
+"""The kinds of commands that lift locks by hand of any such scope."""
 _ARMING = "with --live, for accounts whose document says execution: live"
 
 
@@ -61,7 +61,7 @@ def require_of_runner(request: CommandRequest, status: StoreStatus, view: Runner
     if request.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
         _require_armed(request.plan, armed, f"by the runner (pid {status.runner.pid}): restart it with --live and a")
-    elif request.kind in PAUSES:
+    elif request.is_of_policy:
         commands.require_policy(request.scope, _pausable(request, status, {each.policy for each in view.machines}))
     else:
         whole = commands.account_scopes((it.account, it.venue) for it in view.accounts)
@@ -83,10 +83,9 @@ def require_of_tick(
     if request.plan is not None:
         armed = {name: account.armed for name, account in opened.items()}
         _require_armed(request.plan, armed, "here: that takes --live and a")
-    elif request.kind == "pause":
-        commands.require_policy(request.scope, {graph.policy for graph in policies.graphs})
-    elif request.kind == "resume":
-        return  # a policy that is gone may be paused: the tick answers
+    elif request.is_of_policy:
+        if request.kind == "pause":  # a policy that is gone may be paused: the tick answers its resume
+            commands.require_policy(request.scope, {graph.policy for graph in policies.graphs})
     elif request.kind in REACHING:
         arming = Arming(opened, policies)
         _require_scope(request, closable_scopes(policies, opened))
@@ -116,12 +115,12 @@ def _scopes_of(request: CommandRequest, whole: set[str], watched: set[str], part
         return whole
     if request.kind in REACHING:
         return whole | parts
-    return watched | whole | parts if request.kind == "unlock" else watched
+    return watched | whole | parts if request.kind in LIFTING else watched
 
 
 def _require_scope(request: CommandRequest, known: set[str]) -> None:
     """RefusedScopeError for a scope that the command does not accept."""
-    takes_symbols = request.kind in (*REACHING, "unlock")
+    takes_symbols = request.kind in (*REACHING, *LIFTING)
     require = commands.require_known_or_symbol if takes_symbols else commands.require_scope
     require(request.scope, known)
 
@@ -147,9 +146,11 @@ def _require_armed_account(request: CommandRequest, status: StoreStatus, view: R
 
 def _nothing_done(request: CommandRequest) -> str:
     """What a command does not do without an armed account."""
-    return {"lock": "no lock would be written", "halt": "nothing would be locked or cancelled"}.get(
-        request.kind, "nothing would be sent"
-    )
+    return {
+        "lock": "no lock would be written",
+        "pause": "no lock would be written",
+        "halt": "nothing would be locked or cancelled",
+    }.get(request.kind, "nothing would be sent")
 
 
 def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""`ksctl flag`, `pause` and `resume`: flags that policies read as `flag.set(NAME)`, and pauses of policies."""
+"""`ksctl flag`, `pause` and `resume`: flags that policies read as `flag.set(NAME)`, pauses of scopes and policies."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import completion, options
+from killswitch.cli.operate.locks import id_option, lasting, named_symbols, part_options
 from killswitch.cli.operate.verbs import operator_options
 from killswitch.cli.options import RECORD_TEXT, WORD, option
 from killswitch.model.flags import OF_POLICY
 
 if TYPE_CHECKING:
     from killswitch.cli.operate.command_delivery import CommandSite
+    from killswitch.model.snapshot import Side
 
 
 @click.group(
@@ -70,58 +72,81 @@ def clear_flag(
     deliver(CommandRequest(command, wait, output == "json"), site, live=live)
 
 
-def _policy(_context: click.Context, _param: click.Parameter, scope: str) -> str:
-    """The scope of a policy; a usage error for anything else."""
-    if scope.startswith(OF_POLICY) and scope != OF_POLICY:
-        return scope
-    if "/" in scope or scope == "portfolio":
-        raise click.BadParameter(
-            f"only a policy can be paused, as in policy/futures-drawdown; {scope} is a scope. A pause stops no close: "
-            "`ksctl close --give-up DECISION` ends one"
-        )
-    raise click.BadParameter(f"write {OF_POLICY}{scope}, if it is the policy of that name")
+def _is_policy(scope: str) -> bool:
+    """Whether it names a policy. A usage error for a name without a kind."""
+    if scope == OF_POLICY:
+        raise click.UsageError(f"name the policy, as in {OF_POLICY}futures-drawdown")
+    if scope.startswith(OF_POLICY):
+        return True
+    if "/" not in scope and scope != "portfolio":
+        raise click.UsageError(f"write {OF_POLICY}{scope}, if it is the policy of that name, or account/{scope}")
+    return False
 
 
-_paused = click.argument("policy", metavar="policy/NAME", type=RECORD_TEXT, callback=_policy,
-                         shell_complete=completion.policies)  # fmt: skip
+_paused = click.argument("scope", metavar="policy/NAME|SCOPE", type=RECORD_TEXT, shell_complete=completion.policies)
 
 
-@options.verb("ksctl pause policy/futures-drawdown --for 2h --reason 'fires on a bad index' --store ks.sqlite")
+@options.verb(
+    "ksctl pause policy/futures-drawdown --for 2h --reason 'fires on a bad index' --store ks.sqlite",
+    "ksctl pause account/main --side long --reason 'news at noon' --store ks.sqlite",
+)
 @_paused
+@part_options("Pause")
 @_reason
-@click.option("--for", "length", type=options.DURATION, required=True, help="How long; 30 days at the most.")
 @operator_options
 def pause(
-    policy: str, reason: str, length: float, site: CommandSite, live: bool, author: str, wait: float, output: str
-) -> None:
-    """Pause a policy: it fires nothing new until its time is over.
+    scope: str, side: Side | None, symbols: tuple[str, ...], length: float | None, end: str | None, reason: str,
+    site: CommandSite, live: bool, author: str, wait: float, output: str,
+) -> None:  # fmt: skip
+    """Pause trading on a scope, or a policy.
 
-    It is evaluated as before, on every scope. What it has begun goes on: latches, locks, resets, and every close that
-    is open or waits for an account. A stage that would fire meanwhile sends a page. Pausing it again replaces the end.
-    A pause outlives restarts, reloads and edits of the policy; `ksctl resume` ends it early. At its end the policy
-    fires what holds then. It is shown by `status`, `plan`, metrics and alerts, and is notified again every day.
+    A paused SCOPE takes on no risk: bots may only reduce, at the gate and by the lock file. It is that of `ksctl lock`.
+    Without --for or --until the pause lasts until `ksctl resume` names it. Nothing is closed or cancelled.
 
-    A running runner processes the command at its next tick; without one, this command takes the lease and ticks once,
-    which needs --live if a document says execution: live.
+    A paused policy (policy/NAME) fires nothing new until its time is over; --for is required. It is evaluated as
+    before, on every scope. What it has begun goes on: latches, locks, resets, and every close that is open or waits for
+    an account. A stage that would fire meanwhile sends a page. Pausing it again replaces the end. At its end the policy
+    fires what holds then.
+
+    A pause outlives restarts, reloads and edits. It is shown by `status`, `plan`, metrics and alerts. A running runner
+    processes the command at once; without one, this command takes the lease and ticks once, which needs --live if a
+    document says execution: live.
     """
     from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest, given
 
-    command = given("pause", policy, author, reason)
-    deliver(CommandRequest(command, wait, output == "json", lasts=length), site, live=live)
+    lasts = lasting(length, end, site)
+    if not _is_policy(scope):
+        command = given(
+            "pause", scope, author, reason, lock="reduce_only", side=side, symbols=named_symbols(scope, symbols)
+        )
+        deliver(CommandRequest(command, wait, output == "json", lasts=lasts), site, live=live)
+        return
+    if side is not None or symbols or end is not None or length is None:
+        raise click.UsageError("a pause of a policy takes --for, and neither --until, --side nor --symbol")
+    deliver(CommandRequest(given("pause", scope, author, reason), wait, output == "json", lasts=lasts), site, live=live)
 
 
-@options.verb("ksctl resume policy/futures-drawdown --reason 'the index is right again' --store ks.sqlite")
+@options.verb(
+    "ksctl resume policy/futures-drawdown --reason 'the index is right again' --store ks.sqlite",
+    "ksctl resume account/main --id 5f0c2a --reason 'news are out' --store ks.sqlite",
+)
 @_paused
+@id_option
 @_reason
 @operator_options
-def resume(policy: str, reason: str, site: CommandSite, live: bool, author: str, wait: float, output: str) -> None:
-    """End the pause of a policy before its time.
+def resume(
+    scope: str, ids: tuple[str, ...], reason: str, site: CommandSite, live: bool, author: str, wait: float, output: str
+) -> None:
+    """End the pause of a scope, or of a policy before its time.
 
-    The tick that processes the command fires what holds then. A policy that is not paused is refused, with a list of
-    those that are. Where no runner is alive, see `ksctl pause`.
+    Of several pauses of a scope those of --id end, so that one that somebody orders at the same moment stays; --id may
+    also name a lock or a halt. The tick that processes the resume of a policy fires what holds then; a policy that is
+    not paused is refused, with a list of those that are. Where no runner is alive, see `ksctl pause`.
     """
     from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest, given
 
-    deliver(CommandRequest(given("resume", policy, author, reason), wait, output == "json"), site, live=live)
+    named = None if _is_policy(scope) else ids
+    request = CommandRequest(given("resume", scope, author, reason), wait, output == "json", named=named)
+    deliver(request, site, live=live)

@@ -79,6 +79,14 @@ def lock(
     deliver(CommandRequest(command, wait, output == "json", lasts=lasts), site, live=live)
 
 
+def id_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--id` of the commands that loosen."""
+    add = click.option("--id", "ids", type=RECORD_TEXT, multiple=True,
+                       help="The decision that it ends, by its id or the beginning of it. May be given more than "
+                            "once. Default: the only one there is; of several none, and they are listed.")  # fmt: skip
+    return add(command)
+
+
 def lasting(length: float | None, end: str | None, site: CommandSite) -> float | LocalTime | TradingSession | None:
     """How long a command lasts, by --for or --until; None without end. UsageError for both."""
     if length is not None and end is not None:
@@ -115,13 +123,17 @@ def lock_end(written: str, site: CommandSite) -> LocalTime | TradingSession:
 
 @options.verb("ksctl unlock account/main --reason 'bot repaired' --store ks.sqlite")
 @click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
+@id_option
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @operator_options
-def unlock(scope: str, site: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
+def unlock(
+    scope: str, site: CommandSite, ids: tuple[str, ...], reason: str, live: bool, author: str, wait: float, output: str
+) -> None:
     """Lift the locks by hand on SCOPE: those of `ksctl lock`, of every side and symbol, and of manual closes that have
     ended.
 
-    SCOPE is named as it was locked. Latches, locks of stages and of other programs stay: `ksctl reset` ends those. A
+    SCOPE is named as it was locked. Of several locks those of --id are lifted, so that a halt that somebody orders at
+    the same moment stays. Latches, locks of stages and of other programs stay: `ksctl reset` ends those. A
     lock of a wider scope also stays: name that scope. A running runner processes the command at its next tick; without
     one, this command takes the lease and ticks once, which needs --live if a document says execution: live.
     """
@@ -129,4 +141,4 @@ def unlock(scope: str, site: CommandSite, reason: str, live: bool, author: str, 
     from killswitch.cli.operate.command_output import CommandRequest, given
 
     command = given("unlock", scope, author, reason)
-    deliver(CommandRequest(command, wait, output == "json"), site, live=live)
+    deliver(CommandRequest(command, wait, output == "json", named=ids), site, live=live)

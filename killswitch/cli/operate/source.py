@@ -195,18 +195,13 @@ def _send(
 
 
 def _digest_of(store: Store, named: str) -> str:
-    """The policy digest of the set that was in force and is named by the beginning of its digest or commit."""
-    changes = store.set_changes(200)
-    found = {
-        each.digest
-        for each in changes
-        if each.digest.startswith((named, f"sha256:{named}")) or (each.origin.commit or "").startswith(named)
-    }
-    if len(found) == 1:
-        return found.pop()
-    newest = ", ".join(dict.fromkeys(each.digest[:19] for each in changes)) or "none"
-    what = "several sets begin with it" if found else "no set with it was in force"
-    raise click.ClickException(f"{named}: {what}; in force were, newest first: {newest}")
+    """The policy digest of the set that is named; ClickException if there is none, or there are several."""
+    from killswitch.operations.policy_sources import UnknownSetError, set_named
+
+    try:
+        return set_named(store, named)
+    except UnknownSetError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @options.verb("ksctl source check source.yaml --store ks.sqlite", group=source)

@@ -185,13 +185,20 @@ def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: 
 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
 @click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
+@click.option("--id", "ids", type=RECORD_TEXT, multiple=True,
+              help="The decision that it ends, by its id or the beginning of it: of a stage that fired, or of a lock "
+                   "by hand. May be given more than once. Default: the only one there is; of several none, and they "
+                   "are listed.")  # fmt: skip
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @operator_options
-def reset(scope: str, site: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
+def reset(
+    scope: str, site: CommandSite, ids: tuple[str, ...], reason: str, live: bool, author: str, wait: float, output: str
+) -> None:
     """Return SCOPE (such as account/main) to normal.
 
     A reset ends the latch of every policy on the scope and lifts its lock, whichever program wrote it, once no close is
-    in progress for it; windows restart. SCOPE foreign is the lock of another program. A running runner processes the
+    in progress for it; windows restart, so that a reset accepts the loss. Of several things that hold the scope those
+    of --id end. SCOPE foreign is the lock of another program. A running runner processes the
     command at its next tick; without one, this command takes the lease and ticks once, which needs --live if a document
     says execution: live.
     """
@@ -199,7 +206,7 @@ def reset(scope: str, site: CommandSite, reason: str, live: bool, author: str, w
     from killswitch.cli.operate.command_output import CommandRequest, given
 
     command = given("reset", scope, author, reason)
-    deliver(CommandRequest(command, wait, output == "json"), site, live=live)
+    deliver(CommandRequest(command, wait, output == "json", named=ids), site, live=live)
 
 
 @options.verb("ksctl restate change-0b5e3a91c2 --as flow --reason 'payout to the bank' --store ks.sqlite")

@@ -4,6 +4,7 @@ thread."""
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from html import escape
 from typing import Any
 
 from killswitch.incident.notify.message import Message, fit_message, safe_line
-from killswitch.incident.notify.targets import NotSentError, StalledError
+from killswitch.incident.notify.targets import NotSentError, RejectedError, StalledError
 
 TIMEOUT = 10.0
 """The timeout of one request in seconds, from connecting to its status; after it, arrival is unknown."""
@@ -24,6 +25,10 @@ _CONNECTION_ERROR = "Socket Exception"
 _LINE_BREAK, _MARKS = "<br/>", "\\`*_[]#|~"
 
 _TYPES = {"info": "info", "warning": "warning", "page": "failure"}
+
+
+_REJECTED = re.compile(r"error=4(?!08|25|29)\d\d")
+"""An answer that says that the request itself is wrong: not one about time or the number of requests."""
 
 
 class AppriseSender:
@@ -76,7 +81,9 @@ class AppriseSender:
             # The innermost cause first: the rest may be cut off.
             causes = log.reasons if attempt.why is None else [attempt.why, *log.failures]
             why = safe_line(hide("; ".join(causes) or "the service refused the message and gave no reason"))
-            raise StalledError(why) if attempt.is_stalled else NotSentError(why)
+            if attempt.is_stalled:
+                raise StalledError(why)
+            raise RejectedError(why) if _REJECTED.search("; ".join(log.reasons)) else NotSentError(why)
         return attempt.remark
 
     def _service(self, url: str) -> Any:

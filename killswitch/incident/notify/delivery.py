@@ -17,11 +17,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.deadline import DaemonThreadExecutor, NoThreadError
-from killswitch.incident.notify.message import decode_message
-from killswitch.incident.notify.targets import NotSentError, Sender, StalledError
+from killswitch.incident.notify.joining import joined, with_end
+from killswitch.incident.notify.message import Message, decode_message
+from killswitch.incident.notify.targets import NotSentError, RejectedError, Sender, StalledError
 from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
-from killswitch.model.instant import MINUTE, SECOND, to_micros
+from killswitch.model.instant import MINUTE, SECOND, from_micros, to_micros
 from killswitch.model.store import Delivery, Outbox, OvertakenError, PendingCount, StoreTroubleError
 from killswitch.render.formats import duration_text, instant
 from killswitch.worker import Worker
@@ -40,6 +41,12 @@ ABANDONED_EVERY = 5.0
 """Seconds between two looks at abandoned attempts while nothing else is due."""
 PROBLEM_AFTER = 300.0
 """Seconds without a delivery after which a target is reported as a problem."""
+SLOW = 1.0
+"""Seconds after which an attempt counts as slow: what waits behind it goes out as one message."""
+CROWD = 20
+"""More messages than this wait only for a target that is slower than they come: they go out as one message."""
+IN_TIME = MINUTE
+"""Microseconds within which a message is to be delivered."""
 FORGET_EVERY = 24 * 3600.0
 """Seconds between two removals of settled messages."""
 KEPT_FOR = 30 * 24 * 3600 * SECOND
@@ -52,6 +59,8 @@ class DeliveryCounts(Struct, frozen=True):
     pending: int
     delivered: int
     given_up: int
+    in_time: int = 0
+    """Those delivered within one minute of their decision."""
 
 
 class TargetDelivery:
@@ -82,7 +91,11 @@ class TargetDelivery:
         self._remark: str | None = None
         """What is wrong with a target that accepts messages."""
         self._abandoned: dict[str, Future[str | None]] = {}
-        """Abandoned attempts that may still end, by message."""
+        """Abandoned attempts that may still end, by message or batch."""
+        self._claimed: dict[str, Delivery] = {}
+        """What was claimed and has not ended, by message or batch."""
+        self._is_slow = False
+        """Whether the last attempt was slow, or not the first: what waits behind it is sent as one message."""
         self.counts = DeliveryCounts(0, 0, 0)
 
     def step(self) -> float | None:
@@ -159,39 +172,49 @@ class TargetDelivery:
         if len(self._abandoned) >= MOST_ABANDONED:
             return ABANDONED_EVERY
         now = to_micros(self._clock.now())
-        skipped = [*self._abandoned] if self._suspect is None else [*self._abandoned, self._suspect]
-        delivery = self._outbox.claim(self.target, now, skipped)
+        hanging = [id_ for key in self._abandoned for id_ in self._ids(key)]
+        skipped = hanging if self._suspect is None else [*hanging, *self._ids(self._suspect)]
+        together = self._is_slow or self._waiting.pending > CROWD
+        delivery = self._outbox.claim(self.target, now, skipped, together=together and self._suspect is None)
         if self._suspect is not None and (delivery is None or delivery.due_at):  # no other message to try
             self._suspect = None
-            delivery = self._outbox.claim(self.target, now, [*self._abandoned])
+            delivery = self._outbox.claim(self.target, now, hanging, together=together)
         if delivery is not None and not delivery.due_at:
             return self._send(delivery)
         waits = [ABANDONED_EVERY] if self._abandoned else []
         waits += [] if delivery is None else [(delivery.due_at - now) / SECOND]
         return min(waits, default=None)
 
+    def _ids(self, key: str) -> tuple[str, ...]:
+        """The ids of the notifications of a batch, or that of a single one."""
+        claimed = self._claimed.get(key)
+        return (key,) if claimed is None else (claimed.message.id, *(each.id for each in claimed.others))
+
     def _send(self, delivery: Delivery) -> float:
+        key, began = delivery.batch or delivery.message.id, self._clock.monotonic()
+        self._claimed[key] = delivery
         try:
             remark = self._send_bounded(delivery)
         except StalledError as error:
             self._stalled = str(error)
             return self._failed(delivery, str(error))
         except (NotSentError, msgspec.DecodeError) as error:
-            return self._failed(delivery, str(error))
+            return self._failed(delivery, str(error), is_rejected=isinstance(error, RejectedError))
         except Exception as error:  # noqa: BLE001 - a defect in one target must not end delivery to the others
             return self._failed(delivery, f"unexpected {type(error).__name__}")
         self._stalled, self._remark = None, remark
-        self._unmarked = delivery.message.id
+        self._is_slow = delivery.attempts > 1 or self._clock.monotonic() - began > SLOW
+        self._unmarked = key
         self._mark()
         return 0.0
 
     def _send_bounded(self, delivery: Delivery) -> str | None:
         """Send as `Sender.send`, in a thread that is abandoned after a timeout so that queued messages can be given
         up."""
-        message = decode_message(delivery.message.body)
-        future = DaemonThreadExecutor().submit(self._sender.send, message)
+        key = delivery.batch or delivery.message.id
+        future = DaemonThreadExecutor().submit(self._sender.send, message_of(delivery))
         if future not in wait([future], ATTEMPT_WITHIN).done:
-            self._abandoned[message.id] = future
+            self._abandoned[key] = future
             raise StalledError(f"it neither accepted nor refused a message within {ATTEMPT_WITHIN:g} s")
         return future.result()
 
@@ -216,24 +239,41 @@ class TargetDelivery:
         self._unmarked = self._failing = self._given_up_problem = self._suspect = None
 
     def _delivered(self, message: str) -> None:
-        self._outbox.settle(message, to_micros(self._clock.now()), None)
-        self.counts = replace(self.counts, delivered=self.counts.delivered + 1)
+        now = to_micros(self._clock.now())
+        self._outbox.settle(message, now, None)
+        claimed = self._claimed.pop(message, None)
+        rows = () if claimed is None else (claimed.message, *claimed.others)
+        in_time = sum(now - each.at <= IN_TIME for each in rows)
+        counts = self.counts
+        self.counts = replace(counts, delivered=counts.delivered + len(rows), in_time=counts.in_time + in_time)
 
-    def _failed(self, delivery: Delivery, why: str) -> float:
+    def _failed(self, delivery: Delivery, why: str, *, is_rejected: bool = False) -> float:
         """Record a failed attempt; return the seconds until the next one."""
-        id_, now = delivery.message.id, to_micros(self._clock.now())
+        id_, now = delivery.batch or delivery.message.id, to_micros(self._clock.now())
         if delivery.is_refused:
             self._outbox.settle(id_, now, why, due_at=now + REFUSED_FOR, is_refused=True)
             return 0.0
         if self._failing is None:
             self._failing = (self._clock.monotonic(), self._clock.now(), why)
         pause = PAUSES.after(delivery.attempts)
-        self._outbox.settle(id_, now, why, due_at=now + round(pause * SECOND))
+        self._outbox.settle(id_, now, why, due_at=now + round(pause * SECOND), is_rejected=is_rejected)
         if self._suspect is None and delivery.attempts % TRY_NEXT_AFTER == 0:
             self._suspect = id_
             return 0.0
         self._suspect = None
         return pause
+
+
+def message_of(delivery: Delivery) -> Message:
+    """The message of a claimed notification: of a batch one with all of them, of an alert that has ended with its end.
+
+    A batch stays as it is, so that its message has the same id at every attempt.
+    """
+    rows = (delivery.message, *delivery.others)
+    messages = [decode_message(each.body) for each in rows]
+    if delivery.batch is not None:
+        return joined(messages, delivery.batch)
+    return messages[0] if delivery.ended_before is None else with_end(messages[0], from_micros(delivery.ended_before))
 
 
 class NotificationSender:

@@ -67,6 +67,12 @@ class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=M
     thread: str = ""
     """The same for all messages of one incident, and for a problem and its all-clear: services that group messages by a
     key use it. Empty in what an older version stored."""
+    members: tuple[str, ...] = ()
+    """The ids of the messages that this one joins; absent of a single one."""
+    purpose: str = ""
+    """Why a message is sent again: `repeat`, `reminder` or `escalation`; absent of a first one."""
+    ended_at: Instant | None = None
+    """When what it is about ended, where that was before it was sent."""
 
 
 encode_message = msgspec.json.Encoder(decimal_format="string").encode
@@ -364,6 +370,16 @@ def notice_message(notice: Notice, subject: MessageAttributes, started: StartedA
         sections=(Section("", (_text_of(notice, started), f"next: {started.command('status')}")),),
     )
     return replace(_message(about, subject, page, at=notice.as_of), thread=notice_thread(notice))
+
+
+DRILL: Final = "DRILL: "
+"""Begins title and text of every message of a drill: a phone shows no more."""
+
+
+def drill_message(message: Message) -> Message:
+    """Return the message marked as of a drill: nothing is wrong, and there is nothing to do."""
+    text = f"{DRILL}this is a rehearsal on the paper venue. Nothing is wrong, and there is nothing to do.\n\n"
+    return replace(message, title=safe_line(f"{DRILL}{message.title}"), body=f"{text}{message.body}")
 
 
 def notice_thread(notice: Notice) -> str:

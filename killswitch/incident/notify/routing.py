@@ -1,21 +1,27 @@
-"""Routes the messages of a tick to their targets by the routes of a policy set."""
+"""The messages of a tick as announcements, and as notifications of the targets that the tree of routes leads to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from typing import Any, Final
 
 from msgspec.structs import replace
 
+from killswitch.engine.notice_titles import is_urgent
 from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.graph.routing import MessageAttributes
+from killswitch.incident.notify.acknowledge_link import link, seals_of
 from killswitch.incident.notify.grouping import RepeatedNotice
+from killswitch.incident.notify.joining import joined, sent_again
 from killswitch.incident.notify.message import (
     Message,
     MessageContext,
     closing_message,
     decision_message,
+    decode_message,
     digest,
+    drill_message,
     encode_message,
     notice_message,
     repeats_message,
@@ -30,10 +36,12 @@ from killswitch.incident.record.incident_decisions import Runbooks
 from killswitch.incident.record.results import RecordedDecision
 from killswitch.incident.record.source_places import ladder_of
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import to_micros
+from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.words import NotificationEvent, Severity
+from killswitch.planning.routing.state import Announcement, Dispatch
+from killswitch.planning.routing.tree import leaves, tree_of
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.formats import duration_text
 
@@ -44,19 +52,21 @@ class NotificationRouter:
     def __init__(self, policies: PolicySet, started: StartedAs = UNKNOWN_START) -> None:
         """`started` is how the run was started, so that the commands of messages are complete."""
         self._started = started
-        self._routes = policies.routes
+        self.tree = tree_of(policies)
+        """The tree of routes; None if nobody is to be notified."""
         self._texts = trigger_texts(policies)
         self._graphs = {graph.policy: graph for graph in policies.graphs}
         self._strategies = policies.strategies
+        self._pages_at = None if policies.notification is None else policies.notification.pages_at
         self.runbooks: Runbooks | None = None
         """The runbooks of the policy set; None where the store does not have them."""
 
     @property
     def has_routes(self) -> bool:
         """Whether the policy set has a route."""
-        return bool(self._routes)
+        return self.tree is not None
 
-    def route_decision(
+    def announce_decision(
         self,
         decision: Decision,
         snapshot: Snapshot | None = None,
@@ -67,7 +77,7 @@ class NotificationRouter:
         incident: str | None = None,
         thread: str = "",
         machines: Sequence[MachineStatus] = (),
-    ) -> Iterator[Outgoing]:
+    ) -> Iterator[Announcement]:
         """Yield the messages about a stage that fires, a manual close, a reset or a suspicion.
 
         `snapshot`, of this tick, has the currencies. `corrects` is since when the stage was reported as not fired.
@@ -88,7 +98,29 @@ class NotificationRouter:
             self._ahead(decision, snapshot, machines), self._contacts(decision),
         )  # fmt: skip
         message = decision_message(decision, subject, context, is_enforced=is_enforced, corrects=corrects)
-        yield from self._route(replace(message, thread=thread or decision.id), subject)
+        message = self._with_link(replace(message, thread=thread or decision.id), subject)
+        yield self._of_decision(message, subject, decision, is_enforced)
+
+    def _with_link(self, message: Message, subject: MessageAttributes) -> Message:
+        """The message of a firing with the link to the page that acknowledges it, where there is a server."""
+        if self._pages_at is None or not self._started.store or subject.event != "fired" or message.decision is None:
+            return message
+        found = link(self._pages_at, seals_of(self._started.store), message.decision)
+        return message if found is None else replace(message, body=f"{message.body}\nack    {found}")
+
+    def _of_decision(
+        self, message: Message, subject: MessageAttributes, decision: Decision, is_enforced: bool
+    ) -> Announcement:
+        """A firing lasts until its reset. It is urgent where it is acted on, and no drill."""
+        is_drill, event = decision.cause == "drill", subject.event
+        is_stage, is_firing = decision.kind is None and event == "fired", event == "fired"
+        ends = event == "reset" and decision.level == 0
+        return Announcement(
+            message.id, to_micros(message.at), subject,
+            f"{FIRING}{decision.policy}/{decision.scope}" if is_stage or ends else f"decision/{decision.id}",
+            encode_message(message), is_urgent=is_firing and is_enforced and not is_drill, lasts=is_stage, ends=ends,
+            escalates=is_firing, is_drill=is_drill, decision=decision.id,
+        )  # fmt: skip
 
     def _ahead(self, decision: Decision, snapshot: Snapshot | None, machines: Sequence[MachineStatus]) -> str | None:
         """The stage above the one that fired, with its distance; None of what no stage of a policy decided."""
@@ -111,7 +143,7 @@ class NotificationRouter:
             facts = [] if stage is None else [stage]
         return tuple(dict.fromkeys(person for each in facts for person in each.contacts))
 
-    def route_closing(
+    def announce_closing(
         self,
         closing: Closing,
         decision: Decision,
@@ -119,7 +151,7 @@ class NotificationRouter:
         snapshot: Snapshot | None = None,
         recorded: RecordedDecision | None = None,
         thread: str = "",
-    ) -> Iterator[Outgoing]:
+    ) -> Iterator[Announcement]:
         """Yield the messages about a close that has ended; none about one under way.
 
         `snapshot` has the currencies and positions, `recorded` the results, `thread` is that of the incident.
@@ -131,18 +163,31 @@ class NotificationRouter:
                 self._started, self._texts, snapshot, currency, members=self._members(decision, snapshot)
             )
             message = closing_message(closing, decision, subject, context, at=at, recorded=recorded)
-            yield from self._route(replace(message, thread=thread or decision.id), subject)
+            is_drill = decision.cause == "drill"
+            yield Announcement(
+                message.id, to_micros(message.at), subject, f"closing/{decision.id}",
+                encode_message(replace(message, thread=thread or decision.id)),
+                is_urgent=subject.event == "residual" and not is_drill, escalates=subject.event == "residual",
+                is_drill=is_drill, decision=decision.id,
+            )  # fmt: skip
 
-    def route_notice(self, notice: Notice) -> Iterator[Outgoing]:
+    def announce_notice(self, notice: Notice) -> Iterator[Announcement]:
         """Yield the messages about a notice of severity warning or page."""
         if notice.severity != "info":
             subject = self._notice_subject(notice)
-            yield from self._route(notice_message(notice, subject, self._started), subject)
+            message = notice_message(notice, subject, self._started)
+            graph = self._graphs.get(notice.policy)
+            yield Announcement(
+                message.id, to_micros(message.at), subject, f"{ALERT}{notice.alert}" if notice.alert else message.id,
+                encode_message(message), is_urgent=is_urgent(notice) and (graph is None or graph.mode == "enforce"),
+                lasts=bool(notice.alert) and not notice.is_over, ends=notice.is_over,
+            )  # fmt: skip
 
-    def route_repeats(self, repeats: RepeatedNotice) -> Iterator[Outgoing]:
+    def announce_repeats(self, repeats: RepeatedNotice) -> Iterator[Announcement]:
         """Yield the messages about notices that have repeated since the last message."""
         subject = self._notice_subject(repeats.newest)
-        yield from self._route(repeats_message(repeats, subject, self._started), subject)
+        message = repeats_message(repeats, subject, self._started)
+        yield Announcement(message.id, to_micros(message.at), subject, message.id, encode_message(message))
 
     def _book_currency(self, decision: Decision, snapshot: Snapshot | None) -> str | None:
         """Return the currency of the decision's book: the policy's reference currency, or that of all its accounts."""
@@ -191,17 +236,91 @@ class NotificationRouter:
         labels = graph.labels if graph else ()
         return MessageAttributes(event, severity, about.policy, about.scope, level, tuple(dict.fromkeys(named)), labels)
 
-    def _route(self, message: Message, subject: MessageAttributes) -> Iterator[Outgoing]:
-        """Yield the message once for each target, whatever number of routes lead there."""
-        seen: set[str] = set()
-        for route in self._routes:
-            if not route.rule.matches(subject):
-                continue
-            for target in route.targets:
-                if target.key not in seen:
-                    seen.add(target.key)
-                    own = replace(message, id=digest(message.id, target.key))
-                    yield Outgoing(own.id, to_micros(own.at), route.name, target.key, encode_message(own))
+    def route_decision(self, decision: Decision, snapshot: Snapshot | None = None, **more: Any) -> Iterator[Outgoing]:
+        """Yield the notifications of a decision at once; `more`: as of `announce_decision`."""
+        yield from self.addressed(self.announce_decision(decision, snapshot, **more))
+
+    def route_closing(
+        self, closing: Closing, decision: Decision, at: Instant, *more: Any, **named: Any
+    ) -> Iterator[Outgoing]:
+        """Yield the notifications of a close that has ended at once; `more`: as of `announce_closing`."""
+        yield from self.addressed(self.announce_closing(closing, decision, at, *more, **named))
+
+    def route_notice(self, notice: Notice) -> Iterator[Outgoing]:
+        """Yield the notifications of a notice at once."""
+        yield from self.addressed(self.announce_notice(notice))
+
+    def addressed(self, announcements: Iterable[Announcement]) -> Iterator[Outgoing]:
+        """Yield each as a message of its own to each target of the routes that take it.
+
+        Nothing is held, and nothing was sent before; the root of a set without a tree is left out.
+        """
+        tree = self.tree
+        for item in announcements:
+            nodes = () if tree is None else leaves(tree, item.attributes, is_urgent=item.is_urgent)
+            dispatches = tuple(Dispatch(node.receiver, node.path, (item,)) for node in nodes if not node.only_urgent)
+            yield from self.outgoing(dispatches, item.at)
+
+    def outgoing(self, dispatches: Sequence[Dispatch], now: int) -> tuple[Outgoing, ...]:
+        """The notifications of dispatches, one for each target: urgent announcements of one tick are one message.
+
+        A target gets an announcement once, whatever number of receivers lead there.
+        """
+        tree = self.tree
+        if tree is None:
+            return ()
+        urgent: dict[str, list[tuple[Announcement, Dispatch]]] = {}
+        others: dict[tuple[str, str, tuple[str, ...]], Dispatch] = {}
+        for dispatch in dispatches:
+            is_urgent = dispatch.purpose == "first" and all(item.is_urgent for item in dispatch.announcements)
+            for target in tree.targets(dispatch.receiver):
+                if is_urgent:
+                    urgent.setdefault(target.key, []).extend((item, dispatch) for item in dispatch.announcements)
+                else:
+                    ids = tuple(item.id for item in dispatch.announcements)
+                    others.setdefault((target.key, dispatch.purpose, ids), dispatch)
+        found = []
+        for key, items in urgent.items():
+            by_id = {item.id: (item, dispatch) for item, dispatch in reversed(items)}
+            once = [by_id[id_][0] for id_ in dict.fromkeys(item.id for item, _ in items)]
+            found.append(self._message(key, once, items[0][1], now, hops=self._hops(key, items[0][1], urgent)))
+        found += [self._message(key, each.announcements, each, now) for (key, _, _), each in others.items()]
+        return tuple(found)
+
+    def _hops(self, key: str, dispatch: Dispatch, urgent: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+        """The fallbacks of a target that its message does not reach anyway."""
+        assert self.tree is not None
+        groups = ([each.key for each in hop] for hop in self.tree.hops(dispatch.receiver))
+        left = (tuple(each for each in hop if each != key and each not in urgent) for hop in groups)
+        return tuple(hop for hop in left if hop)
+
+    def _message(
+        self, key: str, items: Sequence[Announcement], dispatch: Dispatch, now: int,
+        hops: tuple[tuple[str, ...], ...] = (),
+    ) -> Outgoing:  # fmt: skip
+        purpose = dispatch.purpose
+        is_again = purpose in ("repeat", "reminder", "escalation")
+        own = [replace(decode_message(item.content), id=digest(item.id, key)) for item in items]
+        if is_again:
+            # Of its time and not of the attempt: a run that goes on after a crash has the same id.
+            own = [sent_again(each, purpose, digest(purpose, each.id, str(now))) for each in own]
+        message = joined(own, digest("joined", *(each.id for each in own)))
+        message = drill_message(message) if self._started.is_drill else message
+        only = items[0] if len(items) == 1 else None
+        is_begin = only is not None and only.lasts and not is_again
+        return Outgoing(
+            message.id, now if is_again else to_micros(message.at), dispatch.node.rpartition("/")[2], key,
+            encode_message(message), only.alert if only is not None and (is_begin or only.ends) else "",
+            only is not None and only.ends, hops, to_micros(message.at) + HOP_AFTER if hops else 0,
+        )  # fmt: skip
+
+
+FIRING: Final = "firing/"
+"""How the alert of a stage that fired begins; it ends with the reset."""
+ALERT: Final = "alert/"
+"""How the alerts begin of which `killswitch.engine.alerts` decides when they are over."""
+HOP_AFTER: Final = 10 * SECOND
+"""How long a target has to accept an urgent message before the next hop gets it too (microseconds)."""
 
 
 def _accounts_at_work(decision: Decision, snapshot: Snapshot) -> list[AccountSnapshot]:

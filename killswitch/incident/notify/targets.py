@@ -27,6 +27,10 @@ class NotSentError(Exception):
     """A target did not accept a message, as far as is known; the text gives the reason and contains no secret."""
 
 
+class RejectedError(NotSentError):
+    """A target has refused a message for certain: it has not arrived, and another attempt would not help."""
+
+
 class StalledError(NotSentError):
     """A target neither accepted nor refused a message in time. Whether it has arrived is unknown."""
 

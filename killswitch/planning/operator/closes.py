@@ -44,6 +44,12 @@ def applies(event: Event, scope: str) -> bool:
     return event.scope is None or event.scope == scope
 
 
+def is_unnamed(event: Event, evaluator: ScopeEvaluator) -> bool:
+    """Whether a reset names what it ends, and not the firing that is in force on the scope: it fired after that."""
+    is_fired = level_in_force(evaluator.state) > 0 and evaluator.decision is not None
+    return event.ids is not None and is_fired and evaluator.decision not in event.ids
+
+
 def reset_record(evaluator: ScopeEvaluator, now: int, policies: PolicySet, event: Event | None) -> Decision:
     """The decision record of a manual or automatic reset."""
     stage = stage_in_force(evaluator.state)

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from killswitch.engine.state import reset_is_refused, stage_in_force
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, HoldCommand, Notice, decision_id
+from killswitch.model.flags import is_of_policy
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.model.words import close_text
@@ -95,6 +96,8 @@ class OperatorCommands:
         self._policies = policies
         self._applied: dict[str, Decision] = {}
         """The decisions of plans and other manual closes, by id: a plan is applied once."""
+        self._by_hand: dict[str, str] = {}
+        """Decision of a command that may lock → its scope."""
         self._earlier: tuple[Decision, ...] = ()
         """Manual closes of earlier runs that waited for accounts, oldest first."""
         self._given_up: dict[str, Event] = {}
@@ -119,6 +122,7 @@ class OperatorCommands:
         self._outage = outage
         by_hand = [decision for decision in past if decision.kind == "manual"]
         self._applied |= {decision.id: decision for decision in by_hand}
+        self._by_hand |= {decision.id: decision.scope for decision in by_hand}
         self._earlier = tuple(sorted(by_hand, key=lambda each: each.as_of))
         halts = [each.id for each in self._earlier if each.author == SENTINEL and each.command == "halt"]
         self._by_sentinel = (halts[-1], True) if halts else None
@@ -146,11 +150,13 @@ class OperatorCommands:
                 done += self._apply(event, tick)
             elif event.kind == "lock":
                 done += self._lock(event, tick)
-            elif event.kind in ("halt", "cancel"):
+            elif event.kind in ("halt", "cancel", "pause") and not is_of_policy(event):
                 done += self._hold(event, event.kind, tick)
-            elif event.kind == "unlock":
-                done += Commanded((manual_unlock(event, tick.now, self._policies),))
-        return done + self._halt_by_sentinel(tick)
+            elif event.kind in ("unlock", "resume") and not is_of_policy(event):
+                done += self._unlock(event, tick)
+        done += self._halt_by_sentinel(tick)
+        self._by_hand |= {each.id: each.scope for each in done.decisions if each.kind == "manual"}
+        return done
 
     def _halt_by_sentinel(self, tick: _Tick) -> Commanded:
         """Halt everything while the sentinel is there, unless its last halt is in force or not written yet."""
@@ -275,6 +281,18 @@ class OperatorCommands:
         remarks = (notices.held_with_remark(event, tick.now, each) for each in found.remarks)
         return Commanded((found.decision,), (*remarks, *self._names_not_held(event, tick)))
 
+    def _unlock(self, event: Event, tick: _Tick) -> Commanded:
+        """The end of the locks that the command names. One that names what is no lock by hand there is refused."""
+        scope = event.scope or "portfolio"
+        known = self._by_hand | {it.decision: it.scope for it in tick.snapshot.locks if it.policy == OPERATOR}
+        unknown = [id_ for id_ in event.ids or () if known.get(id_) != scope]
+        if unknown:
+            there = [it.decision for it in tick.snapshot.locks if (it.policy, it.scope) == (OPERATOR, scope)]
+            listed = ", ".join(there) or "none"
+            text = f"no lock by hand on {scope} is {' or '.join(unknown)}. There now: {listed}"
+            return tick.refuse(event, f"the {event.kind} was not carried out: {text}")
+        return Commanded((manual_unlock(event, tick.now, self._policies),))
+
     def _names_not_held(self, event: Event, tick: _Tick) -> tuple[Notice, ...]:
         """A notice if an account of the scope is known to hold none of a symbol that the command names."""
         kind, _, name = (event.scope or "").partition("/")
@@ -318,7 +336,7 @@ def _carried_out(event: Event, tick: _Tick, found: ManualClose) -> Commanded:
     return done + Commanded(notices=tuple(forced))
 
 
-REFUSED = ("reset", "unlock")
+REFUSED = ("reset", "unlock", "resume")
 """The kinds of commands that are refused meanwhile."""
 
 
@@ -333,7 +351,7 @@ def refusals(
 
     `sentinel`: why everything is halted by the sentinel file.
     """
-    commands = [event for event in events if event.kind in REFUSED]
+    commands = [event for event in events if event.kind in REFUSED and not is_of_policy(event)]
     if not commands:
         return {}
     halted = {} if sentinel is None else {
@@ -373,7 +391,7 @@ def _refusal(event: Event, holding: Sequence[tuple[int, str, str]], now: int) ->
     last = from_micros(max(end for end, _, _ in holding))
     stages = " and ".join(f"{stage} allows none on {scope} before {instant(from_micros(end))}"
                           for end, scope, stage in holding)  # fmt: skip
-    what = "unlock" if event.kind == "unlock" else "reset"
+    what = event.kind
     text = (
         f"the {what} by {event.author or 'unknown'} was not carried out: {stages}, in "
         f"{duration_text(last - from_micros(now))}. Nobody can lift that earlier, and the command is not kept: give it "

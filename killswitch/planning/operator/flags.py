@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.alert import NO_ALERTS, Alerts
 from killswitch.model.decision import Notice, NoticeKind
-from killswitch.model.flags import NO_FLAGS, Flag, decode_flags, encode_flags
+from killswitch.model.flags import NO_FLAGS, Flag, decode_flags, encode_flags, is_of_policy
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning.operator import pauses
@@ -64,7 +64,7 @@ class OperatorFlags:
         for event in events:
             if event.kind == "flag":
                 issued.append(self._applied(event, now))
-            elif event.kind in ("pause", "resume"):
+            elif event.kind in ("pause", "resume") and is_of_policy(event):
                 self.flags, notice = pauses.applied(event, self.flags, self._policies, now)
                 issued.append(notice)
         if not self.flags.in_force:

@@ -1,9 +1,10 @@
-"""Commands that hold trading back and close nothing: `lock`, `halt`, `cancel`, and what ends locks by hand.
+"""Commands that hold trading back and close nothing: `lock`, `halt`, `cancel`, `pause`, and what ends locks by hand.
 
 A halt is a lock with the cancel of every resting order that can add risk. Which orders those are is judged over the
 whole account, whatever part of it the command names: an order that fits the position of its account is an exit, whoever
 sent it. Of the entries, those of the command's symbols and of its side are cancelled: what would open or enlarge a
-position of that side. Stops and exits are cancelled only where the command says `all_orders`.
+position of that side. Stops and exits are cancelled only where the command says `all_orders`. A pause of a scope is a
+lock that says so.
 """
 
 from __future__ import annotations
@@ -48,14 +49,18 @@ def manual_lock(event: Event, snapshot: Snapshot, now: int, policies: PolicySet)
 
 
 def manual_unlock(event: Event, now: int, policies: PolicySet) -> Decision:
-    """The end of every lock that operators put on the scope, also by manual closes. Latches and other locks stay."""
-    return replace(command_record(event, event.scope or "portfolio", now, policies), kind="reset")
+    """The end of the locks that the event names, or of every lock that operators put on the scope.
+
+    Also those of manual closes and pauses. Latches and other locks stay.
+    """
+    record = command_record(event, event.scope or "portfolio", now, policies)
+    return replace(record, kind="reset", lifts=event.ids)
 
 
 def manual_hold(
     event: Event, command: HoldCommand, snapshot: Snapshot, facts: SnapshotFacts, policies: PolicySet
 ) -> ManualHold:
-    """A halt or a cancel of the event's scope. `facts`: those of the snapshot.
+    """A halt, a cancel or a pause of the event's scope; a pause cancels nothing. `facts`: those of the snapshot.
 
     RefusedCommandError if no account is in the scope. A halt locks also where no order can be read.
     """
@@ -64,7 +69,7 @@ def manual_hold(
     effects: list[Effect] = [*lock_of_command(event, scope)]
     found: list[Cancel] = []
     remarks: list[str] = []
-    for account in accounts:
+    for account in accounts if command != "pause" else ():
         if account.orders is None:
             remarks.append(f"the resting orders of {account.account} are unknown: none of them is cancelled yet")
             continue

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeVar
 
 from msgspec import Struct, field
 from msgspec import json as msgjson
+from msgspec.structs import replace
 
 from killswitch.graph.routing import Escalation, MessageAttributes, MessageSilence
 from killswitch.model.store import decoded
 from killswitch.model.words import Severity
 
 GRAVITY: Mapping[Severity, int] = {"info": 0, "warning": 1, "page": 2}
+T = TypeVar("T")
 Why = Literal[
     "no_route",  # no node takes it
     "silenced",
@@ -164,6 +166,43 @@ class Routed(Struct, frozen=True):
     dispatches: tuple[Dispatch, ...]
     suppressed: tuple[Suppressed, ...]
     state: RoutingState
+
+
+def without_ended(state: RoutingState, is_active: Callable[[str], bool]) -> RoutingState:
+    """The state without alerts that have ended and whose end nobody is notified of."""
+    known = {alert for alerts in state.sent.values() for alert in alerts}
+    known |= {alert for alerts in state.held.values() for alert in alerts}
+    known |= {alert for group in state.groups.values() for alert in group.members}
+    if all(map(is_active, known)):
+        return state
+
+    def left(alerts: Mapping[str, T]) -> dict[str, T]:
+        return {alert: each for alert, each in alerts.items() if is_active(alert)}
+
+    groups = {key: replace(group, members=left(group.members)) for key, group in state.groups.items()}
+    sent = {receiver: left(alerts) for receiver, alerts in state.sent.items()}
+    return replace(state, sent=sent, held={to: left(alerts) for to, alerts in state.held.items()}, groups=groups)
+
+
+def renamed_routing(state: RoutingState, renamed: Mapping[str, str]) -> RoutingState:
+    """The state once policies have other names: their firings go on under these, and end with a reset of them."""
+    if not renamed:
+        return state
+
+    def name(alert: str) -> str:
+        kind, _, rest = alert.partition("/")
+        policy, _, scope = rest.partition("/")
+        return f"{kind}/{renamed[policy]}/{scope}" if kind == "firing" and policy in renamed else alert
+
+    def of(item: Announcement) -> Announcement:
+        return replace(item, alert=name(item.alert))
+
+    sent = {
+        receiver: {name(alert): replace(each, announcement=of(each.announcement)) for alert, each in alerts.items()}
+        for receiver, alerts in state.sent.items()
+    }
+    pages = tuple(replace(page, announcement=of(page.announcement)) for page in state.pages)
+    return replace(state, sent=sent, pages=pages, real=tuple(map(name, state.real)))
 
 
 _ENCODER = msgjson.Encoder()

@@ -117,8 +117,12 @@ class _Step:
 
     def _was_sent(self, item: Announcement, node: str, receiver: str) -> None:
         if item.lasts:
-            reminded = self.times.now if item.escalates else None
-            self.sent.setdefault(receiver, {})[item.alert] = SentAlert(item, node, self.times.now, reminded)
+            known = self._nodes.get(node)
+            reminds = item.escalates and known is not None and known.remind is not None
+            # The text is only kept where a reminder repeats it: the state is written with every tick that changes it.
+            kept = item if reminds else replace(item, content=b"")
+            reminded = self.times.now if reminds else None
+            self.sent.setdefault(receiver, {})[item.alert] = SentAlert(kept, node, self.times.now, reminded)
 
     def _end(self, item: Announcement) -> bool:
         """End an alert: whoever was sent it gets the all-clear; whoever waits for it gets neither.
@@ -243,7 +247,9 @@ class _Step:
             if purpose == "first":
                 self._was_sent(item, group.node, receiver)
         severities = (group.highest, *(item.attributes.severity for item in sent))
-        members = {**group.members, **{item.alert: item for item in sent if item.lasts}}
+        keeps = node is not None and node.repeat_interval is not None
+        lasting = {item.alert: item if keeps else replace(item, content=b"") for item in sent if item.lasts}
+        members = {**group.members, **lasting}
         last = self.times.now if sent or purpose == "repeat" else group.sent
         highest = max(severities, key=GRAVITY.__getitem__)
         self.groups[key] = replace(group, pending=(), sent=last, highest=highest, members=members)

@@ -18,7 +18,7 @@ from killswitch.policy.schema.route import (
     target_breaches,
     time_breaches,
 )
-from killswitch.policy.schema.scalars import Duration, DurationOrZero, Moment, Name, Text, moment
+from killswitch.policy.schema.scalars import Duration, DurationOrZero, Endpoint, Moment, Name, Text, moment
 from killswitch.policy.schema.scalars import name as read_name
 from killswitch.policy.schema.session import TimeOfDay, TimeZone
 
@@ -75,6 +75,9 @@ class TreeSpec(Part):
     """The receiver of what no route takes."""
     receivers: dict[str, ReceiverSpec]
     """The receivers, by name."""
+    pages_at: Endpoint | None = None
+    """The address of `ksctl serve` as people reach it: messages of firings link to a page that acknowledges them. Left
+    out: they have no link."""
     routes: tuple[Name, ...] = ()
     """Names of the routes below the root, in the order in which they are compared. Left out: none."""
     group_by: LabelNames | None = None

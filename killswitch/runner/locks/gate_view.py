@@ -7,7 +7,7 @@ disk delays no tick. A view that is not written any more grows old, and a gate p
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -25,13 +25,14 @@ from killswitch.limits.view import (
     GateAccount,
     GateView,
     InFlight,
+    Pause,
     ReadTimes,
     SeenFill,
     decode_gate_view,
     encode_gate_view,
 )
 from killswitch.model.alert import Alerts, alert_if
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Snapshot, WrittenLock
 from killswitch.planning.recovery.way_back import RecoveryCap
 from killswitch.planning.reducing import OrderKind
 from killswitch.runner.hot_reload import TakenSet
@@ -66,10 +67,12 @@ class GateSources:
         off: Callable[[], timedelta],
         enforces: Mapping[str, bool | None],
         caps: Callable[[Iterable[AccountSnapshot]], Mapping[str, RecoveryCap]] = lambda _: {},
+        unrecorded: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`off`: by how much the clock of the run is ahead of the wall clock. `enforces`: by account.
 
-        `caps`: what the ways back after resets allow the accounts of a snapshot.
+        `caps`: what the ways back after resets allow the accounts of a snapshot. `unrecorded`: why the record cannot be
+        written; None while it is.
         """
         self.dated = dated
         self.in_flight = in_flight
@@ -78,6 +81,7 @@ class GateSources:
         self.off = off
         self.enforces = enforces
         self.caps = caps
+        self.unrecorded = unrecorded
 
 
 class _AccountMemory:
@@ -173,6 +177,7 @@ class GateViewWriter:
             lock_folder=self._lock_folder,
             locks=snapshot.locks,
             clock_back_until=self._back_until,
+            unrecorded=sources.unrecorded(),
         )
         self._worker.wake()
 
@@ -225,9 +230,22 @@ class GateViewWriter:
             filled=tuple(memory.filled.values()),
             seen_ids=tuple(memory.ids),
             day=memory.day,
-            pauses=() if (pause := pause_of(cap)) is None else (pause,),
+            pauses=(
+                *_pauses_of(name, snapshot.locks),
+                *(() if (pause := pause_of(cap)) is None else (pause,)),
+            ),
             recovery=cap,
         )
+
+
+def _pauses_of(account: str, locks: Iterable[WrittenLock]) -> Iterator[Pause]:
+    """The pauses by hand that reach the account; that of a strategy is in the strategy's own lock file."""
+    for lock in locks:
+        if lock.command != "pause" or account not in lock.accounts or lock.scope.startswith("strategy/"):
+            continue
+        reason = f"{lock.reason or 'no reason given'}, by {lock.author or 'unknown'}"
+        for part in lock.only or (LockPart("reduce_only", None),):
+            yield Pause(lock.scope, reason, lock.since, part.side, part.symbols)
 
 
 def _read_times(account: AccountSnapshot, requested: datetime) -> ReadTimes:

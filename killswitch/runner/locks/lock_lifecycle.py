@@ -21,6 +21,7 @@ from killswitch.model.instant import rfc3339
 from killswitch.model.lock_parts import cover, in_accounts, in_force
 from killswitch.model.snapshot import Event, LockPart, WrittenLock
 from killswitch.model.store import JournalEntry, Store
+from killswitch.planning.operator.closes import OPERATOR
 from killswitch.runner.clock import Leap, confirmed_end
 
 RAN_OUT = "the lock ran out before it was written"
@@ -35,6 +36,8 @@ class WantedLock(LockRequest, frozen=True, kw_only=True):
 
     policy: str
     ordered_at: datetime
+    command: str | None = None
+    author: str | None = None
 
     @property
     def scope(self) -> str:
@@ -128,7 +131,7 @@ class LockLifecycle:
                 name = name_now(decision.policy, decision.as_of, changes)
                 decision = replace(decision, policy=name)
             if decision.kind == "reset":
-                self._mark_reset(decision.scope, decision.policy)
+                self._mark_reset(decision.scope, decision.policy, decision.lifts)
             elif decision.is_withdrawal:
                 self._withdraw(decision, now)
             elif decision.lock is not None and self._was_ordered(decision.id):
@@ -148,12 +151,10 @@ class LockLifecycle:
         """
         for event in commands:
             if event.kind == "reset" and event.scope is not None:
-                self._by_operator.add(event.scope)
-                for policy in {each.policy for each in self._wanted.values() if each.scope == event.scope}:
-                    self._mark_reset(event.scope, policy)
+                self._reset_manually(event.scope, event.ids)
         for decision in decisions:
             if decision.kind == "reset":
-                self._mark_reset(decision.scope, decision.policy)
+                self._mark_reset(decision.scope, decision.policy, decision.lifts)
             elif decision.is_withdrawal:
                 self._withdraw(decision, now)
             elif decision.lock is not None:
@@ -210,7 +211,8 @@ class LockLifecycle:
         return tuple(
             WrittenLock(
                 each.decision, each.policy, each.scope, self._since[each.decision], self._compared(each),
-                None if each.on_suspicion else each.stage, each.parts_in(now),
+                None if each.on_suspicion else each.stage, each.parts_in(now), each.command, each.author,
+                each.reason if each.policy == OPERATOR else None,
             )
             for each in self._wanted.values()
             if each.decision in self._since and each.in_force(now)
@@ -257,9 +259,37 @@ class LockLifecycle:
         self._wanted[decision.id] = self._unwritten[decision.id] = wanted
         return wanted
 
-    def _mark_reset(self, scope: str, policy: str) -> None:
-        """Mark the policy's locks so far for lifting; a lock ordered after the reset stays."""
-        ordered = (each for each in self._wanted.values() if (each.scope, each.policy) == (scope, policy))
+    def _reset_manually(self, scope: str, ids: Collection[str] | None) -> None:
+        """Mark the scope's locks for lifting; with `ids` those that are named, and what no command can name.
+
+        Of a policy the newest lock is named, and all its earlier ones end with it. The file is opened whatever it holds
+        unless a lock is left that was not named.
+        """
+        there = [each for each in self._wanted.values() if each.scope == scope]
+        if ids is None:
+            for policy in {each.policy for each in there}:
+                self._mark_reset(scope, policy)
+            self._by_operator.add(scope)
+            return
+        newest = {each.policy: each.decision for each in there if not each.on_suspicion}
+        named = {policy for policy, decision in newest.items() if decision in ids and policy != OPERATOR}
+        for policy in named:
+            self._mark_reset(scope, policy)
+        self._mark_reset(scope, OPERATOR, ids)
+        left = [
+            each for each in there
+            if not each.on_suspicion and each.policy not in named and each.decision not in ids
+        ]  # fmt: skip
+        if not left:
+            self._by_operator.add(scope)
+
+    def _mark_reset(self, scope: str, policy: str, ids: Collection[str] | None = None) -> None:
+        """Mark the policy's locks so far for lifting, or those in `ids`; a lock ordered after the reset stays."""
+        ordered = (
+            each
+            for each in self._wanted.values()
+            if (each.scope, each.policy) == (scope, policy) and (ids is None or each.decision in ids)
+        )
         earlier = self._reset.get((scope, policy), ())
         self._reset[scope, policy] = tuple(dict.fromkeys((*earlier, *(each.decision for each in ordered))))
 
@@ -367,7 +397,7 @@ def _wanted(decision: Decision, order: LockOrder) -> WantedLock:
         reason = f"{reason}; locked until {rfc3339(order.until)} unless the cause is known before"
     return WantedLock(
         order, decision.stage, reason, decision.id, decision.is_suspicion,
-        policy=decision.policy, ordered_at=decision.as_of,
+        policy=decision.policy, ordered_at=decision.as_of, command=decision.command, author=decision.author,
     )  # fmt: skip
 
 

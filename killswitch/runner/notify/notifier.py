@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.engine.alerts import AlertState
 from killswitch.graph.nodes import PolicySet
-from killswitch.graph.routing import RouteTarget
+from killswitch.graph.routing import MessageSilence, RouteRule, RouteTarget, receivers_of
 from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, TargetDelivery
+from killswitch.incident.notify.fallback import Fallbacks
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
-from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.incident.notify.routing import ALERT, NotificationRouter
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
 from killswitch.incident.record.incident_decisions import group_decisions, stored_runbooks
 from killswitch.incident.record.results import read_decision
@@ -21,11 +25,26 @@ from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, from_micros, to_micros
-from killswitch.model.snapshot import IN_PROGRESS, Closing, Instant, Snapshot
-from killswitch.model.store import Outgoing, Store
+from killswitch.model.snapshot import IN_PROGRESS, Closing, Event, Instant, Snapshot
+from killswitch.model.store import ROUTING, Outgoing, Store, Suppression
+from killswitch.planning.routing.escalation import acknowledged
+from killswitch.planning.routing.holding import Times
+from killswitch.planning.routing.state import (
+    Acknowledgement,
+    Announcement,
+    RoutingState,
+    encode_routing,
+    read_routing,
+    renamed_routing,
+    without_ended,
+)
+from killswitch.planning.routing.step import route
+from killswitch.render.formats import count_of, instant
+from killswitch.runner.clock import Timeline
 from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.notify.target_check import sender, unusable_targets
 from killswitch.runner.observers import TickReport
+from killswitch.worker import Worker
 
 if TYPE_CHECKING:
     from killswitch.planning.scopes.trigger_status import MachineStatus
@@ -46,6 +65,9 @@ class Notifier:
         """`started` is how the run was started: messages have complete commands."""
         self._started = started
         self._router = NotificationRouter(policies, started)
+        self._routing = RoutingState()
+        self._stored_routing = self._routing
+        self._suppressed: tuple[Suppression, ...] = ()
         self._groups = NoticeGroups()
         self._store = store
         self._ended: dict[str, str] = {}
@@ -63,6 +85,8 @@ class Notifier:
         self._sender = NotificationSender(
             {target.key: self._delivery(target, give_up_after) for target, give_up_after in _targets(policies)}
         )
+        self._fallbacks = Fallbacks(store, clock, self._sender.wake)
+        self._fallback_worker = Worker("notify fallbacks", self._fallbacks.step)
 
     def reload(self, taken: TakenSet) -> None:
         """Address messages by the routes of the next set. A target that it no longer names delivers what waits."""
@@ -70,6 +94,7 @@ class Notifier:
         self._router = NotificationRouter(self._policies, self._started)
         self._router.runbooks = stored_runbooks(self._store, self._policies.digest)
         self._groups.rename(taken.change.renamed)
+        self._routing = renamed_routing(self._routing, taken.change.renamed)
         for target, give_up_after in _targets(self._policies):
             if target.key not in self._sender.deliveries:
                 self._sender.add(self._delivery(target, give_up_after))
@@ -97,23 +122,79 @@ class Notifier:
         if not self._router.has_routes:
             return ()
         acted = {decision.id for decision in acting}
-        messages: list[Outgoing] = []
+        found: list[Announcement] = []
         for decision in decisions:
             if decision.kind == "breach":
                 continue  # the page of the breach says what its stage does about it
-            messages += self._router.route_decision(
+            found += self._router.announce_decision(
                 decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
                 is_paged=decision.id in paged, incident=self._incident_of(decision), thread=self._thread(decision),
                 machines=machines,
             )  # fmt: skip
-        messages += self._of_closings(snapshot)
+        found += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
-            messages += self._router.route_repeats(repeats)
+            found += self._router.announce_repeats(repeats)
         for notice in notices:
             if self._groups.is_sent_at_once(notice):
-                messages += self._router.route_notice(notice)
+                found += self._router.announce_notice(notice)
+        messages = self._routed(found, snapshot, before)
         self._fresh |= bool(messages)
-        return tuple(messages)
+        return messages
+
+    def _routed(self, found: Sequence[Announcement], snapshot: Snapshot, before: AlertState) -> tuple[Outgoing, ...]:
+        """The notifications of the announcements of a tick, and of what is due by then."""
+        tree, now = self._router.tree, to_micros(snapshot.as_of)
+        assert tree is not None
+        active = {f"{ALERT}{key}" for key, known in before.known.items() if known.is_active}
+        active |= {item.alert for item in found}
+        state = without_ended(self._routing, lambda alert: not alert.startswith(ALERT) or alert in active)
+        state = replace(state, commanded=(*state.commanded, *_silences(snapshot)))
+        given = [self._acknowledgement(each) for each in snapshot.events if each.kind == "acknowledge"]
+        routed = route(tree, state, found, Times(now, to_micros(self._wall())), given)
+        self._routing = routed.state
+        self._suppressed = tuple(
+            Suppression(each.at, each.alert, each.message, each.node, each.receiver, each.why, each.by)
+            for each in routed.suppressed
+        )
+        return self._router.outgoing(routed.dispatches, now)
+
+    def _wall(self) -> datetime:
+        """The civil time; that of the run where its clock has no other."""
+        return self._clock.wall() if isinstance(self._clock, Timeline) else self._clock.now()
+
+    def to_commit(self) -> tuple[tuple[Suppression, ...], dict[str, bytes]]:
+        """What the last `outgoing` has left to be committed with its messages: suppressed ones, and the state."""
+        suppressed, self._suppressed = self._suppressed, ()
+        if self._routing == self._stored_routing:
+            return suppressed, {}
+        self._stored_routing = self._routing
+        return suppressed, {ROUTING: encode_routing(self._routing)}
+
+    def answers(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """The answers to acknowledgements and silences of a tick, before they are applied."""
+        found: list[Notice] = []
+        for event in snapshot.events:
+            if event.kind == "acknowledge":
+                given = self._acknowledgement(event)
+                after = acknowledged(self._routing.pages, given)
+                count = sum(one is not other for one, other in zip(after, self._routing.pages, strict=True))
+                text = f"{count_of(count, 'firing')} acknowledged by {given.by}: no longer escalated, still reminded of"
+            elif event.kind == "silence" and event.until is not None:
+                text = f"messages are silenced until {instant(event.until)} by {event.author}: {event.reason}"
+            else:
+                continue
+            found.append(Notice(snapshot.as_of, "runner", "runner", "warning", "info", text, event.id))
+        return tuple(found)
+
+    def _acknowledgement(self, event: Event) -> Acknowledgement:
+        """Covers the firings of the incident that the event names, up to its number."""
+        about: set[str] = set()
+        if event.decision is not None:
+            about.add(event.decision)
+            for incident in group_decisions(self._recent):
+                ids = {each.id for each in incident.decisions}
+                about |= ids if event.decision in ids else set()
+        return Acknowledgement(event.author or "unknown", to_micros(event.at), event.number or 0, frozenset(about))
 
     def _incident_of(self, decision: Decision) -> str | None:
         """The id of the incident of a new decision; None without one, and where it began too long ago."""
@@ -138,12 +219,16 @@ class Notifier:
         """Wake the delivery of committed messages."""
         if self._fresh:
             self._sender.wake()
+            self._fallback_worker.wake()
             self._fresh = False
 
     @property
     def alerts(self) -> Alerts:
         """A page for each target that does not work; unknown while nothing was sent to it."""
         found = [alert_if(f"notifications/stranded/{target}", text) for target, text in self._stranded.items()]
+        count, trouble = self._fallbacks.unreached, self._fallbacks.trouble
+        text = f"{count_of(count, 'urgent message')} reached nobody in time: no target and no fallback accepts them"
+        found.append(alert_if("notifications/unreached", text if count else trouble))
         for target, delivery in self._sender.deliveries.items():
             key, fault, why = f"notifications/target/{target}", delivery.fault, self._unusable.get(target)
             if fault is not None:
@@ -164,6 +249,7 @@ class Notifier:
             self._router.runbooks = stored_runbooks(self._store, self._policies.digest)
             self._store.forget(now - KEPT_FOR)
             self._recall_groups()
+            self._routing = self._stored_routing = read_routing(self._store.live(ROUTING))
         waiting = dict.fromkeys(count.target for count in self._store.outbox() if count.pending)
         stranded = [target for target in waiting if target not in self._sender.deliveries]
         self._stranded = {target: self._strand(target, now) for target in stranded}
@@ -184,6 +270,7 @@ class Notifier:
 
     async def drain(self, within: float) -> None:
         """Send what can be sent at once, for at most `within` seconds; other messages wait in the outbox."""
+        self._fallback_worker.begin_stop()
         # In a thread of its own: threads of a pool may all hang in name look-ups.
         threads, loop = DaemonThreadExecutor("notifications"), asyncio.get_running_loop()
         try:
@@ -202,13 +289,14 @@ class Notifier:
             sum(each.pending for each in counts.values()),
             {target: each.delivered for target, each in counts.items()},
             {target: each.given_up for target, each in counts.items()},
+            {target: each.in_time for target, each in counts.items()},
         )
 
     def newly_ended(self, snapshot: Snapshot) -> tuple[Closing, ...]:
         """The closings whose status no message of this run was about yet, until `outgoing` makes their messages."""
         return tuple(each for each in snapshot.closings if self._ended.get(each.decision) != each.status)
 
-    def _of_closings(self, snapshot: Snapshot) -> Iterator[Outgoing]:
+    def _of_closings(self, snapshot: Snapshot) -> Iterator[Announcement]:
         """A message for each closing that ended; the outbox keeps a restart from repeating it."""
         for closing in self.newly_ended(snapshot):
             stored = self._store.decision(closing.decision)
@@ -216,8 +304,22 @@ class Notifier:
                 # the alert of a breach, or of the fight, says that an answer was closed
                 ended = read_decision(self._store, stored.decision) if closing.status not in IN_PROGRESS else None
                 thread = self._thread(stored.decision)
-                yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot, ended, thread)
+                yield from self._router.announce_closing(
+                    closing, stored.decision, snapshot.as_of, snapshot, ended, thread
+                )
         self._ended = {closing.decision: closing.status for closing in snapshot.closings}
+
+
+def _silences(snapshot: Snapshot) -> Iterator[MessageSilence]:
+    """The silences that commands of the tick declare."""
+    for event in snapshot.events:
+        if event.kind == "silence" and event.until is not None:
+            rule = RouteRule(
+                None, None, None, None, None if event.policy is None else (event.policy,),
+                None if event.scope is None else (event.scope,), (),
+            )  # fmt: skip
+            author, reason = event.author or "unknown", event.reason or "no reason given"
+            yield MessageSilence(event.id, rule, author, reason, to_micros(event.until))
 
 
 def _corrected(decision: Decision, before: AlertState) -> Instant | None:
@@ -230,7 +332,7 @@ def _corrected(decision: Decision, before: AlertState) -> Instant | None:
 def _targets(policies: PolicySet) -> Iterator[tuple[RouteTarget, int]]:
     """Every target once, with the longest `give_up_after` of its routes."""
     give_up_after: dict[RouteTarget, int] = {}
-    for route in policies.routes:
-        for target in route.targets:
-            give_up_after[target] = max(route.give_up_after, give_up_after.get(target, 0))
+    for _, receiver in receivers_of(policies.routes, policies.notification):
+        for target in receiver.targets:
+            give_up_after[target] = max(receiver.give_up_after, give_up_after.get(target, 0))
     yield from give_up_after.items()

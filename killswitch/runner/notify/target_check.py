@@ -13,8 +13,9 @@ from killswitch.accounts.credentials import CredentialError, resolve_one
 from killswitch.accounts.redaction import Redactor
 from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.graph.nodes import PolicySet
-from killswitch.graph.routing import RouteTarget
+from killswitch.graph.routing import RouteTarget, receivers_of
 from killswitch.incident.notify.apprise_target import AppriseSender
+from killswitch.incident.notify.custom_target import custom_sender
 from killswitch.incident.notify.message import Message
 from killswitch.incident.notify.targets import FileSender, LogSender, NotSentError, Sender
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic, in_order
@@ -36,16 +37,17 @@ class Delivered(Struct, frozen=True):
 def deliver(policies: PolicySet, message: Message, timeout: float = DELIVERY_TIMEOUT) -> tuple[Delivered, ...]:
     """Send `message` to every target once, all at the same time, and wait for each."""
     routes: dict[RouteTarget, list[str]] = {}
-    for route in policies.routes:
-        for target in route.targets:
-            routes.setdefault(target, []).append(route.name)
+    for name, receiver in receivers_of(policies.routes, policies.notification):
+        for target in receiver.targets:
+            routes.setdefault(target, []).append(name)
     ends = _attempts({target: partial(_send, target, message) for target in routes}, timeout)
     return tuple(Delivered(target.key, tuple(names), ends[target]) for target, names in routes.items())
 
 
 def unusable_targets(policies: PolicySet, timeout: float = CHECK_TIMEOUT) -> dict[RouteTarget, str]:
     """Every target that could not be sent to from this process, with the reason. Sends nothing."""
-    targets = dict.fromkeys(target for route in policies.routes for target in route.targets)
+    receivers = receivers_of(policies.routes, policies.notification)
+    targets = dict.fromkeys(target for _, receiver in receivers for target in receiver.targets)
     found = _attempts({target: sender(target).check for target in targets}, timeout)
     return {target: why for target, why in found.items() if why is not None}
 
@@ -57,8 +59,8 @@ def target_warnings(policies: PolicySet) -> tuple[Diagnostic, ...]:
 
 def _warnings(policies: PolicySet) -> Iterator[Diagnostic]:
     unusable = unusable_targets(policies)
-    for route in policies.routes:
-        for target, place in zip(route.targets, route.target_places, strict=True):
+    for _, receiver in receivers_of(policies.routes, policies.notification):
+        for target, place in zip(receiver.targets, receiver.target_places, strict=True):
             if target in unusable:
                 message = f"this target accepts no message from this process: {unusable[target]}"
                 fix = "correct it on the machine of the runner; `ksctl notify test` sends a message through every route"
@@ -104,6 +106,8 @@ def sender(target: RouteTarget) -> Sender:
         return LogSender(target.to)
     if target.kind == "file":
         return FileSender(target.to)
+    if target.kind == "custom":
+        return custom_sender(target.to)
     return AppriseSender(target.to, lambda: _secret(target.to), url_redaction if _refers(target.to) else lambda _: str)
 
 

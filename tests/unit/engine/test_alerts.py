@@ -138,7 +138,7 @@ def test_a_resolving_notice_says_how_long_it_lasted() -> None:
     (notice,), _ = advance(course.state, Alerts(), START + 20 * SECOND)
     assert notice == Notice(
         from_micros(START + 20 * SECOND), "p", "account/a", "blocked", "page", "a can be read again, after 60 s", "BTC",
-        title="over: account a cannot be read",
+        title="over: account a cannot be read", alert="outage/a", is_over=True,
     )  # fmt: skip
 
 

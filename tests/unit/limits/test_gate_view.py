@@ -112,6 +112,21 @@ def test_a_view_that_cannot_be_written_is_a_page(world: World, tmp_path: Path) -
     assert "entries are denied" in text
 
 
+def test_a_store_that_refuses_writes_is_in_the_view(world: World, tmp_path: Path) -> None:
+    """With the reason; the gate denies entries by it."""
+    writer = GateViewWriter(tmp_path / "gate.json", LIMITED, None)
+    runner = world.runner(world.open(), [ScriptedVenue(book("1100"))], policies=LIMITED, witnesses=(writer,))
+    clock, why = runner.clock, ["the disk is full", None]
+    writer.connect(
+        GateSources(
+            runner.poller.dated, lambda _: (), clock.now, clock.monotonic, clock.off, {}, unrecorded=lambda: why[0]
+        )
+    )
+    asyncio.run(runner.run(asyncio.Event(), 1))
+    writer.close(10.0)
+    assert decode_gate_view((tmp_path / "gate.json").read_bytes()).unrecorded == "the disk is full"
+
+
 # The day
 
 

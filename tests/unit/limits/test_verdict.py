@@ -79,6 +79,16 @@ def test_what_each_state_does_to_an_entry_a_bounded_exit_and_a_plain_one(
     assert outcome(seen, replace(PLAIN, is_exit=True), at) == plain
 
 
+def test_without_a_record_no_new_risk_is_taken_and_every_exit_passes() -> None:
+    """A store that refuses writes: what opens is denied with the reason, what closes is not."""
+    orders = {"entry": BUY, "bounded": FLAGGED, "plain": PLAIN}
+    found = {name: answer(LONG, order, unrecorded="the disk is full") for name, order in orders.items()}
+    assert {name: each.reason for name, each in found.items()} == {
+        "entry": "unrecorded", "bounded": "exit", "plain": "exit",
+    }  # fmt: skip
+    assert "the disk is full" in found["entry"].text
+
+
 def test_a_plain_exit_that_claims_nothing_is_an_entry_while_nothing_is_proved() -> None:
     """A stale state proves nothing; the reason is the state's age."""
     seen = gate_account(held("long", "10"), reads=STALE)

@@ -15,6 +15,7 @@ from killswitch.cli.operate.holds import cancel, halt
 from killswitch.gate.lock_reader import LockVerdict, read_lock
 from killswitch.model.snapshot import Order
 from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
+from killswitch.operations.lifting import UnnamedError, chosen, holds_of, manual_holds
 from killswitch.operations.pages.outcome import hold_lines
 from tests.fake_venue import deviating
 from tests.runner_world import ScriptedVenue, World, book
@@ -274,6 +275,60 @@ def test_without_such_a_command_a_start_keeps_open_files_open(site: HaltSite) ->
 
     asyncio.run(run())
     assert not site.lock().locked
+
+
+def _ids(site: HaltSite) -> list[str]:
+    return [each.decision for each in manual_holds(site.store, site.world.clock.now())]
+
+
+def test_a_pause_of_a_scope_locks_and_cancels_nothing_until_a_resume_names_it(site: HaltSite) -> None:
+    """Across a restart. One that names another decision is refused with those that are there."""
+    pause = {"kind": "pause", "lock": "reduce_only"}
+    (answer,) = site.ticked(pause)
+    (decision,) = answer.decisions
+    assert (decision.command, decision.lock and decision.lock.until, site.venue.cancelled) == ("pause", None, [])
+    assert site.lock().mode == "reduce_only"
+    assert _ids(site) == [decision.id]
+    (refused,) = site.ticked({"kind": "resume", "ids": ("0123456789",)})
+    assert site.lock().locked
+    assert refused.notices[0].text == (
+        "the resume was not carried out: no lock by hand on account/main is 0123456789. There now: " + decision.id
+    )
+    site.ticked({"kind": "resume", "ids": (decision.id,)})
+    assert not site.lock().locked
+    assert _ids(site) == []
+
+
+@pytest.mark.parametrize("kind", ["resume", "unlock", "reset"])
+def test_what_loosens_ends_what_it_names_and_no_halt_that_came_after(site: HaltSite, kind: str) -> None:
+    """In whatever order the two are carried out; the file stays locked by the other."""
+    (first,) = site.ticked({"kind": "pause", "lock": "reduce_only"})
+    named = (first.decisions[0].id,)
+    (_, second) = site.ticked({"kind": kind, "ids": named}, HALT)
+    assert site.lock().locked
+    assert _ids(site) == [second.decisions[0].id]
+    site.ticked(HALT, {"kind": kind, "ids": (second.decisions[0].id,)})
+    assert site.lock().locked
+    assert len(_ids(site)) == 1
+
+
+def test_of_several_things_that_hold_a_scope_none_is_ended_without_its_id(site: HaltSite) -> None:
+    """With one, it is the one; with none, nothing: a lock of another program has no id."""
+    assert chosen("unlock", "account/main", (), ()) == ()
+    site.ticked({"kind": "pause", "lock": "reduce_only"})
+    holds = holds_of(site.store, None, "account/main", site.world.clock.now())
+    assert [each.kind for each in holds] == ["pause"]
+    for verb in ("resume", "unlock", "reset"):
+        assert chosen(verb, "account/main", (), holds) == (holds[0].decision,)
+        assert chosen(verb, "account/main", (holds[0].decision[:8],), holds) == (holds[0].decision,)
+    site.ticked(HALT)
+    holds = holds_of(site.store, None, "account/main", site.world.clock.now())
+    assert chosen("resume", "account/main", (), holds) == (holds[1].decision,)
+    with pytest.raises(UnnamedError, match="several things hold it") as refused:
+        chosen("unlock", "account/main", (), holds)
+    assert all(each.decision in str(refused.value) for each in holds)
+    with pytest.raises(UnnamedError, match="names nothing there"):
+        chosen("unlock", "account/main", ("ffffffff",), holds)
 
 
 @pytest.mark.parametrize("verb", [halt, cancel])

@@ -199,20 +199,20 @@ def test_a_misspelled_policy_is_refused_with_a_suggestion(deployment: Deployment
     assert deployment.store.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("scope", "says"),
-    [
-        ("account/main", "only a policy can be paused"),
-        ("portfolio", "`ksctl close --give-up DECISION` ends one"),
-        ("watch", "write policy/watch"),
-        ("policy/", "only a policy can be paused"),
-    ],
-)
-def test_only_a_policy_can_be_paused(deployment: Deployment, scope: str, says: str) -> None:
-    """A pause is no way to stop a close, and says what is."""
+@pytest.mark.parametrize(("scope", "says"), [("watch", "write policy/watch"), ("policy/", "name the policy")])
+def test_a_name_without_its_kind_is_refused(deployment: Deployment, scope: str, says: str) -> None:
+    """It may be a policy or an account."""
     refused = deployment.invoke(pause, scope, "--reason", "r", "--for", "1h")
     assert refused.exit_code == 2
-    assert says in " ".join(refused.stderr.split())
+    assert says in refused.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--for", "1h", "--side", "long"), ("--until", "08:00 Europe/Berlin")])
+def test_a_pause_of_a_policy_has_a_length_and_no_part(deployment: Deployment, more: tuple[str, ...]) -> None:
+    """A policy has no side, and what lasts longer is an edit of it."""
+    refused = deployment.invoke(pause, "policy/watch", "--reason", "r", *more)
+    assert refused.exit_code == 2
+    assert "a pause of a policy takes --for" in refused.stderr
 
 
 def test_a_pause_without_an_end_is_wrong_usage(deployment: Deployment) -> None:

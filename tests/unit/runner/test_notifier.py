@@ -255,7 +255,7 @@ def test_a_lock_by_hand_is_notified_and_belongs_to_no_incident(world: World) -> 
     close = replace(lock, id="c", lock=None, cause="operator")
     notifier = Notifier(routed(in_file(world)), world.open(), world.clock)
     messages = notifier.outgoing(snapshot(START), (lock, close), (), (lock, close), AlertState())
-    assert [decode_message(each.body).decision for each in messages] == ["l", "c"]
+    assert {decode_message(each.body).decision for each in messages} == {"l", "c"}
 
 
 def test_without_a_route_the_outbox_stays_empty(world: World) -> None:

@@ -1,0 +1,1 @@
+"""Parts of the bench that speak HTTP to a real server on loopback."""

@@ -1,0 +1,234 @@
+"""The statement of a period, and the file with which a stranger checks it: in an isolated process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from killswitch.audit.exporting import export_segments
+from killswitch.audit.log_files import AuditError, segments_of
+from killswitch.audit.statement import CHECKER, Statement, checker_text, encode_statement, make_statement
+from killswitch.model.decision import Decision
+from killswitch.model.instant import rfc3339, to_micros
+from killswitch.model.record_entry import RecordEntry
+from killswitch.model.snapshot import Event
+from killswitch.model.store import JournalEntry, Outgoing, TickRecord
+from killswitch.record.anchors import Anchor, anchor_text
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return NOW + timedelta(minutes=minutes)
+
+
+class Site:
+    """A store with a day of record, its log, and the anchors as a stranger fetches them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store: SqlStore = open_store(str(folder / "ks.sqlite"))
+        self.anchors: list[str] = []
+
+    def anchor(self, minutes: float) -> None:
+        """Publish an anchor, and put it on record."""
+        tip = self.store.record_tip()
+        assert tip is not None
+        self.anchors.append(anchor_text(Anchor(tip.chain, tip.number, tip.root.hex())))
+        entry = RecordEntry("anchor", at(minutes), {"place": "git", "number": tip.number, "result": "published"})
+        self.store.add_to_record([entry])
+
+    def watched(self, begin: float, end: float) -> None:
+        fields = {"account": "main", "from": rfc3339(at(begin)), "to": rfc3339(at(end))}
+        self.store.add_to_record([RecordEntry("watched", at(end), dict(fields))])
+
+    def day(self) -> None:
+        """A run that fires, closes and dies; a second one that ends."""
+        store = self.store
+        store.acquire("first", to_micros(at(0)), 10)
+        self.anchor(1)
+        self.watched(2, 30)
+        fired = Decision(
+            id="d1", as_of=at(31), policy="drawdown", policy_set="sha256:0", scope="account/main", mode="enforce",
+            stage="close", level=1, previous_level=0,
+        )  # fmt: skip
+        message = Outgoing("m1", to_micros(at(31)), "desk", "t", b"{}")
+        store.commit_tick(TickRecord(at(31), "s", (), (), (fired,), (), (), None, (), 0, (message,)))
+        store.settle("m1", to_micros(at(31.5)), None)
+        store.append(JournalEntry("d1", "planned", at(31), "main"))
+        store.append(JournalEntry("d1", "finished", at(32), "main", data={"status": "flat"}))
+        for number, refused in enumerate((frozenset[str](), frozenset({"e1"}))):
+            store.put_event(Event(f"e{number}", at(40), "reset", author="ingrid"))
+            store.commit_tick(
+                TickRecord(
+                    at(40), "s", (), (), (), (), (), None, (f"e{number}",), 0, refused_events=refused
+                )
+            )  # fmt: skip
+        store.acquire("second", to_micros(at(50)), 10)
+        self.watched(52, 62)
+        store.release("second", to_micros(at(62)))
+        self.anchor(63)
+        store.acquire("third", to_micros(at(90)), 10)
+
+    def statement(self, begin: float = 2, end: float = 62) -> Statement:
+        return make_statement(self.store, at(begin), at(end))
+
+    def written(self, statement: Statement) -> Path:
+        """The statement, the log and the anchors in files, as a stranger has them."""
+        export_segments(self.store, self.folder / "log", segment_lines=7)
+        (self.folder / "anchors.txt").write_text("".join(self.anchors))
+        file = self.folder / "statement.json"
+        file.write_bytes(encode_statement(statement))
+        return file
+
+    def check(self, *anchors: str) -> tuple[int, str]:
+        """Exit code and output of the file that a stranger runs: an isolated Python without our packages."""
+        program = self.folder / "checker.py"
+        program.write_text(checker_text())
+        fetched = [part for name in anchors for part in ("--anchors", self.folder / name)]
+        command = [sys.executable, "-I", "-S", program, self.folder / "statement.json", "--log", self.folder / "log"]
+        done = subprocess.run([str(part) for part in (*command, *fetched)], capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.returncode, done.stdout
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    made.day()
+    yield made
+    made.store.close()
+
+
+def test_the_figures_are_those_of_the_day(site: Site) -> None:
+    """Worked by hand: 28 of 61 minutes and 10 more are watched, one start follows an unclean end."""
+    found = site.statement()
+    figures = found.figures
+    assert (found.first, found.anchored) == (3, (2, found.last))
+    assert (found.begins, found.ends) == ("2026-03-02T09:01:00Z", "2026-03-02T10:02:00Z")
+    assert figures["seconds of the period"] == 61 * 60
+    assert figures["seconds watched by account"] == {"main": 38 * 60}
+    assert figures["share of time watched by account"] == {"main": round(38 / 61, 6)}
+    assert figures["decisions by policy and stage"] == {"drawdown/close/stage": 1}
+    assert figures["closes by result"] == {"flat": 1}
+    assert figures["commands by verb and result"] == {"reset/carried out": 1, "reset/refused": 1}
+    assert figures["loosenings by class and result"] == {"reset/granted": 1, "reset/refused": 1}
+    assert (figures["runs started"], figures["unclean ends"]) == (1, 1)
+    assert figures["notifications by state"] == {"announced": 1, "delivered": 1}
+    assert (figures["slowest delivery in seconds"], figures["announcements without an answer"]) == (30.0, 0)
+    assert "ingrid" not in encode_statement(found).decode()
+    assert found.checker == sha256(CHECKER.read_bytes()).hexdigest()
+
+
+def test_a_stranger_with_the_anchors_verifies_it(site: Site) -> None:
+    """Exit code 0; every figure is shown as claimed and as found."""
+    site.written(site.statement())
+    code, output = site.check("anchors.txt")
+    assert (code, output.splitlines()[-1]) == (0, "verdict: verified")
+    assert output.count("claimed") == output.count("found") == len(site.statement().figures)
+
+
+def claimed(site: Site, change: Callable[[dict[str, Any]], object]) -> None:
+    file = site.folder / "statement.json"
+    statement = json.loads(file.read_text())
+    change(statement)
+    file.write_text(json.dumps(statement))
+
+
+@pytest.mark.parametrize(
+    "name", ["unclean ends", "closes by result", "seconds watched by account", "policy sets in force"]
+)
+def test_a_figure_that_differs_is_contradicted(site: Site, name: str) -> None:
+    """Exit code 1, with what was claimed and what was found next to each other."""
+    site.written(site.statement())
+    claimed(site, lambda it: it["figures"].update({name: "better"}))
+    code, output = site.check("anchors.txt")
+    assert code == 1
+    assert f'! {name}\n      claimed "better"' in output
+    assert f"{name}: claimed and found differ" in output
+
+
+LOGS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int]] = {
+    "a line is changed": (lambda it: [line.replace(b'"flat"', b'"left"') for line in it], 1),
+    "the end is cut": (lambda it: it[:-8], 1),
+    "a line is removed": (lambda it: it[:9] + it[10:], 1),
+    "the log is empty": (lambda _: [], 1),
+}
+
+
+@pytest.mark.parametrize("spoil", LOGS)
+def test_a_log_that_was_changed_is_contradicted(site: Site, spoil: str) -> None:
+    """By its chain, or by an anchor that it is shorter than."""
+    site.written(site.statement())
+    change, code = LOGS[spoil]
+    lines = b"".join(segment.path.read_bytes() for segment in segments_of(site.folder / "log")).splitlines(True)
+    for segment in segments_of(site.folder / "log"):
+        segment.path.unlink()
+    (site.folder / "log" / "a.jsonl").write_bytes(b"".join(change(lines)))
+    assert site.check("anchors.txt")[0] == code
+
+
+def test_a_missing_segment_could_not_tell(site: Site) -> None:
+    """Exit code 4, also where a figure differs because of it."""
+    site.written(site.statement())
+    segments_of(site.folder / "log")[1].path.unlink()
+    code, output = site.check("anchors.txt")
+    assert code == 4
+    assert "lines 8 to 14 are missing" in output
+
+
+def test_without_the_anchors_own_source_it_is_at_best_could_not_tell(site: Site) -> None:
+    """Whoever wrote the log can write anchors; one end without one is not enough either."""
+    site.written(site.statement())
+    assert site.check()[0] == 4
+    (site.folder / "one.txt").write_text(site.anchors[1])
+    code, output = site.check("one.txt")
+    assert code == 4
+    assert "you have no anchor of number 2, at an end of the period" in output
+
+
+def test_a_false_anchor_contradicts_whichever_comes_first(site: Site) -> None:
+    """Two roots of one number."""
+    site.written(site.statement())
+    root = site.anchors[1].splitlines()[3]
+    (site.folder / "false.txt").write_text(site.anchors[1].replace(root, f"root {'ab' * 32}"))
+    assert site.check("anchors.txt", "false.txt")[0] == site.check("false.txt", "anchors.txt")[0] == 1
+
+
+def test_an_unknown_format_and_a_restore_inside_could_not_tell(site: Site) -> None:
+    """A later version may count otherwise; what a restore lost is in no figure."""
+    site.written(site.statement())
+    claimed(site, lambda it: it.update(format="killswitch.statement/v9"))
+    assert site.check("anchors.txt")[0] == 4
+    tip = site.store.record_tip()
+    assert tip is not None
+    fields = {"chain": "77" * 16, "before": tip.chain, "format": "killswitch.audit/v1"}
+    site.store.add_to_record([RecordEntry("epoch", at(95), {**fields, "number": tip.number})])
+    site.anchor(96)
+    site.written(site.statement(80, 96))
+    assert site.check("anchors.txt")[0] == 4
+
+
+def test_a_period_without_an_anchor_behind_it_ends_at_the_last_entry(site: Site) -> None:
+    """Nothing is claimed behind it, and nobody can verify that end."""
+    site.store.append(JournalEntry("d1", "verified", at(100), "main"))
+    found = site.statement(2, 100)
+    assert (found.last, found.anchored) == (site.store.record_tip().number, (2,))  # type: ignore[union-attr] # there is one
+    site.written(found)
+    assert site.check("anchors.txt")[0] == 4
+
+
+def test_a_period_without_entries_is_an_error(site: Site) -> None:
+    """And not a statement of nothing."""
+    with pytest.raises(AuditError, match="the record has no entry from 2026-03-09"):
+        make_statement(site.store, at(10_080), at(20_000))

@@ -1,0 +1,182 @@
+"""What a board shows of a status: what is worst, in which order, and what is unknown; and the same in a terminal."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from killswitch.cli import ksctl
+from killswitch.cli.live.top import nearest, screen
+from killswitch.model.flags import Flag
+from killswitch.operations.board import Board, board_of
+from killswitch.operations.status import RunnerState, StoreStatus
+from killswitch.watcher.watch import SwitchView
+from tests.unit.server.boards import AT, account, machine, open_page, put_view, run_view, trigger
+from tests.unit.server.conftest import Served
+
+ALIVE = RunnerState("alive", "host:1", 1, 1, AT, "it holds the lease")
+FIRED: dict[str, Any] = {"level": 3, "stage": "close-everything", "fired_at": AT, "decision": "ab" * 10}
+
+
+def shown(*machines: Any, runner: RunnerState = ALIVE, status: dict[str, Any] | None = None, **view: Any) -> Board:
+    """The board of a run with these policies on scopes."""
+    found = run_view(AT, **({"machines": machines or (machine(),)} | view))
+    fields: dict[str, Any] = {"locks": (), "closings": (), "pending": (), "notices": ()} | (status or {})
+    return board_of(StoreStatus(now=AT, runner=runner, view=found, view_problem=None, **fields))
+
+
+def test_a_quiet_book_is_quiet_and_says_how_near_it_is() -> None:
+    board = shown(machine("account/main", trigger("fall", 0.01, 0.04)))
+    assert (board.headline.tone, board.headline.text) == ("calm", "All quiet")
+    assert "nearest 25%" in board.headline.detail
+    (bar,) = board.scopes[0].bars
+    assert (bar.state, bar.value, bar.threshold, bar.reached) == ("clear", "1.00%", "≥ 4.0%", 0.25)
+
+
+def test_a_stage_that_fired_is_the_headline_and_the_first_scope() -> None:
+    board = shown(machine("account/aa"), machine("account/main", **FIRED))
+    assert board.headline.text == "close-everything fired on account/main"
+    assert [each.scope for each in board.scopes] == ["account/main", "account/aa"]
+    assert board.scopes[0].stage == "close-everything, level 3"
+
+
+def test_a_runner_that_does_not_tick_is_worse_than_what_it_last_saw() -> None:
+    gone = RunnerState("gone", None, None, None, None, "no runner holds the lease")
+    board = shown(machine("account/main", **FIRED), runner=gone)
+    assert board.headline.text == "No runner watches"
+    assert board.troubles[0].tone == "alarm"
+
+
+def test_a_stage_that_is_only_observed_is_no_alarm() -> None:
+    board = shown(machine("account/main", mode="observe", **FIRED))
+    assert board.scopes[0].tone == "warning"
+    assert board.scopes[0].stage == "close-everything, level 3 (observed only)"
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (trigger("fall", 0.05, 0.04, truth=True), "A trigger is true"),
+        (trigger("fall", 0.05, 0.04, truth=None), "A trigger is unknown"),
+        (trigger("fall", 0.036, 0.04), "fall on account/main at 90%"),
+    ],
+)
+def test_the_headline_names_what_comes_nearest_to_a_firing(found: Any, text: str) -> None:
+    assert shown(machine("account/main", found)).headline.text == text
+
+
+def test_an_unknown_trigger_has_no_bar_because_none_would_be_true() -> None:
+    (bar,) = shown(machine("account/main", trigger("fall", 0.05, 0.04, truth=None))).scopes[0].bars
+    assert (bar.state, bar.reached) == ("unknown", None)
+
+
+def test_an_account_that_cannot_be_read_is_named_with_its_reason() -> None:
+    board = shown(accounts=(account(), account("hedge", quality="stale", reason="no answer for 20 s")))
+    assert board.headline.text == "An account cannot be read"
+    assert "hedge: stale: no answer for 20 s" in board.headline.detail
+    assert [(each.read, each.of, each.tone) for each in board.venues] == [(1, 2, "warning")]
+
+
+def test_many_accounts_show_those_with_something_wrong_only() -> None:
+    many = [account(f"a{number}") for number in range(60)]
+    board = shown(accounts=(*many, account("hedge", quality="stale", reason="x")))
+    assert [each.account for each in board.venues[0].accounts] == ["hedge"]
+
+
+def test_a_pause_is_shown_where_it_disarms() -> None:
+    pause = Flag("pause", "policy/drawdown", AT, "ann", "maintenance", AT + timedelta(hours=1))
+    scope = shown(machine("account/main", paused=pause)).scopes[0]
+    assert scope.tone == "warning"
+    assert "PAUSED until 2026-11-25T04:00:00Z by ann" in scope.note
+
+
+def test_a_firing_that_nobody_has_acknowledged_is_shown_with_its_number() -> None:
+    status = StoreStatus(
+        now=AT, runner=ALIVE, view=run_view(AT), view_problem=None, locks=(), closings=(), pending=(), notices=()
+    )
+    (found,) = board_of(status, [open_page(7, "ab" * 10)]).firings
+    assert (found.decision, found.number, found.title) == ("ab" * 10, 7, "close-everything fired")
+    assert "NOT ACKNOWLEDGED: close-everything fired" in drawn(board_of(status, [open_page(7, "ab" * 10)]))
+
+
+def switch(phase: Any, checked_at: datetime, age: float = 12.0) -> SwitchView:
+    return SwitchView(
+        name="maker-alive", watches="heartbeat", beats="maker", accounts=("main",), on_silence="close", phase=phase,
+        checked_at=checked_at, timeout=60.0, check_every=5.0, age=age, progress=5, fires_in=60 - age, ways=(),
+    )  # fmt: skip
+
+
+def test_a_switch_counts_down_to_the_moment_at_which_it_may_fire() -> None:
+    (found,) = shown(status={"switches": (switch("armed", AT),)}).switches
+    assert (found.tone, found.until) == ("calm", AT + timedelta(seconds=48))
+    (late,) = shown(status={"switches": (switch("armed", AT, 40.0),)}).switches
+    assert late.tone == "near"
+
+
+def test_a_switch_that_nobody_checks_is_unknown_and_counts_nothing_down() -> None:
+    (found,) = shown(status={"switches": (switch("armed", AT - timedelta(seconds=26)),)}).switches
+    assert (found.tone, found.until) == ("alarm", None)
+    assert found.state.startswith("UNKNOWN, was armed")
+
+
+# The terminal
+
+
+def drawn(board: Board, since: float = 0.0, height: int | None = None) -> str:
+    console = Console(file=io.StringIO(), width=140, force_terminal=False)
+    console.print(screen(board, since, height, 140, ""))
+    text = console.file.getvalue()  # type: ignore[attr-defined] # a StringIO
+    return str(text)
+
+
+def test_the_terminal_shows_the_worst_first_with_its_word() -> None:
+    text = drawn(shown(machine("account/aa"), machine("account/main", **FIRED)))
+    lines = [line for line in text.splitlines() if "account/" in line]
+    assert "ALARM" in lines[0]
+    assert "close-everything fired on account/main" in lines[0]
+    assert lines[1].index("account/main") < lines[1].index("close-everything")
+
+
+def test_the_terminal_looks_lost_when_the_data_grow_older_than_two_intervals() -> None:
+    """Although nobody has read anything meanwhile."""
+    board = shown()
+    assert "LOST" not in drawn(board, 2.0)
+    assert "LOST: the data are 3 s old" in drawn(board, 3.2)
+
+
+def test_the_terminal_counts_the_scopes_for_which_it_has_no_room() -> None:
+    text = drawn(shown(*(machine(f"account/a{number:03}") for number in range(100))), height=30)
+    assert len(text.splitlines()) <= 30
+    assert "further scopes" in text
+
+
+def test_the_trigger_that_is_shown_is_the_true_one_before_the_nearest() -> None:
+    near, true = trigger("near", 0.039, 0.04), trigger("true", 0.05, 0.09, truth=True)
+    found = nearest(shown(machine("account/main", near, true)).scopes[0])
+    assert found is not None
+    assert found.name == "true"
+
+
+def test_top_reads_a_store_and_a_server_alike(
+    served: Served, store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_view(store_path, run_view(datetime.now(UTC), interval=3600.0))
+    local = CliRunner().invoke(ksctl, ["top", "--store", str(store_path), "--once"])
+    monkeypatch.setenv("KILLSWITCH_TOKEN", served.tokens["viewer portfolio"])
+    remote = CliRunner().invoke(ksctl, ["top", "--server", f"http://{served.host}", "--once"])
+    assert (local.exit_code, remote.exit_code) == (0, 0), local.output + remote.output
+    assert [line for line in local.output.splitlines()[1:] if "runner" not in line] == [
+        line for line in remote.output.splitlines()[1:] if "runner" not in line
+    ]
+    assert "account/main" in local.output
+
+
+def test_top_without_a_place_or_with_two_is_refused(tmp_path: Path) -> None:
+    found = CliRunner().invoke(ksctl, ["top", "--server", "http://127.0.0.1:1", "--store", str(tmp_path / "x")])
+    assert "name the store with --store, or a server with --server" in found.output
