@@ -79,7 +79,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                 edge BLOB NOT NULL)""",
         "CREATE TABLE record_kept (digest TEXT NOT NULL PRIMARY KEY, content BLOB NOT NULL, salt BLOB)",
     ),
-    # 7: views for people who ask with sqlite3 (docs/recovery.md); no code reads them
+    # 7: views for people who ask with sqlite3 (docs/backup.md); no code reads them
     (
         f"""CREATE VIEW ask_decisions AS SELECT id AS decision, {_TIME.format("as_of")} AS at, policy, scope,
                 json_extract(CAST(body AS TEXT), '$.stage') AS stage,

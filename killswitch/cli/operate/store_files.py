@@ -68,7 +68,7 @@ def restore(backup_at: Path, store_at: str, reason: str, author: str | None, anc
     """Restore a backup to a new store, and begin an epoch of the record there.
 
     The venue is ahead of it: unfinished closes verify their positions before they send, and use no client order id that
-    the lost time may have used. docs/recovery.md has the steps before and after.
+    the lost time may have used. docs/backup.md has the steps before and after.
     """
     from getpass import getuser
 
