@@ -21,9 +21,10 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderRequest, VenueDownError
 from killswitch.runner.assembly import assemble
-from killswitch.runner.event_emitter import MetricsRecorder
+from killswitch.runner.event_emitter import EventEmitter, MetricsRecorder
 from killswitch.runner.loop import Runner
 from killswitch.runner.observers import Observer
+from killswitch.runner.order_reconciliation import CombinedClosingObserver
 from killswitch.telemetry.close_spans import CloseSpans
 from killswitch.telemetry.exporting import Ids, KeepIncidents, SpanSink
 from killswitch.telemetry.metrics import AnchorGauges, Metrics, NotificationCounts, SourceGauges
@@ -131,10 +132,11 @@ def runner_of(
 ) -> Runner:
     """An armed runner on the world's store, traced and measured."""
     account = ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=True)
+    emitters = [each for each in witnesses if isinstance(each, EventEmitter)]
     return assemble(
         policies, {venue.account: account}, world.open(), world.clock, PACE, live=True, locks=world.locks,
         observers=(exported.witness, *witnesses), tracer=exported.telemetry.tracer,
-        closing_observer=exported.telemetry.closing_observer,
+        closing_observer=CombinedClosingObserver(exported.telemetry.closing_observer, *emitters),
     )  # fmt: skip
 
 

@@ -72,6 +72,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "snapshot": ("live.snapshot", "Read one account once, in the public format. Changes nothing."),
     "market": ("lab.market", "Fetch bars for backtests from a venue's public history."),
     "paper": ("lab.paper", "Serve a paper venue on loopback."),
+    "drill": ("lab.drill", "Rehearse a crash, and measure until the book is flat."),
     "demo": ("lab.demo", "Run the policies through a crash on the paper venue."),
 }
 

@@ -24,6 +24,8 @@ def shortened(text: str, most: int) -> str:
 
 def one_line(text: str) -> str:
     """`text` on one line, safe for terminals: line breaks and other control characters are escaped."""
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 

@@ -15,12 +15,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.incident.notify.message import decode_message
 from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
 from killswitch.model.lock_parts import parts_text
+from killswitch.model.store import ROUTING, Store
 from killswitch.operations.policy_sources import source_facts
-from killswitch.operations.status import LockView, OpenClosing, StoreStatus
+from killswitch.operations.status import LockView, OpenClosing, StoreStatus, store_status
 from killswitch.operations.status_answer import answer, unmet_positions
+from killswitch.planning.routing.state import OpenPage, read_routing
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
 from killswitch.render.formats import count_of, instant, interval, money
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -136,6 +139,17 @@ class BoardTrouble(Struct, frozen=True):
     at: datetime | None = None
 
 
+class BoardFiring(Struct, frozen=True):
+    """A firing that escalates until somebody acknowledges it. `number`: what an acknowledgement covers."""
+
+    key: str
+    decision: str
+    number: int
+    scope: str
+    title: str
+    at: datetime
+
+
 class BoardHeadline(Struct, frozen=True):
     """The worst thing of all in a few words, its circumstances, and the answer of `ksctl status`."""
 
@@ -155,6 +169,8 @@ class Board(Struct, frozen=True):
     mode: str
     headline: BoardHeadline
     troubles: tuple[BoardTrouble, ...] = ()
+    firings: tuple[BoardFiring, ...] = ()
+    """What waits for an acknowledgement."""
     incidents: tuple[BoardIncident, ...] = ()
     scopes: tuple[BoardScope, ...] = ()
     locks: tuple[BoardLock, ...] = ()
@@ -182,8 +198,13 @@ def is_lost(age: float | None, interval_seconds: float | None) -> bool:
     return abs(age) > 2 * interval_seconds
 
 
-def board_of(status: StoreStatus) -> Board:
-    """The board of a status."""
+def read_board(store: Store, now: datetime, tick_now: datetime, sign: bytes | None) -> Board:
+    """Read everything once; arguments and errors are those of `store_status`."""
+    return board_of(store_status(store, now, 0, tick_now, sign), read_routing(store.live(ROUTING)).unacknowledged)
+
+
+def board_of(status: StoreStatus, unacknowledged: Iterable[OpenPage] = ()) -> Board:
+    """The board of a status. `unacknowledged`: the firings that wait for an acknowledgement."""
     view = status.view
     locks = tuple(_locks(status))
     scopes = () if view is None else tuple(sorted(map(_scope_of(status), view.machines), key=_scope_order))
@@ -198,6 +219,7 @@ def board_of(status: StoreStatus) -> Board:
         mode="no run" if view is None else "acts" if view.live else "observes only",
         headline=_headline(status, scopes, incidents, troubles, venues, switches, locks),
         troubles=troubles,
+        firings=tuple(map(_firing, unacknowledged)),
         incidents=incidents,
         scopes=scopes,
         locks=locks,
@@ -294,6 +316,16 @@ def _bar(trigger: TriggerStatus) -> TriggerBar:
 def without_values(scope: BoardScope) -> BoardScope:
     """The scope without what moves at each tick: two that are equal so differ in the values of their bars only."""
     return replace(scope, bars=tuple(replace(it, value="", reached=it.reached and 0.0) for it in scope.bars))
+
+
+def _firing(page: OpenPage) -> BoardFiring:
+    announcement = page.announcement
+    title = decode_message(announcement.content).title
+    decision = announcement.decision or announcement.id
+    return BoardFiring(
+        f"{decision}/{page.number}", decision, page.number, announcement.attributes.scope, one_line(title),
+        from_micros(page.at),
+    )  # fmt: skip
 
 
 # Incidents, locks, venues and switches

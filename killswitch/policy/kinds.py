@@ -9,6 +9,7 @@ from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.catastrophe_stop import CatastropheStopDocument
 from killswitch.policy.schema.dead_man import DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.drill import DrillDocument
 from killswitch.policy.schema.limits import LimitsDocument
 from killswitch.policy.schema.notification_tree import NotificationTreeDocument, SilenceDocument
 from killswitch.policy.schema.policy import PolicyDocument
@@ -51,11 +52,13 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         RecoveryPlanDocument,
         ScenarioDocument,
         InvariantDocument,
+        DrillDocument,
     )
 }
 
-TESTS = frozenset({document_kind(ScenarioDocument), document_kind(InvariantDocument)})
-"""The kinds that test the others: no part of what is deployed, and a mistake in one never keeps a run from starting."""
+TESTS = frozenset({document_kind(ScenarioDocument), document_kind(InvariantDocument), document_kind(DrillDocument)})
+"""The kinds that test or rehearse the others: no part of what is deployed, and a mistake in one keeps no run from
+starting."""
 
 OF_THE_RUNNER: Mapping[str, str] = {
     "PolicySource": "a PolicySource is the runner's own configuration, and never part of what a source proposes"

@@ -120,17 +120,17 @@ def assemble(
     on_wait: Callable[[str], None] = lambda _: None,
     on_acquired: Callable[[], None] = lambda: None,
     of_start: SetOfStart = WITHOUT_FILES,
+    is_drill: bool = False,
 ) -> Runner:
-    """A runner that holds the lease of `store`. LeaseRefusedError if another runner holds it.
+    """A runner that holds the lease of `store`; LeaseRefusedError if another does. `is_drill` marks its messages.
 
     Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
-    `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: whether an effect may end
-    the run. `is_watcher`: whether closing yields to a runner with another store. `startup_notices`: of the first tick.
-    `on_wait`: called with why it waits, `on_acquired` once the lease is held. `of_start`: the set with its files.
+    `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: an effect may end the run.
+    `is_watcher`: closing yields to a runner with another store. `startup_notices`: of the first tick. `on_wait`: called
+    with why it waits, `on_acquired` once the lease is held. `of_start`: the set with its files.
     """
     _require_possible(policies, accounts, pace if timers else None)
-    venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
-    accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
+    venues, accounts = _shared(accounts)
     lease = _held_lease(store, clock, pace, on_wait, on_acquired)
     timeline, arming = Timeline(clock, last_clock_state(last_view(store))), Arming(accounts, policies)
     restore_adapters(store, accounts)
@@ -152,12 +152,20 @@ def assemble(
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget),
         closings, _effects(closing, interpreter, arming, store, timeline, _transfers(accounts), is_run=is_run),
         Observers((publisher, AccountMemory(store, accounts), *observers),
-                  Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
+                  Notifier(policies, store, timeline, StartedAs(full_path(store_at), is_drill=is_drill)),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
         pace, judges=JUDGED_LIVE if watched else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip
     reloads.follow.append(partial(_follow, runner, arming, publisher, watched))
     return _keeping_stops(runner, policies, accounts if timers and arming.names else {}, meters, store, observed)
+
+
+def _shared(
+    accounts: Mapping[str, ArmedAccount],
+) -> tuple[dict[str, tuple[SharedAdapter, SharedAdapter]], dict[str, ArmedAccount]]:
+    """Two views of each adapter, for the ticks and for the executor; and the accounts with the first one."""
+    venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
+    return venues, {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
 
 
 def _require_possible(policies: PolicySet, accounts: Mapping[str, ArmedAccount], pace: RunnerPace | None) -> None:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, convert
 
+from killswitch.journal.entries import (
+    Abandoned,
+    Absent,
+    Acknowledged,
+    Entry,
+    Filled,
+    OrderDetached,
+    OrderSending,
+    Rejected,
+    Unknown,
+    known,
+)
 from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
@@ -120,6 +133,15 @@ class EventEmitter:
             self._put(_decided(decision, report))
         self._emit_closings(at, report.snapshot.closings)
 
+    def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
+        """Nothing: the orders of an earlier run were written by it."""
+
+    def wrote(self, entry: Entry) -> None:
+        """Write a line for each state that an order of a close reaches."""
+        event = _order_event(entry, self._hide)
+        if event is not None:
+            self._put(event)
+
     def ended(self, at: datetime, why: str, closings: tuple[Closing, ...]) -> None:
         """Write the last lines of a run: closings since the last tick, latched stages and unfinished closes."""
         if self.ticks:
@@ -158,6 +180,37 @@ class EventEmitter:
             text = f"{count_of(lost, 'line')} lost before the last one, because the reader was too slow"
             warning = events.Warned(at=event.at, source="events", severity="warning", text=text)
             self._writer.put(events.encode_event(warning))
+
+
+def _order_event(entry: Entry, hide: Callable[[str], str]) -> events.OrderChanged | None:
+    """The event of a journal entry about an order; None of any other entry."""
+    state: events.OrderStateName
+    more: dict[str, Decimal | str | None] = {}
+    match entry:
+        case OrderSending():
+            state, more = "sending", {"side": entry.side, "amount": known(entry.amount), "price": known(entry.price)}
+        case Acknowledged():
+            state, more = "acknowledged", {"filled": known(entry.filled)}
+        case Filled():
+            state, more = "filled", {"filled": known(entry.filled), "price": known(entry.price)}
+        case Rejected():
+            state, more = "rejected", {"text": entry.text or entry.reason}
+        case Unknown():
+            state, more = "unknown", {"text": entry.text}
+        case OrderDetached():
+            state, more = "set aside", {"text": entry.text}
+        case Absent() | Abandoned():
+            state, more = ("absent" if isinstance(entry, Absent) else "abandoned"), {"text": entry.text}
+        case _:
+            return None
+    if entry.client_order_id is None:
+        return None
+    text = more.get("text")
+    shown = more | ({"text": hide(text)} if isinstance(text, str) else {})
+    return events.OrderChanged(
+        at=entry.at, decision=entry.decision, account=entry.account, symbol=entry.symbol,
+        position_side=entry.position_side, order=entry.client_order_id, state=state, **shown,  # type: ignore[arg-type]  # each by its name
+    )  # fmt: skip
 
 
 def _portfolio(

@@ -79,7 +79,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                 edge BLOB NOT NULL)""",
         "CREATE TABLE record_kept (digest TEXT NOT NULL PRIMARY KEY, content BLOB NOT NULL, salt BLOB)",
     ),
-    # 7: views for people who ask with sqlite3 (docs/backup.md); no code reads them
+    # 7: what each notification is about, its next targets, and those that are one message; suppressed ones
+    (
+        "ALTER TABLE outbox ADD COLUMN alert TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outbox ADD COLUMN is_end INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE outbox ADD COLUMN hops TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outbox ADD COLUMN hop_at INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE outbox ADD COLUMN batch TEXT",
+        f"CREATE TABLE suppressions (sequence {_SERIAL}, at INTEGER NOT NULL, body BLOB NOT NULL)",
+    ),
+    # 8: views for people who ask with sqlite3 (docs/backup.md); no code reads them
     (
         f"""CREATE VIEW ask_decisions AS SELECT id AS decision, {_TIME.format("as_of")} AS at, policy, scope,
                 json_extract(CAST(body AS TEXT), '$.stage') AS stage,
@@ -100,15 +109,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                 json_extract(v.data, '$.target') AS target FROM journal v WHERE v.sequence IN (
                   SELECT max(sequence) FROM journal WHERE kind = 'verified'
                   GROUP BY decision, account, symbol, position_side)""",
-    ),
-    # 7: what each notification is about, its next targets, and those that are one message; suppressed ones
-    (
-        "ALTER TABLE outbox ADD COLUMN alert TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE outbox ADD COLUMN is_end INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE outbox ADD COLUMN hops TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE outbox ADD COLUMN hop_at INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE outbox ADD COLUMN batch TEXT",
-        f"CREATE TABLE suppressions (sequence {_SERIAL}, at INTEGER NOT NULL, body BLOB NOT NULL)",
     ),
 )
 

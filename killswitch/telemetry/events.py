@@ -184,6 +184,31 @@ class ObservedClose(_Event, frozen=True, kw_only=True, tag="close"):
     cost: Decimal | None
 
 
+OrderStateName = Literal[
+    "sending", "acknowledged", "unknown", "filled", "rejected", "absent", "abandoned", "set aside",
+]  # fmt: skip
+
+
+class OrderChanged(_Event, frozen=True, kw_only=True, tag="order"):
+    """An order of a close has changed its state, as it was journaled; `sending` is written before the request leaves.
+
+    `text` is the venue's own, with secrets redacted. Unknown numbers are null.
+    """
+
+    decision: str
+    account: str | None
+    symbol: str | None
+    position_side: str | None
+    order: str
+    """The client order id."""
+    state: OrderStateName
+    side: str | None = None
+    amount: Decimal | None = None
+    filled: Decimal | None = None
+    price: Decimal | None = None
+    text: str | None = None
+
+
 class Latched(Struct, frozen=True):
     """A stage in force."""
 
@@ -204,7 +229,7 @@ class Shutdown(_Event, frozen=True, kw_only=True, tag="shutdown"):
     """Decisions whose close continues at the next start."""
 
 
-RunEvent = Portfolio | Warned | Trip | Suspicion | Reset | ObservedClose | Shutdown
+RunEvent = Portfolio | Warned | Trip | Suspicion | Reset | ObservedClose | OrderChanged | Shutdown
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(RunEvent)

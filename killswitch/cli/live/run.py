@@ -253,7 +253,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
                 DiskSpace(store, store_path.parent, it.min_free, clock.monotonic), *shadow_observers(shadows, files),
                 *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
             ),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
             of_start=set_of_start(start, has_to_notify=it.live and not it.unnotified),

@@ -16,6 +16,7 @@ from killswitch.cli.terminal import print_note
 if TYPE_CHECKING:
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.audit.anchor_settings import AnchorSettings
+    from killswitch.journal.entries import ClosingObserver
     from killswitch.model.clock import Clock
     from killswitch.model.snapshot import Closing
     from killswitch.model.tracing import Tracer
@@ -45,6 +46,18 @@ class RunOutputs(Struct):
     """Whether the policy files are those that run; set in a run."""
     source: Callable[[], SourceGauges | None] = lambda: None
     """How the source of the policies is; set in a run with one."""
+    emitter: EventEmitter | None = None
+    """Writes the event stream; None without one."""
+
+    @property
+    def closing_observer(self) -> ClosingObserver:
+        """What follows the journal of closes: traces, metrics, and the event stream."""
+        if self.emitter is None:
+            return self.telemetry.closing_observer
+        from killswitch.runner.order_reconciliation import CombinedClosingObserver
+
+        return CombinedClosingObserver(self.telemetry.closing_observer, self.emitter)
+
     anchors: Callable[[], AnchorGauges | None] = lambda: None
     """What no anchor covers; set in a run that publishes anchors."""
 
@@ -146,7 +159,7 @@ def _events(outputs: RunOutputs, at: str | None, redact: Redact) -> tuple[Backgr
 
     with file_errors(f"cannot write events to {at}"):
         writer = BackgroundWriter(1 if at == "-" else at, "events")
-    emitter = EventEmitter(writer, redact)
+    emitter = outputs.emitter = EventEmitter(writer, redact)
     outputs.observers.append(emitter)
     return writer, emitter
 

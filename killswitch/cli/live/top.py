@@ -70,8 +70,7 @@ def top(store_at: str | None, server: str | None, every: float, once: bool) -> N
 
 def _of_store(store_at: str) -> Callable[[], Board]:
     from killswitch.cli.session import opened_store
-    from killswitch.operations.board import board_of
-    from killswitch.operations.status import store_status
+    from killswitch.operations.board import read_board
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
     from killswitch.store.sqlite import sign_of_life
@@ -79,7 +78,7 @@ def _of_store(store_at: str) -> Callable[[], Board]:
     def read() -> Board:
         with opened_store(store_at, read_only=True) as store:
             sign = sign_of_life(store_at)
-            return board_of(store_status(store, datetime.now(UTC), 0, tick_time(store, SystemClock()), sign))
+            return read_board(store, datetime.now(UTC), tick_time(store, SystemClock()), sign)
 
     return read
 
@@ -152,6 +151,10 @@ def _head(board: Board, age: float | None, *, lost: bool, problem: str) -> Itera
         yield Text(f" {headline.detail}", style="dim" if lost else "")
     for each in board.troubles[:5]:
         yield Text(f" {WORDS[each.tone]}: {each.text}", style="dim" if lost else STYLES[each.tone])
+    for firing in board.firings[:5]:
+        yield Text(
+            f" NOT ACKNOWLEDGED: {firing.title} ({firing.decision[:12]})", style="dim" if lost else STYLES["warning"]
+        )
     for it in board.incidents[:5]:
         done = "unknown" if it.done is None else str(it.done)
         yield Text(f" closing {it.scope} on {it.account}: {done} of {it.of} at the target, left: {it.left}")

@@ -111,7 +111,7 @@ def _run(
             live=it.live, locks=locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in it.policies_at),
             observers=(console, reports, space, watch, *outputs.observers),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
             is_run=True, is_watcher=True, startup_notices=found, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip

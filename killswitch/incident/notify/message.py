@@ -372,6 +372,16 @@ def notice_message(notice: Notice, subject: MessageAttributes, started: StartedA
     return replace(_message(about, subject, page, at=notice.as_of), thread=notice_thread(notice))
 
 
+DRILL: Final = "DRILL: "
+"""Begins title and text of every message of a drill: a phone shows no more."""
+
+
+def drill_message(message: Message) -> Message:
+    """Return the message marked as of a drill: nothing is wrong, and there is nothing to do."""
+    text = f"{DRILL}this is a rehearsal on the paper venue. Nothing is wrong, and there is nothing to do.\n\n"
+    return replace(message, title=safe_line(f"{DRILL}{message.title}"), body=f"{text}{message.body}")
+
+
 def notice_thread(notice: Notice) -> str:
     """Return the thread of a notice: that of the problem, and of the notice that it is over."""
     subject, title = notice.subject or "", notice_title(notice).removeprefix(OVER)

@@ -21,6 +21,7 @@ from killswitch.incident.notify.message import (
     decision_message,
     decode_message,
     digest,
+    drill_message,
     encode_message,
     notice_message,
     repeats_message,
@@ -304,6 +305,7 @@ class NotificationRouter:
             # Of its time and not of the attempt: a run that goes on after a crash has the same id.
             own = [sent_again(each, purpose, digest(purpose, each.id, str(now))) for each in own]
         message = joined(own, digest("joined", *(each.id for each in own)))
+        message = drill_message(message) if self._started.is_drill else message
         only = items[0] if len(items) == 1 else None
         is_begin = only is not None and only.lasts and not is_again
         return Outgoing(

@@ -146,6 +146,8 @@ class StartedAs(Struct, frozen=True):
     policies: tuple[str, ...] = ()
     live: bool = False
     recording: str | None = None
+    is_drill: bool = False
+    """Whether nothing of it is real: every message begins with DRILL."""
 
     def command(self, *words: str) -> str:
         """Return a line of `ksctl` for a shell, with the store."""

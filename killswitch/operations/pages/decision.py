@@ -17,15 +17,19 @@ from killswitch.incident.record.results import OrderOutcome, Result, decode_kept
 from killswitch.incident.record.source_places import PolicyText, TriggerFact, WrittenAt, read_places, trigger_fact
 from killswitch.incident.record.totals import Missing
 from killswitch.lab.reevaluation import Reevaluation
-from killswitch.model.decision import Decision, decision_record
+from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.effects import in_record_order
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
 from killswitch.operations.pages.status_sections import exposure_table
-from killswitch.operations.pages.wording import amount_in, effect_parts, headline
+from killswitch.operations.pages.wording import amount_in, dated_notice, effect_parts, headline
 from killswitch.planning.exposures import Exposures
+from killswitch.planning.recovery.recoveries import OF_WAY_BACK
 from killswitch.render.document import Facts, Items, Page, Part, Section, Table, section
 from killswitch.render.formats import count_of, exact, instant, money, order_numbers
+
+MOST_NOTICES = 10_000
+"""Number of the newest notices that are searched for those of a way back."""
 
 
 def decision_page(history: DecisionHistory) -> Page:
@@ -46,6 +50,7 @@ def decision_page(history: DecisionHistory) -> Page:
             *_orders(history),
             *section("To be noted", Items(_remarks(history))),
             Section("End", (Items(tuple(_end(history))),)),
+            *section("The way back since", Items(tuple(map(dated_notice, history.way_back)))),
         ),
     )
 
@@ -241,6 +246,8 @@ class DecisionHistory(Struct, frozen=True):
     result: Result
     book: Exposures | None = None
     """Exposure and P&L by account, strategy and asset at the decision; kept of the one that opened an incident."""
+    way_back: tuple[Notice, ...] = ()
+    """What was notified of the way back of its scope since, oldest first; empty without a recovery plan."""
 
 
 def decision_history_of(store: Store, id_prefix: str) -> DecisionHistory:
@@ -252,13 +259,21 @@ def decision_history_of(store: Store, id_prefix: str) -> DecisionHistory:
     policy = read_places(store, decision.policy_set).get(decision.policy)
     opened = kept_books(store, decision.id).opened
     book = opened if opened is not None and opened.as_of == decision.as_of else None
-    return DecisionHistory(decision, policy, snapshot, read_result(store, decision), book)
+    way_back = _way_back_since(store, decision)
+    return DecisionHistory(decision, policy, snapshot, read_result(store, decision), book, way_back)
+
+
+def _way_back_since(store: Store, decision: Decision) -> tuple[Notice, ...]:
+    place = (decision.policy, decision.scope, OF_WAY_BACK)
+    found = (it for it in store.notices(MOST_NOTICES) if (it.policy, it.scope, it.subject) == place)
+    return tuple(sorted((it for it in found if it.as_of >= decision.as_of), key=lambda it: it.as_of))
 
 
 def decision_history_record(history: DecisionHistory) -> dict[str, object]:
     """The history as one JSON object, format `killswitch.explanation/v1`."""
     parts = {"policy": history.policy, "snapshot": history.snapshot, "result": history.result, "book": history.book}
-    return {"format": HISTORY_FORMAT, "decision": decision_record(history.decision), **parts}
+    further = {"way_back": history.way_back} if history.way_back else {}
+    return {"format": HISTORY_FORMAT, "decision": decision_record(history.decision), **parts, **further}
 
 
 def reevaluation_page(found: Reevaluation, decision: Decision, recording: str) -> Page:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
@@ -55,6 +56,10 @@ class RecoveryView(Struct, frozen=True, omit_defaults=True):
 
 _ENCODER = msgjson.Encoder()
 _DECODER = msgjson.Decoder(list[WayBack])
+
+
+OF_WAY_BACK: Final = "recovery"
+"""The subject of every notice about a way back that answers no command."""
 
 
 def approval_subject(policy: str, scope: str, step: int, since: datetime) -> str:
@@ -198,7 +203,7 @@ def _rules(policies: PolicySet) -> dict[str, RecoveryRule]:
 
 
 def _notice(event: Event | None, now: int, policy: str, scope: str, what: Happened) -> Notice:
-    subject = "recovery" if event is None else event.id
+    subject = OF_WAY_BACK if event is None else event.id
     return Notice(from_micros(now), policy, scope, "warning", what.severity, what.text, subject, title=what.title)
 
 

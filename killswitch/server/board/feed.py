@@ -20,8 +20,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.operations.board import Board, board_of, is_lost
-from killswitch.operations.status import store_status
+from killswitch.operations.board import Board, is_lost, read_board
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
 from killswitch.server.board.event_stream import EventStream, OpenStreams, event_bytes
@@ -198,7 +197,7 @@ class BoardFeed:
         store = open_store(str(self._store), read_only=True)
         try:
             sign = sign_of_life(str(self._store))
-            return board_of(store_status(store, datetime.now(UTC), 0, tick_time(store, CLOCK), sign))
+            return read_board(store, datetime.now(UTC), tick_time(store, CLOCK), sign)
         finally:
             store.close()
 

@@ -20,17 +20,21 @@ from killswitch.accounts.next_set import stored_start
 from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError, read_policies
 from killswitch.limits.view import decode_gate_view
 from killswitch.model.decision import Decision
+from killswitch.model.flags import OF_POLICY
 from killswitch.model.snapshot import Event, Snapshot
+from killswitch.operations.lifting import ScopeHold, holds_of
+from killswitch.operations.notifying import Acknowledgeable, UnknownPageError, acknowledgeable
 from killswitch.operations.pages.decision import decided
 from killswitch.operations.pages.wording import headline
 from killswitch.operations.preview import Preview, closes_under_way, from_store, preview
 from killswitch.planning.notices import GIVE_UP_HINT
 from killswitch.render.document import Items, Page, section, text
-from killswitch.render.formats import instant
+from killswitch.render.formats import count_of, instant
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.runner.status_blob import RunnerView, last_view, tick_time
 from killswitch.server.access import EffectClass, class_of
+from killswitch.server.bodies import CommandBody
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 
@@ -48,6 +52,8 @@ class CommandPreview(BaseModel):
     effect: EffectClass
     as_of: str
     warnings: list[str]
+    ids: list[str] | None = None
+    """What it ends, which the command then names."""
 
 
 class CommandPreviews:
@@ -58,15 +64,44 @@ class CommandPreviews:
         self._limiter = anyio.CapacityLimiter(1)
         self._compiled: tuple[str, LoadedPolicies] | None = None
 
-    async def preview(self, event: Event) -> CommandPreview:
-        """What the event would do. HTTPException where that cannot be shown, with the reason."""
+    async def holds(self, command: CommandBody) -> tuple[ScopeHold, ...]:
+        """What a command that ends something ends where it names nothing: all that its verb is for."""
+        verb, scope = command.kind, command.scope or "portfolio"
+        if verb not in ("unlock", "reset", "resume") or scope.startswith(OF_POLICY):
+            return ()
+
+        def read() -> tuple[ScopeHold, ...]:
+            store = open_store(str(self._store), read_only=True)
+            try:
+                found = holds_of(store, last_view(store), scope, tick_time(store, CLOCK))
+            finally:
+                store.close()
+            return tuple(
+                it
+                for it in found
+                if verb == "reset" or (it.kind == "pause" if verb == "resume" else it.kind != "stage")
+            )
+
         try:
             with anyio.fail_after(WITHIN):
-                return await anyio.to_thread.run_sync(
+                return await anyio.to_thread.run_sync(read, limiter=self._limiter, abandon_on_cancel=True)
+        except (TimeoutError, StoreError, MsgspecError) as error:
+            raise HTTPException(503, f"no preview: {error or 'the store does not answer'}") from error
+
+    async def preview(self, event: Event, holds: tuple[ScopeHold, ...] = ()) -> CommandPreview:
+        """What the event would do. HTTPException where that cannot be shown, with the reason."""
+        ends = [f"ends {each.line}" for each in holds if each.decision in (event.ids or ())]
+        try:
+            with anyio.fail_after(WITHIN):
+                found = await anyio.to_thread.run_sync(
                     self._preview, event, limiter=self._limiter, abandon_on_cancel=True
                 )
+                ids = None if event.ids is None else list(event.ids)
+                return found.model_copy(update={"summary": [*ends, *found.summary], "ids": ids})
         except TimeoutError as error:
             raise HTTPException(503, f"the preview takes longer than {WITHIN:.0f} s") from error
+        except UnknownPageError as error:
+            raise HTTPException(409, str(error)) from error
         except PolicyProblemsError as error:
             raise HTTPException(
                 503, "no preview: the policy files do not compile, and the run goes on with its set"
@@ -81,9 +116,11 @@ class CommandPreviews:
     def _preview(self, event: Event) -> CommandPreview:
         store = open_store(str(self._store), read_only=True)
         try:
+            if event.kind == "acknowledge":
+                return _acknowledgement(event, acknowledgeable(store, event.decision or ""))
             view = last_view(store)
             if view is None:
-                raise HTTPException(503, "no preview: no run has ticked on this store")
+                raise HTTPException(409, "no preview: no run has ticked on this store")
             loaded = self._policies(view)
             gate = decode_gate_view(gate_view_file(str(self._store)).read_bytes())
             interpreter, memory = from_store(loaded.policies, store)
@@ -114,6 +151,18 @@ class CommandPreviews:
             loaded = stored.loaded
         self._compiled = (view.policy_set, loaded)
         return loaded
+
+
+def _acknowledgement(event: Event, found: Acknowledgeable) -> CommandPreview:
+    covered = [page for page in found.pages if page.number <= (event.number or found.number)]
+    return CommandPreview(
+        summary=[f"acknowledges {count_of(len(covered), 'firing')}: their escalation ends"],
+        text="",
+        confirm=(event.decision or "")[:8],
+        effect=class_of(event),
+        as_of=instant(event.at),
+        warnings=["nothing else changes: stages stay latched, closes go on, and a later firing escalates"],
+    )
 
 
 def _warnings(view: RunnerView, loaded: LoadedPolicies) -> Iterator[str]:

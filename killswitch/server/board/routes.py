@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -29,10 +29,8 @@ POLICY: Final = (
 )
 """Nothing inline, nothing from elsewhere: a text that slipped through the escaping of a template still runs nothing."""
 
-KINDS: Final = tuple(
-    kind for kind in get_args(CommandBody.model_fields["kind"].annotation) if kind not in ("flag", "acknowledge")
-)
-"""The commands that the page offers: those of the API which need nothing that the page has no field for."""
+KINDS: Final = ("acknowledge", "close", "halt", "cancel", "lock", "unlock", "reset", "pause", "resume")
+"""The commands that the page offers. Others of the API need what a page has no field for, such as a saved plan."""
 
 
 class LoginBody(BaseModel):
@@ -111,8 +109,16 @@ class BoardRoutes:
         return Response(encode_board(read.board), media_type="application/json", headers=headers)
 
     async def preview(self, command: CommandBody, caller: Identified) -> CommandPreview:
-        """What a command would do now, by what the last tick has read. It takes the rights of the command itself."""
-        return await self._previews.preview(await self._commands.event(command, caller, "0" * 16))
+        """What a command would do now, by what the last tick has read. It takes the rights of the command itself.
+
+        Where a command must name what it ends and names nothing, the answer has all of it as `ids`.
+        """
+        caller.require("read", command.scope)
+        holds = await self._previews.holds(command)
+        if command.ids is None and command.kind in ("unlock", "reset", "resume"):
+            command = command.model_copy(update={"ids": [each.decision for each in holds]})
+        event = await self._commands.event(command, caller, "0" * 16)
+        return await self._previews.preview(event, holds)
 
     async def events(self, request: Request, caller: Identified) -> Response:
         """Server-sent events: `hello`, then `change` for each tick, `beat` each second, `lost` to a slow reader, `end`.

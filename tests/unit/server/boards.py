@@ -7,7 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from killswitch.graph.routing import Escalation, MessageAttributes
+from killswitch.incident.notify.message import Message, encode_message
+from killswitch.model.instant import to_micros
+from killswitch.model.store import ROUTING
 from killswitch.operations.board import Board, BoardHeadline
+from killswitch.planning.routing.state import Announcement, OpenPage, RoutingState, encode_routing
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
 from killswitch.runner.clock import ClockState
 from killswitch.runner.status_blob import LIVE_NAME, AccountView, RunnerView, encode_view
@@ -59,6 +64,26 @@ def run_view(as_of: datetime, **more: Any) -> RunnerView:
         "clock": ClockState(as_of),
     }  # fmt: skip
     return RunnerView(**(fields | more))
+
+
+def open_page(number: int, decision: str) -> OpenPage:
+    """A firing that escalates, as routing remembers it."""
+    message = Message("m" * 20, AT, "fired", "page", "drawdown", "account/main", "close-everything fired", "body")
+    attributes = MessageAttributes("fired", "page", "drawdown", "account/main", 3)
+    announcement = Announcement(
+        f"a{number}", to_micros(AT), attributes, f"alert/{number}", encode_message(message), is_urgent=True,
+        escalates=True, decision=decision,
+    )  # fmt: skip
+    return OpenPage(number, announcement, "root", to_micros(AT), (Escalation(60_000_000, "boss"),))
+
+
+def put_pages(store_at: Path, *pages: OpenPage) -> None:
+    """Leave firings in a store that wait for an acknowledgement."""
+    store = open_store(str(store_at))
+    try:
+        store.put_live(ROUTING, encode_routing(RoutingState(number=len(pages), pages=pages)))
+    finally:
+        store.close()
 
 
 def put_view(store_at: Path, view: RunnerView) -> None:

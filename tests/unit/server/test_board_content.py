@@ -17,7 +17,7 @@ from killswitch.model.flags import Flag
 from killswitch.operations.board import Board, board_of
 from killswitch.operations.status import RunnerState, StoreStatus
 from killswitch.watcher.watch import SwitchView
-from tests.unit.server.boards import AT, account, machine, put_view, run_view, trigger
+from tests.unit.server.boards import AT, account, machine, open_page, put_view, run_view, trigger
 from tests.unit.server.conftest import Served
 
 ALIVE = RunnerState("alive", "host:1", 1, 1, AT, "it holds the lease")
@@ -94,6 +94,15 @@ def test_a_pause_is_shown_where_it_disarms() -> None:
     scope = shown(machine("account/main", paused=pause)).scopes[0]
     assert scope.tone == "warning"
     assert "PAUSED until 2026-11-25T04:00:00Z by ann" in scope.note
+
+
+def test_a_firing_that_nobody_has_acknowledged_is_shown_with_its_number() -> None:
+    status = StoreStatus(
+        now=AT, runner=ALIVE, view=run_view(AT), view_problem=None, locks=(), closings=(), pending=(), notices=()
+    )
+    (found,) = board_of(status, [open_page(7, "ab" * 10)]).firings
+    assert (found.decision, found.number, found.title) == ("ab" * 10, 7, "close-everything fired")
+    assert "NOT ACKNOWLEDGED: close-everything fired" in drawn(board_of(status, [open_page(7, "ab" * 10)]))
 
 
 def switch(phase: Any, checked_at: datetime, age: float = 12.0) -> SwitchView:

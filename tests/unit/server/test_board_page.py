@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from killswitch.runner.status_blob import RunnerView
-from tests.unit.server.boards import account, machine, put_view, run_view, trigger
+from tests.unit.server.boards import account, machine, open_page, put_pages, put_view, run_view, trigger
 from tests.unit.server.browsing import DESKTOP, PHONE, BoardPage, axe_script, chromium
 from tests.unit.server.conftest import Served
 
@@ -240,6 +240,25 @@ def test_a_command_is_given_with_the_keyboard_alone_and_only_after_its_scope_was
     assert (command["event"]["kind"], command["event"]["author"]) == ("lock", "risk of portfolio")
     page.keyboard.press("Escape")
     expect(page.locator("#command")).not_to_be_visible()
+    shown.close()
+
+
+def test_the_button_of_a_firing_acknowledges_what_it_was_next_to(
+    browser: Browser, served: Served, store_path: Path
+) -> None:
+    """By its number: a firing that arrives meanwhile is not covered."""
+    put_view(store_path, quiet())
+    put_pages(store_path, open_page(7, "ab" * 10))
+    shown = BoardPage(browser, served)
+    page = shown.log_in()
+    sent: list[Any] = []
+    page.on("request", lambda each: sent.append(each.post_data_json) if each.url.endswith("/v1/preview") else None)
+    page.click("#firings button")
+    assert page.input_value("#kind") == "acknowledge"
+    page.fill("#reason", "seen")
+    page.click("#preview")
+    expect(page.locator("#shown")).not_to_contain_text("Working out")
+    assert sent == [{"kind": "acknowledge", "incident": "ab" * 10, "reason": "seen", "number": 7}]
     shown.close()
 
 

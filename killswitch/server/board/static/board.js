@@ -281,9 +281,13 @@ document.getElementById("leave").addEventListener("click", async () => {
 const dialog = document.getElementById("command");
 const shown = document.getElementById("shown");
 const field = (name) => document.getElementById(name);
+let shownFiring = null; // the number of the firing that the button was next to
 let previewed = null; // the command that the preview is of
 
-function openCommand(scope) {
+function openCommand(scope, firing) {
+  if (firing) field("kind").value = "acknowledge";
+  else if (field("kind").value === "acknowledge") field("kind").value = "close";
+  shownFiring = firing ? Number(firing) : null;
   field("known").replaceChildren(
     ...[...new Set(["portfolio", ...[...list.children].flatMap(names)])].map((each) => {
       const option = document.createElement("option");
@@ -294,7 +298,7 @@ function openCommand(scope) {
   if (scope) field("scope").value = scope;
   forget();
   dialog.showModal();
-  field(scope ? "kind" : "scope").focus();
+  field(firing ? "reason" : scope ? "kind" : "scope").focus();
 }
 
 function names(item) {
@@ -308,6 +312,7 @@ function forget() {
   field("do").hidden = true;
   field("do").disabled = true;
   field("typed").value = "";
+  field("scope-label").textContent = field("kind").value === "acknowledge" ? "Decision" : "Scope";
   const timed = ["pause", "lock"].includes(field("kind").value);
   for (const name of ["minutes", "minutes-label"]) field(name).hidden = !timed;
 }
@@ -315,6 +320,10 @@ function forget() {
 function body() {
   const kind = field("kind").value;
   const scope = field("scope").value.trim();
+  if (kind === "acknowledge") {
+    const about = {kind, incident: scope, reason: field("reason").value.trim()};
+    return shownFiring === null ? about : {...about, number: shownFiring};
+  }
   const found = {kind, scope: scope === "portfolio" ? null : scope, reason: field("reason").value.trim()};
   if (["unlock", "reset"].includes(kind) && scope === "portfolio") found.scope = "portfolio";
   if (!field("minutes").hidden && field("minutes").value) found.seconds = Number(field("minutes").value) * 60;
@@ -353,7 +362,7 @@ async function preview() {
       ...found.warnings.map((each) => line("wrong", each)),
       line("", `${until} Worked out on what was read at ${found.as_of}; nothing was sent yet.`),
     );
-    ask(command, found.confirm);
+    ask(found.ids ? {...command, ids: found.ids} : command, found.confirm);
   } catch (error) {
     shown.replaceChildren(line("wrong", error.message));
     // What only reduces risk must stay possible where its preview is not.
@@ -391,6 +400,10 @@ async function give() {
 }
 
 field("act").addEventListener("click", () => openCommand(""));
+document.getElementById("firings").addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) openCommand(button.dataset.decision, button.dataset.firing);
+});
 list.addEventListener("click", (event) => {
   const button = event.target.closest("h3 button");
   if (button) openCommand(button.textContent);
