@@ -1,1 +1,0 @@
-"""Parts of the bench that speak HTTP to a real server on loopback."""
