@@ -4,7 +4,7 @@
 #   make test [TESTS=path] [K=name]   the tests; a test that applies to every venue runs at one, which varies by commit
 #   make test-venues [TESTS=] [K=]    these tests at all other venues; both commands together run every test
 #   make test-bots [K=nautilus]   the classes for bots against the real packages, which it installs into BOTS= (a cache);
-#                            .ci/run runs those of ccxt and nautilus_trader; freqtrade takes minutes, hummingbot four to build
+#                            .ci/run runs ccxt, nautilus_trader and a fight over a lock; freqtrade takes minutes, hummingbot to build, too
 #   make baselines           compare recorded stores, recordings, plans and documents with their earlier results
 #   make attack              hostile clocks, disks, sinks, locks, responses and templates; part of the tests
 #   make soak [VENUE=okx]    an hour of faults of all kinds at once, in virtual time (SECONDS=, SEED=)

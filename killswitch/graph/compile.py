@@ -33,7 +33,12 @@ from killswitch.graph.resolution.accounts import check_accounts, check_currencie
 from killswitch.graph.resolution.catastrophe_stops import catastrophe_stops, check_catastrophe_stops
 from killswitch.graph.resolution.dead_man import check_switches, silences, timers
 from killswitch.graph.resolution.limits import check_limits, limits
-from killswitch.graph.resolution.notification import check_notification, message_silences, notification_root
+from killswitch.graph.resolution.notification import (
+    check_notification,
+    check_services,
+    message_silences,
+    notification_root,
+)
 from killswitch.graph.resolution.recovery import (
     PlanOfPolicy,
     check_recovery,
@@ -151,7 +156,7 @@ def _compiled(
             graphs += () if graph is None else (graph,)
     checks = (
         accounts_watched, check_former_policies, check_routes, check_unwindings, check_switches, check_strategies,
-        check_limits, check_catastrophe_stops, check_recovery, check_notification,
+        check_limits, check_catastrophe_stops, check_recovery, check_notification, check_services,
     )  # fmt: skip
     for check_documents in checks:
         diagnostics += check_documents(everything, others)

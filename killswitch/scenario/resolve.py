@@ -15,6 +15,7 @@ from killswitch.graph.nodes import Graph, PolicySet, SignalRef
 from killswitch.graph.problems import Findings, unknown_name
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Event
+from killswitch.planning.routing.tree import ROOT
 from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, in_order
 from killswitch.policy.loader import Document
@@ -247,6 +248,7 @@ class _Resolver:
         scope = self._scope(each, policy, path, needs_scope=needs_policy or subject in OF_SCOPE)
         for number, route in enumerate(each.notifies or ()):
             routes = [it.name for it in self._policies.routes]
+            routes += [] if self._policies.notification is None else [ROOT]
             if route not in routes:
                 message, fix = unknown_name("route", route, routes)
                 self.found.error("KS7020", (*path, "notifies", number), message, fix)

@@ -15,12 +15,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph, PolicySet
-from killswitch.graph.routing import Route, RouteRule, RouteTarget
+from killswitch.graph.routing import Receiver, Route, RouteRule, RouteTarget
 from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.words import Place
 from killswitch.planning.replayed_ticks import ReplayedTicks
+from killswitch.planning.routing.tree import ROOT
 from killswitch.planning.scopes.compiled_policy import reader_of
 from killswitch.render.formats import count_of
 from killswitch.scenario.book import snapshots
@@ -109,10 +110,14 @@ class ScenarioRunner:
             policies = replace(self._policies, graphs=graphs)
             # A target of its own for each route, because a message is sent once to a target that several routes share.
             routes = tuple(
-                replace(each, targets=(RouteTarget("log", each.name),)) for each in policies.routes if each.targets
+                replace(each, targets=(RouteTarget("log", each.name),), receiver=None) for each in policies.routes
             )
             every = Route(EVERYTHING, _NOWHERE, (RouteTarget("log", EVERYTHING),), 0, Place("", 1, 1, ""))
-            router = NotificationRouter(replace(policies, routes=(*routes, every)))
+            root = policies.notification
+            if root is not None:
+                own = Receiver(root.receiver, (RouteTarget("log", ROOT),), 0)
+                root = replace(root, receivers=(*(it for it in root.receivers if it.name != own.name), own))
+            router = NotificationRouter(replace(policies, routes=(*routes, every), notification=root))
             found = self._sets[names] = PreparedSet(policies, router, compile_clauses(graphs))
         return found
 

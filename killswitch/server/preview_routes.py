@@ -55,7 +55,7 @@ class PreviewRoutes:
     async def dry_run(self, command: CommandBody, caller: Identified) -> Response:
         """What a tick would decide about the command: every order with its expected price. Nothing is given.
 
-        Whoever may read the positions of its scope may ask, also who may not give it.
+        It takes the rights of the command itself.
         """
         caller.require("positions", command.scope)
         event = await self._commands.event(command, caller, "0" * 16)
@@ -90,6 +90,7 @@ class PreviewRoutes:
         if self._limiter.statistics().tasks_waiting >= MAY_WAIT:
             self._counters.count("refused_reads", "preview")
             raise HTTPException(503, "too many previews are being made: come back in a while", {"Retry-After": "5"})
+        await self._reads.view()  # without one there is nothing to plan on, and no process to start
         try:
             with anyio.fail_after(WITHIN):
                 return await anyio.to_thread.run_sync(previewed, request, limiter=self._limiter, abandon_on_cancel=True)

@@ -57,13 +57,19 @@ class StoreReads:
         return await self.run(reading, "the store cannot be read")
 
     async def view(self) -> GateView:
-        """What the last tick has written for the gate and this server; 503 without one."""
+        """What the last tick has written for the gate and this server; 409 if no run has ticked on the store."""
         path = gate_view_file(str(self.store))
 
-        def reading() -> GateView:
-            return decode_gate_view(path.read_bytes())
+        def reading() -> GateView | None:
+            try:
+                return decode_gate_view(path.read_bytes())
+            except FileNotFoundError:
+                return None
 
-        return await self.run(reading, "no view of the run can be read: is `ksctl run` alive on this store?")
+        found = await self.run(reading, f"{path} cannot be read")
+        if found is None:
+            raise HTTPException(409, "no run has ticked on this store: is `ksctl run` alive?")
+        return found
 
     async def run(self, work: Callable[[], T], cause: str) -> T:
         """What `work` returns, in a thread; 503 with the cause if it fails, or takes too long."""

@@ -27,6 +27,9 @@ LARGEST: Final = 64 << 10
 """Bytes of a file."""
 MOST: Final = 1_000
 """Files that may wait; of them at most half may be of commands that loosen."""
+MOST_KEYS: Final = 20_000
+"""Files of commands that are over, by which their keys are remembered. A full table refuses only what loosens: without
+a memory of its key, a retry of something that tightens does no harm."""
 TAKEN_AT_ONCE: Final = 100
 """Commands that one tick takes, those that tighten first."""
 
@@ -127,6 +130,9 @@ class CommandSpool:
         loosening = sum(name.startswith("1-") for name in waiting)
         if len(waiting) >= MOST or (urgency == "1-loosen" and loosening >= MOST // 2):
             raise SpoolFullError(f"{len(waiting)} commands wait for the runner, which takes none: see `ksctl status`")
+        if urgency == "1-loosen" and self._keys() >= MOST_KEYS:
+            hours = FORGOTTEN_AFTER.total_seconds() / 3600
+            raise SpoolFullError(f"{MOST_KEYS} keys are remembered, for {hours:g} h: only what tightens is taken")
         body = _ENCODER.encode(command)
         if len(body) > LARGEST:
             raise SpoolFullError(f"a command has at most {LARGEST} bytes")
@@ -144,6 +150,11 @@ class CommandSpool:
             temporary.unlink(missing_ok=True)
         _sync(self.folder)
         return True
+
+    def _keys(self) -> int:
+        """How many commands that are over are remembered."""
+        folders = (each for each in (self._done, self._expired) if each.is_dir())
+        return sum(1 for folder in folders for _ in os.scandir(folder))
 
     def find(self, id_: str) -> tuple[SpooledCommand, SpoolState] | None:
         """The command with this id, and what became of its file; None if nobody gave it, or it is forgotten."""

@@ -53,6 +53,7 @@ PARTS: Final = (
     Part("proofs", "proofs", "everyday"),
     Part("impact", "backtest", "everyday", "impact"),
     Part("gate", "tick", "everyday", "gate"),
+    Part("gate-http", "serving.gate", "everyday"),
     Part("board", "serving.board", "everyday"),
     Part("footprint", "memory", "everyday", "footprint", timed=False),
     Part("closing-1000", "closing_parts", "long", "thousand"),

@@ -232,7 +232,9 @@ def gate() -> Iterator[Measure]:
     median = statistics.median(ours)
     yield Measure("a verdict under 100 limits", median, statistics.median(reference), "by hand", TIMES, unit="µs")
     yield Measure("its median", median, MEDIAN_US, "promised", 1.0, unit="µs")
-    yield Measure("its p99", sorted(ours)[len(ours) * 99 // 100], P99_US, "promised", 1.0, unit="µs")
+    p99 = sorted(ours)[len(ours) * 99 // 100]
+    machine = max(0.0, min(_tail(median), p99 - median))
+    yield Measure("its p99", p99, P99_US, "promised", 1.0, unit="µs", machine=machine)
     yield Measure(
         "preparing a view", min(_times(lambda: book_of(shown.accounts[0], at), 200)), 1000.0, "a millisecond", unit="µs"
     )
@@ -272,6 +274,21 @@ def _ticks(path: Path, ticks: int = 100, accounts: int = 20) -> list[float]:
     found = _times(lambda: writer.ticked(report), ticks)
     writer.close(10.0)
     return found
+
+
+def _tail(length: float) -> float:
+    """Microseconds that this machine adds, in one of a hundred, to work of that length that allocates nothing."""
+    rounds = max(1, int(length * 1000 / min(_times(lambda: _spin(1_000), 200))))
+    found = sorted(_times(lambda: _spin(rounds)))
+    return found[len(found) * 99 // 100] - statistics.median(found)
+
+
+def _spin(rounds: int) -> int:
+    """Count, which is the same work each time."""
+    total = 0
+    for number in range(rounds):
+        total += number
+    return total
 
 
 def _times(work: Callable[[], object], rounds: int = GATE_ROUNDS) -> list[float]:

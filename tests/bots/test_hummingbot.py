@@ -53,7 +53,7 @@ def strategy(folder: Path, kind: str = "gate", pause: str = "3600") -> Iterator[
         words = [str(PROGRAMS / "hummingbot_bot.py"), code, world.address, KEY, SECRET, kind]
         with running(environment, folder, *words, errors=log) as process:
             bot = SpokenBot(process)
-            assert bot.line() == {"ready": "MyStrategy" if kind == "gate" else "Bare"}
+            assert bot.line() == {"ready": "MyStrategy" if kind == "gate" else "StrategyV2Base"}
             yield Strategy(world, lock, bot)
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
+from msgspec import structs
 
 from killswitch.cli import EXIT_FAILED, completion, options
 from killswitch.cli.operate.verbs import operator_options
 from killswitch.cli.options import RECORD_TEXT, WORD
-from killswitch.cli.terminal import print_json, print_page
+from killswitch.cli.terminal import print_json, print_page, print_section
 from killswitch.model.words import NotificationEvent, Severity
-from killswitch.render.document import Items, Page, Section
+from killswitch.render.document import Code, Items, Page, Section
 
 if TYPE_CHECKING:
     from killswitch.cli.operate.command_delivery import CommandSite
@@ -97,10 +98,10 @@ def match(
     is_urgent = event in ("fired", "residual") and not observed
     lines = match_lines(tree, subject, to_micros(datetime.now(UTC)), is_urgent=is_urgent)
     if output == "json":
-        print_json({"urgent": is_urgent, "nodes": lines})
+        print_json({"urgent": is_urgent, "nodes": [structs.asdict(line) for line in lines]})
     else:
         title = f"{'Urgent' if is_urgent else 'Not urgent'}: {event}, {severity}, {policy} on {scope}"
-        print_page(Page(title, sections=(Section("", ("\n".join(tree_text(lines)),)),)))
+        print_section(Section(title, (Code(tuple(tree_text(lines))),)))
     if not any(line.takes for line in lines):
         context.exit(EXIT_FAILED)
 
@@ -117,10 +118,10 @@ def log(store_at: str, limit: int, output: str) -> None:
     with opened_store(store_at, read_only=True) as store:
         rows = log_rows(store, limit)
     if output == "json":
-        print_json({"messages": rows})
+        print_json({"messages": [structs.asdict(row) for row in rows]})
         return
     lines = tuple(log_text(rows)) or ("no message was sent or suppressed",)
-    print_page(Page("Notifications, the newest first", sections=(Section("", ("\n".join(lines),)),)))
+    print_section(Section("Notifications, the newest first", (Code(lines),)))
 
 
 @options.verb("ksctl notify silence --policy swaps --for 2h --reason 'venue upgrade' --store ks.sqlite", group=notify)

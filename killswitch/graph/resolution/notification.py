@@ -18,8 +18,9 @@ from killswitch.graph.routing import (
 )
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
+from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.notification_tree import NotificationTreeDocument, ReceiverSpec, SilenceDocument, TreeSpec
-from killswitch.policy.schema.route import EscalateStep, RouteDocument, RouteSpec
+from killswitch.policy.schema.route import EscalateStep, RouteDocument, RouteSpec, Target
 from killswitch.policy.yaml.source_map import Path
 
 Routes = Mapping[str, tuple[RouteDocument, Findings]]
@@ -208,3 +209,75 @@ def _covers(wider: RouteRule, narrower: RouteRule) -> bool:
         and set(wider.labels) <= set(narrower.labels)
         and all(one is None or (other is not None and set(other) <= set(one)) for one, other in pairs)
     )
+
+
+LEAST_SERVICES = 2
+"""Services that an urgent message should be able to reach: one of them may be down."""
+
+
+def check_services(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
+    """Warn of routes on which urgent messages reach one service only, with fallbacks and escalation counted.
+
+    A log and a file count as nobody. Nothing is reported of a set without a live account, whose messages wake nobody.
+    """
+    accounts = of_kind(everything, AccountDocument)
+    if others.has_unknown_kinds or not any(account.spec.execution == "live" for account, _ in accounts):
+        return []
+    trees = of_kind(everything, NotificationTreeDocument)
+    routes = {document.metadata.name: (document, found) for document, found in of_kind(everything, RouteDocument)}
+    if not trees:
+        everyone = set().union(*(_services(document.spec.targets) for document, _ in routes.values()))
+        if routes and len(everyone) < LEAST_SERVICES:
+            _warn(everyone, routes[min(routes)][1], ("metadata", "name"))
+        return diagnostics_of(routes.values())
+    tree, found = trees[0]
+    spec = tree.spec
+    reached = _reached(spec.receiver, spec.escalate, spec)
+    if len(reached) < LEAST_SERVICES:
+        _warn(reached, found, ("spec", "receiver"))
+    below = [(name, spec.receiver, spec.escalate) for name in spec.routes]
+    seen: set[str] = set()
+    while below:
+        name, above, escalate = below.pop()
+        if name not in routes or name in seen:
+            continue
+        seen.add(name)
+        route, of_route = routes[name]
+        receiver, steps = route.spec.receiver or above, escalate if route.spec.escalate is None else route.spec.escalate
+        reached = _services(route.spec.targets) | _reached(None if route.spec.targets else receiver, steps, spec)
+        if _may_be_urgent(route.spec) and len(reached) < LEAST_SERVICES:
+            _warn(reached, of_route, ("metadata", "name"))
+        below += [(child, receiver, steps) for child in route.spec.routes]
+    return diagnostics_of([*trees, *routes.values()])
+
+
+def _services(targets: Iterable[Target]) -> set[str]:
+    """The services among the targets, by the reference to their address."""
+    found = {f"apprise {each.apprise.url}" for each in targets if each.apprise is not None}
+    return found | {f"custom {each.custom.name}" for each in targets if each.custom is not None}
+
+
+def _reached(receiver: str | None, steps: Iterable[EscalateStep], tree: TreeSpec) -> set[str]:
+    """The services of a receiver, its fallbacks, the root's and those that it escalates to."""
+    found: set[str] = set()
+    open_ = [receiver, tree.receiver, *(step.to for step in steps)]
+    known: set[str] = set()
+    while open_:
+        name = open_.pop()
+        if name is not None and name in tree.receivers and name not in known:
+            known.add(name)
+            found |= _services(tree.receivers[name].targets)
+            open_.append(tree.receivers[name].fallback)
+    return found
+
+
+def _may_be_urgent(spec: RouteSpec) -> bool:
+    """Whether a firing or a remainder may be among the messages of the route."""
+    pages = spec.match.severity is None or "page" in spec.match.severity
+    return pages and (spec.match.events is None or bool({"fired", "residual", "notice"} & set(spec.match.events)))
+
+
+def _warn(reached: set[str], found: Findings, at: Path) -> None:
+    what = "one service only" if reached else "no service: a log and a file wake nobody"
+    fix = "add a target, a `fallback` or an `escalate` with another service"
+    found.warning("KS5023", at, f"urgent messages of this route reach {what}", fix)

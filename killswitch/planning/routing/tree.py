@@ -5,9 +5,10 @@ none of whose children match takes the message itself. One receiver gets a messa
 and escalation are inherited; waiting and mute times are not
 (https://prometheus.io/docs/alerting/latest/configuration/#route).
 
-Routes that no tree names are children with `continue` of a root whose receiver has the targets of all of them, so that
-a set without a tree notifies whom it always did. That root takes only what is urgent: what none of them accepts was
-sent to nobody before there was a tree, and a filter such as `severity: page` must not end with an upgrade.
+Routes that a tree does not name are next to it: what they match, they take too. Without a tree they are children with
+`continue` of a root whose receiver has the targets of all of them, so that a set without a tree notifies whom it always
+did. That root takes only what is urgent: what none of them accepts was sent to nobody before there was a tree, and a
+filter such as `severity: page` must not end with an upgrade.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.routing import (
     OWN,
@@ -64,6 +66,8 @@ class RouteNode(Struct, frozen=True):
     active: tuple[str, ...] = ()
     escalate: tuple[Escalation, ...] = ()
     only_urgent: bool = False
+    is_aside: bool = False
+    """Whether it is next to a tree that does not name it: it takes what it matches, and takes it from nobody."""
 
 
 class RoutingTree(Struct, frozen=True):
@@ -136,7 +140,7 @@ def _trace(node: RouteNode, subject: MessageAttributes, depth: int, is_urgent: b
         below += found
         if found[0].is_match and not child.continues:
             break
-    is_leaf = not any(each.is_match and each.depth == depth + 1 for each in below)
+    is_leaf = not any(each.is_match and each.depth == depth + 1 and not each.node.is_aside for each in below)
     yield MatchedNode(node, depth, True, is_leaf and (is_urgent or not node.only_urgent))
     yield from below
 
@@ -175,6 +179,7 @@ def build(
         )  # fmt: skip
     named = {child for route in routes for child in route.children} | set(() if root is None else root.children)
     flat = (_node(route, top, by_name, is_flat=True) for route in routes if route.name not in named)
+    flat = (replace(each, is_aside=root is not None) for each in flat)
     below = (_node(by_name[name], top, by_name) for name in (() if root is None else root.children) if name in by_name)
     mute_times = {} if root is None else {each.name: each for each in root.mute_times}
     return RoutingTree(
@@ -186,7 +191,7 @@ def _with_children(node: RouteNode, children: Iterable[RouteNode]) -> RouteNode:
     return RouteNode(
         node.path, node.rule, node.receiver, tuple(children), node.continues, node.group_by, node.group_wait,
         node.group_interval, node.repeat_interval, node.remind, node.mute, node.active, node.escalate,
-        node.only_urgent,
+        node.only_urgent, node.is_aside,
     )  # fmt: skip
 
 

@@ -322,7 +322,8 @@ class ScenarioExpectation(Part):
     source: Literal["LONG", "SHORT", "MIXED", "UNKNOWN"] | None = None
     """The side that lost, by the decision. Left out: not compared."""
     notifies: tuple[Name, ...] | None = None
-    """Routes that the message reaches, among others. Left out: not compared."""
+    """Routes that the message reaches, among others; `root` is the root of a `NotificationTree`. Left out: not
+    compared."""
     reason: Text | None = None
     """A part of the decision's reason. Left out: not compared."""
     text: tuple[Text, ...] = ()

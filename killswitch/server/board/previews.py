@@ -120,7 +120,7 @@ class CommandPreviews:
                 return _acknowledgement(event, acknowledgeable(store, event.decision or ""))
             view = last_view(store)
             if view is None:
-                raise HTTPException(503, "no preview: no run has ticked on this store")
+                raise HTTPException(409, "no preview: no run has ticked on this store")
             loaded = self._policies(view)
             gate = decode_gate_view(gate_view_file(str(self._store)).read_bytes())
             interpreter, memory = from_store(loaded.policies, store)

@@ -28,6 +28,30 @@ SEEN = {}
 """The last state of each order."""
 
 
+class Recording:
+    """The strategy's own hooks: what became of each order."""
+
+    def did_create_buy_order(self, event):
+        """It rests, or is filled soon."""
+        SEEN.setdefault(event.order_id, "OPEN")
+
+    did_create_sell_order = did_create_buy_order
+
+    def did_complete_buy_order(self, event):
+        """It is filled."""
+        SEEN[event.order_id] = "FILLED"
+
+    did_complete_sell_order = did_complete_buy_order
+
+    def did_cancel_order(self, event):
+        """It is cancelled."""
+        SEEN[event.order_id] = "CANCELED"
+
+    def did_fail_order(self, event):
+        """It was not sent, or refused."""
+        SEEN[event.order_id] = "FAILED"
+
+
 def main(code, address, key, secret, kind):
     """Make the connector and the strategy, and follow the test's lines."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
@@ -43,24 +67,24 @@ async def run(code, address, key, secret, kind):
     connector = BinancePerpetualDerivative(
         binance_perpetual_api_key=key, binance_perpetual_api_secret=secret, trading_pairs=[PAIR]
     )
-    await connector._initialize_trading_pair_symbol_map()
-    await connector._update_trading_rules()
-    await connector._update_balances()
     connector.set_position_mode(PositionMode.ONEWAY)
     MarketsRecorder(
         SQLConnectionManager(ClientConfigAdapter(ClientConfigMap()), SQLConnectionType.TRADE_FILLS, db_name="test"),
         [connector], "test", "test", ClientConfigMap().market_data_collection,
     )  # fmt: skip
-    kind_of = names["MyStrategy"] if kind == "gate" else type("Bare", (StrategyV2Base,), {})
-    kind_of.markets = {NAME: {PAIR}}
+    base = names["MyStrategy"] if kind == "gate" else StrategyV2Base
+    kind_of = type(base.__name__, (Recording, base), {"markets": {NAME: {PAIR}}})
     strategy = kind_of({NAME: connector})
     strategy.ready_to_trade = True
     clock = Clock(ClockMode.REALTIME, tick_size=1.0)
     clock.add_iterator(connector)
     clock.add_iterator(strategy)
-    print(json.dumps({"ready": kind_of.__name__}), flush=True)
     with clock:
         ticking = safe_ensure_future(clock.run())
+        # The connector reads them by itself, and has no event for it.
+        while not connector.trading_rules or not connector.get_all_balances():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.1)
+        print(json.dumps({"ready": kind_of.__name__}), flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             asked = json.loads(line)
             try:
@@ -96,8 +120,6 @@ async def perform(strategy, connector, method, *arguments):
         executors = [each for some in strategy.executor_orchestrator.active_executors.values() for each in some]
         return [[each.status.name, each.is_trading] for each in executors]
     if method == "orders":
-        known = connector._order_tracker.all_orders  # forgets an order some time after its end
-        SEEN.update({name: order.current_state.name for name, order in known.items()})
         return SEEN
     raise ValueError(method)
 

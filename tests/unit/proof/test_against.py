@@ -14,8 +14,9 @@ from msgspec.structs import replace
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.limits import LimitsRule
 from killswitch.graph.nodes import AdaptiveRule, Graph, PolicySet, TimerRule
+from killswitch.graph.recovery import HealthRule, RampRule, RecoveryRule, step_shares
 from killswitch.graph.wording import signal_text
-from killswitch.model.instant import SECOND
+from killswitch.model.instant import HOUR, SECOND
 from killswitch.planning.stage_decision import attribution_window
 from killswitch.policy.loader import load
 from killswitch.proof.against import SetComparison, compare_sets
@@ -358,6 +359,24 @@ def test_a_removed_dead_man_switch_is_a_loosening(tmp_path: Path) -> None:
     with_switch = replace(plain, timers=(timer,))
     assert compared(tmp_path, with_switch, plain).verdict() == "LOOSENING"
     assert compared(tmp_path, plain, with_switch).verdict() == "TIGHTENING"
+
+
+def with_steps(plain: PolicySet, number: int) -> PolicySet:
+    """The set with a way back of so many steps from 5% for its policy."""
+    (graph,) = plain.graphs
+    ramp = RampRule((("main", step_shares(Decimal("0.05"), None, number)),), 24 * HOUR, "scale")
+    rule = RecoveryRule("way-back", graph.place, 1, HealthRule(0, HOUR), ramp)
+    return replace(plain, graphs=(replace(graph, recovery=rule),))
+
+
+def test_a_removed_way_back_is_a_loosening_and_a_changed_one_has_no_order(tmp_path: Path) -> None:
+    """A new one tightens what may be opened after a reset; another ramp is not compared."""
+    plain = set_of(tmp_path, policy(fall("a"), ONE))
+    seven, six = with_steps(plain, 7), with_steps(plain, 6)
+    assert compared(tmp_path, seven, plain).verdict() == "LOOSENING"
+    assert compared(tmp_path, plain, seven).verdict() == "TIGHTENING"
+    assert compared(tmp_path, seven, six).verdict() == compared(tmp_path, six, seven).verdict() == "NEITHER"
+    assert compared(tmp_path, seven, seven).verdict() == "EQUIVALENT"
 
 
 def test_removed_limits_are_a_loosening_and_changed_ones_have_no_order(tmp_path: Path) -> None:

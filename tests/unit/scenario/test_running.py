@@ -328,3 +328,30 @@ def test_the_trace_has_what_the_evaluator_has_seen(tmp_path: Path) -> None:
     assert trace.routes == {"desk", "everything"}
     assert trace.policies["falls"].fired == {"warn", "close"}
     assert trace.policies["falls"].refused == {"warn"}
+
+
+TREE = """---
+apiVersion: killswitch.dev/v1
+kind: NotificationTree
+metadata: {name: on-call}
+spec:
+  receiver: desk
+  receivers: {desk: {targets: [{log: {level: warning}}]}}
+  routes: [warnings]
+---
+apiVersion: killswitch.dev/v1
+kind: NotificationRoute
+metadata: {name: warnings}
+spec: {match: {level: {at_least: 2}}}
+"""
+
+
+def test_who_is_notified_by_a_tree_of_routes_is_expected_like_any_other(tmp_path: Path) -> None:
+    """Level 1 is taken by the root, and level 2 by the route; flat routes next to the tree take it from nobody."""
+    text = scenario_text(
+        FALL,
+        "expect: [{at: 4m, fires: warn, notifies: [root, everything]}, {at: 8m, fires: close, notifies: [warnings]}]",
+    )
+    assert result(tmp_path, text, policy=POLICY + TREE).outcome == "passed"
+    text = scenario_text(FALL, "expect: [{at: 4m, fires: warn, notifies: [warnings]}, {at: 8m, fires: close}]")
+    assert failures(result(tmp_path, text, policy=POLICY + TREE))[0][1].endswith("routes warnings")

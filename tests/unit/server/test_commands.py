@@ -13,7 +13,7 @@ import pytest
 from killswitch.model.snapshot import Event
 from killswitch.operations.commands import answer_to, operator_event
 from killswitch.runner.tick_inputs import SpoolIntake
-from killswitch.store.command_spool import CommandSpool, SpooledCommand, SpoolFullError, spool_of
+from killswitch.store.command_spool import MOST_KEYS, CommandSpool, SpooledCommand, SpoolFullError, spool_of
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests.runner_world import ScriptedVenue, World, book
@@ -119,6 +119,17 @@ def test_a_full_folder_refuses_what_loosens_first(tmp_path: Path) -> None:
     with pytest.raises(SpoolFullError, match="wait for the runner"):
         spool.put(SpooledCommand(Event("hand-more", CREATED, "unlock"), ""), "1-loosen")
     spool.put(SpooledCommand(Event("hand-close", CREATED, "close"), ""), "0-tighten")
+
+
+def test_a_full_memory_of_keys_refuses_only_what_loosens(tmp_path: Path) -> None:
+    """A close that is given twice closes once; an unlock of yesterday must not be given again."""
+    spool = CommandSpool(tmp_path)
+    spool.prepare()
+    for number in range(MOST_KEYS):
+        (tmp_path / "done" / f"1-loosen-hand-{number:016x}.json").touch()
+    with pytest.raises(SpoolFullError, match="remembered, for 48 h"):
+        spool.put(SpooledCommand(Event("hand-more", CREATED, "unlock"), ""), "1-loosen")
+    assert spool.put(SpooledCommand(Event("hand-close", CREATED, "close"), ""), "0-tighten")
 
 
 def test_what_tightens_is_taken_first_and_a_damaged_file_is_paged(store: SqlStore, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.limits.view import GateView, decode_gate_view
+from killswitch.operations.approving import ApprovalError, next_step
 from killswitch.operations.pages.decision import decision_history_of, decision_history_record
 from killswitch.operations.preview import preview
 from killswitch.operations.status import store_status
@@ -19,7 +21,7 @@ from killswitch.planning.interpreter import Interpreter
 from killswitch.runner.locks.gate_view import GateSources, GateViewWriter
 from killswitch.runner.loop import Runner, RunnerPace
 from tests.backtests import written
-from tests.runner_world import ScriptedVenue, World, book
+from tests.runner_world import ScriptedVenue, Seen, World, book
 from tests.shown import decision_history_text, plan_text, status_text
 from tests.unit.planning.recovery.plans import PLAN
 from tests.worlds import START, operator_event, snapshot
@@ -146,3 +148,48 @@ def test_the_plan_shows_the_steps_before_anything_has_happened() -> None:
     text = plan_text(shown)
     assert "After a reset" in text
     assert "25%, 50%, 100%" in text and "30s watched" in text
+
+
+def test_the_loop_ticks_at_the_shorter_interval_from_the_trip_on(world: World) -> None:
+    """Every 5 s, and every second once the stage has fired: closer attention is due from then on."""
+    policies, venue, seen = plan(), ScriptedVenue(book("1100")), Seen()
+
+    async def run() -> None:
+        runner = world.runner(world.open(), [venue], policies=policies, witnesses=(seen,), pace=PACE)
+        await runner.run(asyncio.Event(), 3)
+        venue.answer = book("900")
+        runner = world.runner(world.open(), [venue], policies=policies, witnesses=(seen,), pace=PACE)
+        await runner.run(asyncio.Event(), 4)
+
+    asyncio.run(run())
+    times = [each.snapshot.as_of for each in seen.reports if each.snapshot.scheduled]
+    apart = [round((after - before).total_seconds()) for before, after in pairwise(times)]
+    assert apart[:2] == [5, 5]
+    assert apart[3:] == [1, 1, 1]
+
+
+def test_an_approval_names_the_next_step_of_a_way_back_that_has_begun(world: World) -> None:
+    """Its subject has the step and when the present one began; before the ramp, and elsewhere, there is none."""
+    policies, venue = plan(), ScriptedVenue(book("1100"))
+
+    async def run(number: int, *, reset: bool = False) -> None:
+        runner, _ = connected(world, venue, policies)
+        await runner.start()
+        if reset:
+            runner.store.put_event(operator_event("reset", world.clock.now()))
+        await ticks(world, runner, number)
+        await runner.finish()
+        await runner.shut_down()
+
+    asyncio.run(run(2))
+    venue.answer = book("900")
+    asyncio.run(run(2))
+    store = world.open(read_only=True)
+    with pytest.raises(ApprovalError, match="waits for a reset"):
+        next_step(store, "fall/account/main")
+    asyncio.run(run(16, reset=True))
+    subject, shown = next_step(store, "fall/account/main")
+    assert subject.startswith("recovery/fall/account/main/step/1/since/2024-01-01T00:00:")
+    assert "step 1 of 2" in shown
+    with pytest.raises(ApprovalError, match="Begun: fall/account/main"):
+        next_step(store, "fall/account/other")

@@ -125,3 +125,11 @@ def test_matching_is_that_of_alertmanager_and_somebody_always_takes_a_message(
     found = leaves(of, subject, is_urgent=True)
     assert {each.receiver: each.path for each in found} == expected
     assert found
+
+
+def test_a_route_next_to_a_tree_takes_what_it_matches_and_takes_it_from_nobody() -> None:
+    """A log of everything must not keep a page from the root."""
+    log = replace(Route("log", ANY, (RouteTarget("file", "/log"),), HOUR, graphs.HERE))
+    of = tree(log, node("warnings", WARNINGS, "phone"), children=("warnings",))
+    assert taken(of, about(severity="page")) == ["root", "root/log"]
+    assert taken(of, about()) == ["root/log", "root/warnings"]
