@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ def _size(text: str) -> int:
     power = "KMGT".index(found[2][0]) + 1 if found[2] else 0
     factor: int = (1024 if "i" in found[2] else 1000) ** power
     return int(found[1]) * factor
+
+
+def _number(text: str) -> Decimal:
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        found = Decimal("NaN")
+    if not found.is_finite() or found <= 0:
+        raise ValueError(f"{text!r} is no number above 0; write 1.5")
+    return found
 
 
 class UncheckedPath(click.Path):
@@ -129,6 +140,8 @@ def file_errors(what: str) -> Iterator[None]:
         raise click.ClickException(f"{what}: {error.strerror or error}") from error
 
 
+NUMBER = ParsedParam("number", _number)
+"""A number above 0, exact."""
 DURATION = ParsedParam("duration", _duration)
 """A duration as in policies (`1s`, `250ms`, `1m30s`), in seconds."""
 WORD = ParsedParam("name", _name)

@@ -338,6 +338,8 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The symbols of its scope that the command is about; absent: all."""
     all_orders: bool = False
     """Whether a `halt` or a `cancel` also cancels stops and exits; otherwise only what can add risk."""
+    leverage: Decimal | None = None
+    """The gross per equity to which a `close` reduces its scope; absent: it closes all of it."""
     ids: tuple[str, ...] | None = None
     """The decisions that a `resume`, an `unlock` or a `reset` ends, which its author has seen; absent: all of its
     scope."""

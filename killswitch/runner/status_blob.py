@@ -17,11 +17,11 @@ from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import Runbooks, keep_runbooks
 from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros
-from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.model.snapshot import AccountSnapshot, Closing, WrittenLock
 from killswitch.model.store import Store, decoded
 from killswitch.planning.exposures import Exposures
 from killswitch.planning.interpreter import Interpreter
-from killswitch.planning.operator.closes import Orphan
+from killswitch.planning.operator.closes import OPERATOR, Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange
 from killswitch.planning.recovery.recoveries import RecoveryView
@@ -100,6 +100,8 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     """Exposure and P&L by account, strategy and asset; absent in the view of a version without it."""
     recoveries: tuple[RecoveryView, ...] | UnsetType = UNSET
     """The ways back after resets that have begun; absent without one."""
+    held: tuple[WrittenLock, ...] | UnsetType = UNSET
+    """The locks by hand that are in their files: of locks, halts, pauses and closes; absent without one."""
 
 
 class LastTick(Struct, frozen=True):
@@ -246,6 +248,7 @@ class StatusPublisher:
                 changes=self.interpreter.kept_changes() or UNSET,
                 exposures=report.exposures() or UNSET,
                 recoveries=self.interpreter.recoveries.views() or UNSET,
+                held=tuple(each for each in snapshot.locks if each.policy == OPERATOR) or UNSET,
                 **asdict(report.runner),
             )
         )

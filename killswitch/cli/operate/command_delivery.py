@@ -26,6 +26,7 @@ from killswitch.cli.operate.command_output import (
     printing_unfinished,
 )
 from killswitch.cli.operate.command_requirements import (
+    REACHING,
     require_executor,
     require_its_policies,
     require_of_runner,
@@ -59,6 +60,7 @@ from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.signals.sessions import TradingSession
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
 
 POLL = 0.1
 """Seconds between two reads of the store while waiting for a runner."""
@@ -141,7 +143,7 @@ def deliver(
     journal: str | None = None,
     confirm: Callable[[], None] | None = None,
 ) -> None:
-    """Send the command to the running runner, or run one tick here. Never creates a store.
+    """Send the command to the running runner, or run one tick here.
 
     `journal`: in an emergency, where to journal in place of the store. `confirm`: asks before anything is changed, and
     raises if the answer is no.
@@ -153,9 +155,40 @@ def deliver(
         with acting_store(site.store_at, journal, site.locks(None)) as store:
             _tick_here(request, store, site, _last_view(store), live=live, queued=None, emergency=True)
         return
+    created = _created_store(request, site, live=live)
     _end_misdated(site.store_at)
-    with _recording_refusal(request, site.store_at):
+    with created, _recording_refusal(request, site.store_at):
         _deliver(request, site, live=live, confirm=confirm)
+
+
+@contextmanager
+def _created_store(request: CommandRequest, site: CommandSite, *, live: bool) -> Iterator[None]:
+    """Create the store of a command that tightens where no runner ever ran: with --live, and with named --policies.
+
+    A misspelled path must not begin a second store next to a runner: its claims of the accounts refuse that, and are
+    held while the command lasts.
+    """
+    if not live or not site.policies_at or request.kind not in REACHING or _has_store(site.store_at):
+        yield
+        return
+    from killswitch.preflight.run_start import claimed
+    from killswitch.runner.claims import ClaimHolder, RunClaims
+    from killswitch.runner.lease import this_process
+
+    loaded = site.policies(None)
+    accounts = open_accounts(loaded.accounts, live=True)
+    holder = ClaimHolder(this_process(), str(Path(site.store_at.removeprefix("sqlite:///")).absolute()))
+    with RunClaims(holder) as claims:
+        for _, text in claimed(claims, loaded, accounts, site.locks(None), is_forced=False):
+            print_note(text)
+        open_store(site.store_at).close()
+        print_note(f"no runner ever ran on {site.store_at}: the store is created")
+        yield
+
+
+def _has_store(store_at: str) -> bool:
+    with store_if_any(store_at) as store:
+        return store is not None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import completion, options
-from killswitch.cli.operate.locks import id_option, lasting, named_symbols, part_options
+from killswitch.cli.operate.parts import id_option, lasting, named_symbols, part_options
 from killswitch.cli.operate.verbs import operator_options
 from killswitch.cli.options import RECORD_TEXT, WORD, option
 from killswitch.model.flags import OF_POLICY

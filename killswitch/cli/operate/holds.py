@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import completion, options
-from killswitch.cli.operate.locks import part_options
+from killswitch.cli.operate.parts import part_options
 from killswitch.cli.operate.verbs import operator_options
 from killswitch.cli.options import RECORD_TEXT
 
@@ -50,7 +50,7 @@ def halt(
     A running runner processes the command at once; without one, this command takes the lease and ticks once, which
     needs --live, and the lock stays for the next runner.
     """
-    from killswitch.cli.operate.locks import lasting, named_symbols
+    from killswitch.cli.operate.parts import lasting, named_symbols
 
     more = {"lock": "reduce_only", "side": side, "symbols": named_symbols(scope, symbols), "all_orders": all_orders}
     _deliver(
@@ -75,7 +75,7 @@ def cancel(
     Which orders these are, and who carries it out, is as for `ksctl halt`. A bot may send the same orders again: halt
     to prevent that.
     """
-    from killswitch.cli.operate.locks import named_symbols
+    from killswitch.cli.operate.parts import named_symbols
 
     more = {"side": side, "symbols": named_symbols(scope, symbols), "all_orders": all_orders}
     _deliver("cancel", scope, site, author, reason, more, wait=wait, output=output, live=live, dry_run=dry_run)

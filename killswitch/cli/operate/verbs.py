@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from killswitch.cli import completion, options
+from killswitch.cli.operate.parts import id_option, part_options
 from killswitch.cli.options import IN_FILE, OUT_FILE, RECORD_TEXT, option
 from killswitch.cli.terminal import print_note, stdin_is_terminal
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from killswitch.cli.operate.command_delivery import CommandSite
+    from killswitch.model.snapshot import Side
     from killswitch.model.words import ChangeCause
 
 
@@ -53,11 +57,15 @@ def operator_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _require_combination(
-    decision: str | None, *, force: bool, dry_run: bool, out: Path | None, journal: str | None, live: bool
-) -> None:
+    decision: str | None, *, force: bool, dry_run: bool, out: Path | None, journal: str | None, live: bool,
+    is_part: bool,
+) -> None:  # fmt: skip
     """Refuse options of `close` that exclude or require each other."""
     if decision is not None and (force or dry_run or out is not None):
         raise click.UsageError("--give-up sends nothing: it does not combine with --force, --dry-run or --out")
+    if is_part and (out is not None or decision is not None):
+        raise click.UsageError("--side, --symbol and --to-leverage close a part: they do not combine with --out or "
+                               "--give-up")  # fmt: skip
     if journal is not None and (decision is not None or dry_run):
         raise click.UsageError("--journal does not combine with --give-up or --dry-run")
     if journal is not None and not live:
@@ -77,6 +85,10 @@ def _require_combination(
 @click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
               help="account/NAME, venue/NAME, label/KEY=VALUE, strategy/NAME, symbol/NAME or portfolio. "
                    "Default: portfolio.")  # fmt: skip
+@part_options("Close", timed=False)
+@click.option("--to-leverage", "leverage", type=options.NUMBER, metavar="X",
+              help="Close only as much as brings the gross of the scope to X times its equity, the worst position "
+                   "first. Default: everything.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Close at market at once; unreadable accounts by last known positions (spot waits).")  # fmt: skip
 @click.option(
@@ -102,8 +114,9 @@ def _require_combination(
 @options.journal
 @operator_options
 def close(
-    site: CommandSite, reason: str, scope: str | None, force: bool, decision: str | None, no_lock: bool, yes: bool,
-    dry_run: bool, out: Path | None, live: bool, author: str, journal: str | None, wait: float, output: str,
+    site: CommandSite, reason: str, scope: str | None, side: Side | None, symbols: tuple[str, ...],
+    leverage: Decimal | None, force: bool, decision: str | None, no_lock: bool, yes: bool, dry_run: bool,
+    out: Path | None, live: bool, author: str, journal: str | None, wait: float, output: str,
 ) -> None:  # fmt: skip
     """Close positions by an operator command, or give up a close.
 
@@ -114,7 +127,7 @@ def close(
 
     --force sends market orders at once, without ladder or pace, and closes unreadable accounts by their last known
     positions if the venue prevents orders from opening a position (swap and future). Spot, margin and equity accounts
-    wait for a snapshot. It arms nothing, and --live is still required.
+    wait for a snapshot.
 
     The scope is locked before the first order: bots may then only reduce, until `ksctl unlock SCOPE` or `ksctl reset
     SCOPE`. A lock folder that does not answer delays the close by a tenth of a second at most. Without --scope, a
@@ -129,9 +142,11 @@ def close(
     """
     from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest, given
+    from killswitch.cli.operate.parts import named_symbols
     from killswitch.cli.operate.reasons import reason_of, scope_warning
 
-    _require_combination(decision, force=force, dry_run=dry_run, out=out, journal=journal, live=live)
+    is_part = side is not None or bool(symbols) or leverage is not None
+    _require_combination(decision, force=force, dry_run=dry_run, out=out, journal=journal, live=live, is_part=is_part)
     why = reason_of(reason)
     if decision is not None:
         from killswitch.cli.operate.give_up import give_up
@@ -143,7 +158,10 @@ def close(
     for remark in filter(None, (why.remark, scope_warning(why.cause, scope))):
         print_note(remark)
     lock = None if no_lock else "reduce_only"
-    command = given("close", scope, author, why.text, cause=why.cause, force=force, lock=lock)
+    command = given(
+        "close", scope, author, why.text, cause=why.cause, force=force, lock=lock, side=side,
+        symbols=named_symbols(scope or "", symbols), leverage=leverage,
+    )  # fmt: skip
     request = CommandRequest(command, wait, output == "json")
     if dry_run:
         from killswitch.cli.operate.preview import preview_command
@@ -151,7 +169,7 @@ def close(
         preview_command(request, site, out)
         return
     confirm = None
-    if scope is None and not yes and stdin_is_terminal():
+    if scope is None and not is_part and not yes and stdin_is_terminal():
         from killswitch.cli.operate.preview import confirm_portfolio
 
         confirm = partial(confirm_portfolio, request, site)
@@ -185,10 +203,7 @@ def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: 
 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
 @click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
-@click.option("--id", "ids", type=RECORD_TEXT, multiple=True,
-              help="The decision that it ends, by its id or the beginning of it: of a stage that fired, or of a lock "
-                   "by hand. May be given more than once. Default: the only one there is; of several none, and they "
-                   "are listed.")  # fmt: skip
+@id_option
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @operator_options
 def reset(

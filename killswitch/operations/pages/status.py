@@ -19,6 +19,7 @@ from killswitch.operations.pages.status_sections import (
     dead_man_timers,
     exposure_table,
     manual_closes,
+    manual_locks,
     operator_flags,
     paused_policies,
     push_streams,
@@ -136,6 +137,7 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
     yield from paused_policies(status.pauses, () if view is None else view.machines)
     yield from unexplained_changes(() if view is None else view.changes or ())
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
+    yield from manual_locks(() if view is None else view.held or ())
     yield from manual_closes(status.by_hand)
     yield from operator_flags(status.flags)
     yield from sets_in_shadow(status.shadows)

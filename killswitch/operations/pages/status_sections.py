@@ -11,6 +11,8 @@ from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.graph.nodes import CatastropheStopRule
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.model.flags import Flag
+from killswitch.model.lock_parts import parts_text
+from killswitch.model.snapshot import WrittenLock
 from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import HeartbeatView, OperatorCloseResult
@@ -44,6 +46,19 @@ def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
     is_any_of_dead_man = any(each.cause == "dead-man" for each in closes)
     title = "Closes by hand and by dead-man's switches" if is_any_of_dead_man else "Closes by hand"
     yield from section(title, Table(head, tuple(rows), ids=(4,)), Items(tuple(details)))
+
+
+def manual_locks(held: Sequence[WrittenLock]) -> Iterator[Section]:
+    """One row per lock by hand in force: of a lock, a halt, a pause or a close."""
+    rows = tuple(
+        (
+            each.scope if not each.only else f"{each.scope}: {parts_text(each.only)}", each.command or "lock or close",
+            each.author or "unknown", each.reason or "no reason", instant(each.since), each.decision,
+        )
+        for each in held
+    )  # fmt: skip
+    title = "Held by hand (`ksctl resume|unlock|reset SCOPE --id DECISION --reason …` ends one)"
+    yield from section(title, Table(("scope", "what", "by", "why", "since", "decision"), rows, ids=(5,)))
 
 
 def unexplained_changes(changes: Sequence[KeptChange]) -> Iterator[Section]:

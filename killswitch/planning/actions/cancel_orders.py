@@ -34,8 +34,10 @@ def cancels(view: ScopeView, kind: Literal["entry", "all"], unseen: Collection[s
     return Cancels(tuple(found))
 
 
-def cancels_about(view: ScopeView, symbols: Collection[str] | None, side: Side | None) -> Cancels:
-    """All orders of sound accounts that are about positions of these symbols and of this side; None: of all."""
+def cancels_about(
+    view: ScopeView, symbols: Collection[str] | None, side: Side | None, kind: Literal["entry", "all"] = "all"
+) -> Cancels:
+    """Orders of sound accounts that are about positions of these symbols and of this side; None: of all."""
     orders = {(account.account, each.id): each for account in view.sound for each in account.orders or ()}
 
     def is_about(cancel: Cancel) -> bool:
@@ -43,7 +45,7 @@ def cancels_about(view: ScopeView, symbols: Collection[str] | None, side: Side |
         is_of_symbols = symbols is None or order.symbol in symbols
         return is_of_symbols and concerns_side(order, side, is_entry=cancel.why == "entry")
 
-    return Cancels(tuple(filter(is_about, cancels(view, "all").cancels)))
+    return Cancels(tuple(filter(is_about, cancels(view, kind).cancels)))
 
 
 def cancelled_orders(effects: Iterable[Effect]) -> tuple[tuple[str, str], ...]:

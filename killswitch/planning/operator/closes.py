@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -12,12 +12,13 @@ from killswitch.engine.state import StoredState, initial, level_in_force, stage_
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet, RankingRule
 from killswitch.graph.unwinding import skips_bounds_without_mark, unwinding_for
 from killswitch.model.decision import Decision, decision_id, with_effects
-from killswitch.model.effects import Lock, LockOrder, Orders
+from killswitch.model.effects import Cancels, Lock, LockOrder, Orders
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, LockPart, Position, Side, Snapshot
 from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels_about
+from killswitch.planning.actions.reduce import LeveragedPosition, cuts, to_sell
 from killswitch.planning.orders.hedge_netting import left_naked
 from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_fresh_marks, without_pace
 from killswitch.planning.owners import Owners, with_owners
@@ -26,6 +27,7 @@ from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
 from killswitch.planning.targets.ranking import Ranked, candidates, in_group_order, rank
 from killswitch.planning.targets.selection import SelectedTarget
+from killswitch.render.formats import money
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
@@ -150,30 +152,70 @@ def plan_manual_close(
         # The lock does not wait for the accounts: bots may trade there meanwhile.
         locked = with_effects(record, lock_of_command(event, scope)) if event.lock and only is None else None
         return ManualClose(locked, tuple(seen.problems), unreadable=seen.unreadable)
+    if event.leverage is not None and seen.unreadable:
+        raise RefusedCommandError(f"the leverage is unknown: {'; '.join(seen.unreadable.values())}")
     around = None if part is None else facts
     view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), facts.rules, None, around=around, part=part)
     ranked = [it for it in rank(_default_ranking(policies), candidates(view, None)) if is_commanded(event, it)]
     rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (without_pace(rule), "by force") if event.force else (rule, None)
-    limited = owners.limited(view, [SelectedTarget(r, ZERO) for r in in_group_order(ranked, _groups(policies))])
+    chosen = _chosen(event, view, in_group_order(ranked, _groups(policies)))
+    limited = owners.limited(view, chosen.targets)
     unwound = unwind(view, limited.targets, rule)
     record = replace(
         record,
         book=book_change(view, unwound.left),
-        reason=joined(event.reason, forced, *limited.remarks, *unwound.remarks),
+        reason=joined(event.reason, forced, *chosen.remarks, *limited.remarks, *unwound.remarks),
         unwinding=declared_unwinding(rule),
     )
     intents = unwound.intents
     if skips_bounds_without_mark(rule):
         intents = without_fresh_marks(intents, seen.accounts, facts)
     orders = Orders(with_owners(intents, limited.closable))
-    decision = with_effects(
-        record, (*lock_of_command(event, scope), orders, cancels_about(view, event.symbols, event.side))
-    )
+    decision = with_effects(record, (*lock_of_command(event, scope), orders, _cancels(event, view)))
     problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     hedges = {hedge.name: hedge for graph in policies.graphs for hedge in graph.hedges}.values()
     naked = left_naked(hedges, {(each.account, each.symbol) for each in intents}, snapshot.accounts)
     return ManualClose(decision, (*problems, *naked), tuple(seen.remarks), seen.unreadable)
+
+
+def _cancels(event: Event, view: ScopeView) -> Cancels:
+    """The orders about what the command closes; what is left of a part keeps its stops."""
+    return cancels_about(view, event.symbols, event.side, "all" if event.leverage is None else "entry")
+
+
+class _Chosen(Struct, frozen=True):
+    """What a close leaves of each position, and why it is not nothing."""
+
+    targets: list[SelectedTarget]
+    remarks: tuple[str, ...] = ()
+
+
+def _chosen(event: Event, view: ScopeView, ranked: Sequence[Ranked]) -> _Chosen:
+    """Nothing of each position, or, with `leverage`, what brings the scope's gross to so many times its equity.
+
+    The worst position is sold first, each closed before the next, and the value sold is Δ of `to_sell` without cost.
+    RefusedCommandError if the equity or the value of a position is unknown.
+    """
+    if event.leverage is None:
+        return _Chosen([SelectedTarget(each, ZERO) for each in ranked])
+    values = [(each, each.measured) for each in candidates(view, None)]
+    unknown = [each.position.symbol for each, value in values if value is None]
+    why = view.unknown or view.positions_unknown
+    if view.equity is None or why is not None or unknown:
+        why = why or (f"the value of {unknown[0]} is unknown" if unknown else "the equity is unknown")
+        raise RefusedCommandError(f"the leverage of {event.scope or 'portfolio'} is unknown: {why}")
+    gross = sum((abs(value) for _, value in values if value is not None), ZERO)
+    amount = to_sell(gross, view.equity, event.leverage)
+    held = [LeveragedPosition(each, each.candidate.position.contracts, each.candidate.measured or ZERO)
+            for each in ranked]  # fmt: skip
+    parts = cuts(held, amount, "rank")
+    targets = [SelectedTarget(each.ranked, each.contracts - parts[each.key]) for each in held if each.key in parts]
+    sold = min(amount, sum((abs(each.value) for each in held), ZERO))
+    currency = view.currency or ""
+    what = f"gross of {money(gross, currency)} on an equity of {money(view.equity, currency)}: {money(sold, currency)}"
+    short = "" if sold == amount else f" of {money(amount, currency)}, which is all that the command names,"
+    return _Chosen(targets, (f"{what}{short} is sold to reach {event.leverage.normalize():f} times it",))
 
 
 def is_commanded(event: Event, ranked: Ranked) -> bool:

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from killswitch.cli.operate import command_output
 from killswitch.cli.operate.command_delivery import CommandSite
-from killswitch.cli.operate.locks import lock, lock_end
+from killswitch.cli.operate.locks import lock
+from killswitch.cli.operate.parts import lock_end
 from killswitch.gate.lock_reader import LockVerdict, read_lock, read_position_lock
 from killswitch.graph.nodes import ScopeRule
 from killswitch.model.decision import Decision

@@ -13,10 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
+from killswitch.accounts.opening import open_accounts
 from killswitch.cli.live.run import run
 from killswitch.cli.live.run_console import RunConsole
 from killswitch.cli.live.status import status
 from killswitch.cli.operate.verbs import close, reset
+from killswitch.cli.session import load_policies
 from killswitch.gate.lock_reader import read_lock
 from killswitch.incident.record.results import newest_results
 from killswitch.incident.record.source_places import TriggerText, WrittenAt
@@ -26,7 +28,11 @@ from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.operations.commands import operator_event, watched_scopes
 from killswitch.operations.status import store_status
 from killswitch.planning.scopes.trigger_status import MachineStatus
+from killswitch.preflight.run_start import claimed
 from killswitch.render.formats import instant
+from killswitch.runner.assembly import LockPaths
+from killswitch.runner.claims import ClaimHolder, RunClaims
+from killswitch.runner.lease import this_process
 from killswitch.runner.locks.lock_writer import LockWriter
 from killswitch.runner.observers import Observer, TickReport
 from killswitch.store.errors import StoreError
@@ -75,13 +81,44 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 @pytest.mark.parametrize("command", [close, reset])
-def test_a_command_on_a_missing_store_is_refused_and_creates_none(deployment: Deployment, command: object) -> None:
+@pytest.mark.parametrize("more", [("--live",), ("--policies", "p")])
+def test_a_command_on_a_missing_store_is_refused_and_creates_none(
+    deployment: Deployment, command: object, more: tuple[str, ...]
+) -> None:
     """A command with a mistyped --store must not act on a store other than the runner's."""
     scope = ("account/main",) if command is reset else ()
-    refused = deployment.invoke(command, *scope, "--reason", "r", "--live", "--policies", str(deployment.folder / "p"))
+    more = tuple(str(deployment.folder / "p") if each == "p" else each for each in more)
+    refused = deployment.invoke(command, *scope, "--reason", "r", *more)
     assert refused.exit_code == 1
     assert "there is no store at" in refused.stderr
     assert [path.name for path in deployment.folder.iterdir()] == ["p"]
+
+
+def test_a_reset_creates_no_store_whatever_it_names(deployment: Deployment) -> None:
+    """Nothing is latched where no runner ever ran."""
+    place = ("--live", "--policies", str(deployment.folder / "p"))
+    refused = deployment.invoke(reset, "account/main", "--reason", "r", *place)
+    assert "there is no store at" in refused.stderr
+
+
+def test_a_command_that_tightens_creates_the_store_unless_a_runner_with_another_one_lives(
+    deployment: Deployment,
+) -> None:
+    """On a fresh machine with the policies and the credentials; a mistyped store next to a runner is refused."""
+    place = ("--live", "--policies", str(deployment.folder / "p"))
+    loaded = load_policies((deployment.folder / "p",))
+    holder = ClaimHolder(this_process(), "/elsewhere/ks.sqlite")
+    with RunClaims(holder) as claims:
+        claimed(
+            claims, loaded, open_accounts(loaded.accounts, live=True), LockPaths(deployment.folder / "l", None),
+            is_forced=False,
+        )  # fmt: skip
+        refused = deployment.invoke(close, "--reason", "r", "--wait", "1ms", *place)
+    assert "/elsewhere/ks.sqlite" in refused.stderr
+    assert not deployment.store.exists()
+    closed = deployment.invoke(close, "--reason", "r", "--wait", "1ms", *place)
+    assert "no runner ever ran on" in closed.stderr
+    assert deployment.pending() == 1, "its account is down: the close waits for it"
 
 
 def test_a_close_is_refused_without_a_runner_and_without_live(deployment: Deployment) -> None:

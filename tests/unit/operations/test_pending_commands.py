@@ -55,7 +55,7 @@ def test_a_command_names_the_pending_commands_that_its_tick_processes(deployment
 
 def test_a_close_on_a_missing_store_names_the_command_that_creates_it(deployment: Deployment) -> None:
     """A close has to be possible where no runner ever ran; a reset has nothing to do there."""
-    refused = deployment.invoke(close, "--reason", "drill", "--live", "--policies", str(deployment.folder / "p"))
+    refused = deployment.invoke(close, "--reason", "drill", "--live")
     assert f"`ksctl run --ticks 1 --policies … --store {deployment.store}` creates it" in refused.stderr
     assert "creates it" not in deployment.invoke(reset, "account/main", "--reason", "r").stderr
 

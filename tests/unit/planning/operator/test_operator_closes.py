@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet
 from killswitch.graph.unwinding import SlippageRule, UnwindingRule
 from killswitch.model.decision import Decision, Rung
-from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Event, Order, Snapshot
 from killswitch.operations.pages.plan import execution_text
 from killswitch.planning.interpreter import Interpreter, Outcome
 from tests import graphs
@@ -323,3 +323,55 @@ def test_the_notice_of_a_close_during_an_outage_names_force() -> None:
     spot = account(None, None, quality="down", reason="no route", market="spot")
     (notice,) = outcome_of(at(0, spot), at(1, spot, events=(close(),))).notices
     assert "--force" not in notice.text
+
+
+# Parts, and a leverage
+
+
+def closing(*events: Event, **more: Any) -> Decision:
+    return only(outcome_of(at(0, book(**more), events=events)))
+
+
+def test_a_close_of_a_side_or_a_symbol_leaves_the_rest_with_its_orders() -> None:
+    """The stop of the other side stays: without it that position would be naked."""
+    stops = (
+        Order("btc-stop", "BTC", "sell", Decimal(3), type="stop_market", trigger_price=Decimal(9)),
+        Order("eth-stop", "ETH", "buy", Decimal(2), type="stop_market", trigger_price=Decimal(11)),
+    )
+    for part, symbol in (({"side": "long"}, "BTC"), ({"side": "short"}, "ETH"), ({"symbols": ("ETH",)}, "ETH")):
+        decision = closing(replace(close(cause="operator"), **part), orders=stops)
+        assert {each.symbol for each in decision.intents} == {symbol}
+        assert [each.order for each in decision.cancels] == [f"{symbol.lower()}-stop"]
+
+
+@pytest.mark.parametrize(
+    ("leverage", "equity", "expected"),
+    [
+        ("1", "30", {("BTC", "2")}),  # 50 of gross on 30: 20 too much, which is 2 BTC at 10
+        ("0.5", "30", {("BTC", "3"), ("ETH", "0.5")}),  # 35 too much: 30 of BTC, then 5 of ETH
+        ("2", "30", set()),
+        ("1", "0", {("BTC", "3"), ("ETH", "2")}),  # no equity bears no position
+    ],
+)
+def test_a_close_to_a_leverage_sells_what_is_too_much_the_worst_first(
+    leverage: str, equity: str, expected: set[tuple[str, str]]
+) -> None:
+    """By hand: gross less leverage times equity. The positions are of equal loss, and BTC is the larger one."""
+    held = (
+        position("BTC", "long", "-3", contracts="3", entry_price="11", mark_price="10", notional="30"),
+        position("ETH", "short", "-1", contracts="2", entry_price="9.5", mark_price="10", notional="20"),
+    )
+    seen = account(equity, held, instruments=(rules("BTC"), rules("ETH")))
+    event = replace(close(cause="operator"), leverage=Decimal(leverage))
+    decision = only(outcome_of(at(0, seen, events=(event,))))
+    assert {(each.symbol, str(each.contracts.normalize())) for each in decision.intents} == expected
+    assert "is sold to reach" in (decision.reason or "")
+
+
+def test_a_close_to_a_leverage_of_what_is_unknown_is_refused_and_locks_nothing() -> None:
+    """An equity that nobody knows bears no sum; the close of everything does without it."""
+    event = replace(close(cause="operator", scope="portfolio"), leverage=Decimal(1))
+    for seen in ((replace(book(), equity=None),), (book(), replace(DOWN, account="other"))):
+        found = outcome_of(at(0, *seen, events=(event,)))
+        assert found.decisions == ()
+        assert "leverage" in found.notices[0].text
