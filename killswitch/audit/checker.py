@@ -40,7 +40,7 @@ NOT_CLAIMED = (
 )
 
 
-class Tree:
+class LineTree:
     """The edge of the tree of RFC 6962 over the leaves so far."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Log:
     def __init__(self, wanted: Iterable[int]) -> None:
         self.wanted = frozenset(wanted)
         self.roots: dict[int, str] = {}
-        self.tree, self.last, self.leaf = Tree(), 0, bytes(32)
+        self.tree, self.last, self.leaf = LineTree(), 0, bytes(32)
         self.wrong: list[str] = []
         self.missing: list[str] = []
         self.chain: str | None = None
@@ -112,7 +112,7 @@ class Log:
         self.chain = keys.get("chain") if self.chain is None or keys.get("kind") == "epoch" else self.chain
 
 
-class Figures:
+class PeriodFigures:
     """The figures of a statement, each by the query in its name, over the lines from `first` to `last`."""
 
     def __init__(self, first: int, last: int) -> None:
@@ -259,7 +259,7 @@ def check(
     if statement.get("format") != FORMAT or type(first) is not int or type(last) is not int:
         return "could not tell", [f"the statement has the format {statement.get('format')}"], []
     ends = {last, *((first - 1,) if first > 1 else ())}
-    log, figures = Log({last, *(number for _, number, _ in anchors), *ends}), Figures(first, last)
+    log, figures = Log({last, *(number for _, number, _ in anchors), *ends}), PeriodFigures(first, last)
     for at, (name, lines) in enumerate(parts, start=1):
         if lines[-1] and at < len(parts):
             log.wrong.append(f"{name} ends with half a line, and another segment follows")

@@ -21,11 +21,11 @@ from killswitch.record.line import content_of, digest_of, keys_of
 CHECKER: Final = Path(program.__file__)
 
 
-class Statement(Struct, frozen=True, kw_only=True):
+class PeriodStatement(Struct, frozen=True, kw_only=True):
     """What is claimed of the lines from `first` to `last`. `root`: of the tree of the lines up to `last`.
 
     `anchored`: the numbers of the anchors at both ends, where there are any. `checker`: SHA-256 of the file that checks
-    it. `figures`: by name, each computed by the query of `checker.Figures` of that name.
+    it. `figures`: by name, each computed by the query of `checker.PeriodFigures` of that name.
     """
 
     format: str = program.FORMAT
@@ -54,7 +54,7 @@ def checker_text() -> str:
     return CHECKER.read_text(encoding="utf-8")
 
 
-def make_statement(source: LineSource, begin: datetime, end: datetime) -> Statement:
+def make_statement(source: LineSource, begin: datetime, end: datetime) -> PeriodStatement:
     """The statement over the entries of a period, widened to the anchors around it. AuditError without entries."""
     period = _period(source, begin, end)
     if period.first is None:
@@ -62,14 +62,14 @@ def make_statement(source: LineSource, begin: datetime, end: datetime) -> Statem
     before = max((number for number in period.anchors if number < period.first), default=0)
     last = min((number for number in period.anchors if number >= period.last), default=period.last)
     first = before + 1
-    log, figures = program.Log({last}), program.Figures(first, last)
+    log, figures = program.Log({last}), program.PeriodFigures(first, last)
     for line in source.record_lines(1, last):
         keys = log.add(line.text, f"line {line.number}", starts_segment=line.number == 1)
         if keys is not None:
             figures.add(keys)
     if log.wrong or log.missing:
         raise AuditError(f"the record is not whole: {(log.wrong + log.missing)[0]}; see `ksctl audit verify`")
-    return Statement(
+    return PeriodStatement(
         chain=log.chain or "",
         first=first,
         last=last,
@@ -102,6 +102,6 @@ def _published(text: bytes) -> Iterable[int]:
     return (number,) if keys.get("result") == "published" and type(number) is int else ()
 
 
-def encode_statement(statement: Statement) -> bytes:
+def encode_statement(statement: PeriodStatement) -> bytes:
     """The statement as JSON for people and for the checker."""
     return msgspec.json.format(msgspec.json.encode(statement)) + b"\n"

@@ -46,6 +46,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "history": ("live.status", "List past decisions and their results."),
     "report": ("live.report", "Report an incident: what happened, why, and what to do next."),
     "audit": ("operate.audit", "Verify the record, export it, follow it, and prove that one line is in it."),
+    "store": ("operate.store_files", "Back a store up, restore it, and verify it."),
     "lock": ("operate.locks", "Lock trading on a scope for the bots that read its lock file."),
     "unlock": ("operate.locks", "Lift the locks by hand on a scope."),
     "halt": ("operate.holds", "Stop everything that adds risk on a scope, and close nothing."),

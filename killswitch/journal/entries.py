@@ -297,6 +297,18 @@ class Verified(Recorded, frozen=True, kw_only=True):
     is_last: bool = False
 
 
+class Restored(Recorded, frozen=True, kw_only=True):
+    """The store was restored from a backup, which is older than the venue.
+
+    Orders that the backup does not have may have been sent: their numbers of attempts are below `attempt`, so that none
+    is used twice, and the position is verified before the next order.
+    """
+
+    kind: ClassVar[JournalKind] = "restored"
+    epoch: str | None = None
+    """The id of the chain of the record that began with the restore."""
+
+
 class GivenUp(Recorded, frozen=True, kw_only=True):
     """An operator ends the decision's work on the account. `event`: id of the operator command."""
 
@@ -366,7 +378,8 @@ Answer = Acknowledged | Unknown | Rejected | Absent | Filled | OrderDetached | A
 Entry = (
     PlannedWork | OrderSending | Acknowledged | Unknown | Rejected | Absent | Filled | OrderDetached | Abandoned
     | WholeBookClose | Cancelled
-    | Unprotected | Protected | ProtectionAnswered | Verified | GivenUp | Locked | Charged | Finished | Undecodable
+    | Unprotected | Protected | ProtectionAnswered | Verified | Restored | GivenUp | Locked | Charged | Finished
+    | Undecodable
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from killswitch.journal.entries import (
     PlannedWork,
     PositionKey,
     Rejected,
+    Restored,
     Undecodable,
     known,
 )
@@ -294,6 +295,11 @@ class PositionTarget(Struct, dict=True):
         """Apply an entry that is no event: the mark at the decision, or an entry that cannot be decoded."""
         if isinstance(entry, PlannedWork):
             self.decision_mark = self.decision_mark or entry.marked
+        elif isinstance(entry, Restored) and self.state is not TargetState.OVER:
+            self.attempt, self.is_id_used = max(self.attempt, entry.attempt or 0), True
+            self.state = self.state if self.is_in_flight else TargetState.SETTLED  # verified before the next order
+            self.is_fully_filled = False  # no slice follows at once
+            self.cost = self.delay = self.proceeds = None
         elif isinstance(entry, Undecodable) and self.state is not TargetState.OVER:
             self._apply_undecodable(entry)
 

@@ -30,6 +30,7 @@ JournalKind = Literal[
     "protected",  # protection is to be restored: client order id, amount, trigger; written before it is sent
     "guarded",  # the venue's answer to restored protection, or that none is needed any more
     "verified",  # the venue's own account of the position, after the attempts
+    "restored",  # the store was restored from a backup: attempts up to this number may have been used meanwhile
     "given_up",  # an operator ends the decision's work on the account: who, why; written with the command's tick
     "locked",  # a lock was written
     "charged",  # the fees of an order, if only its fills report them; queried when closing is over

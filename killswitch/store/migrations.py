@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _SERIAL: Final = "INTEGER PRIMARY KEY AUTOINCREMENT"
+_TIME: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', {} / 1000000.0, 'unixepoch')"
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     # 1: journal, decisions, state, history, operator commands and lease
@@ -86,6 +87,28 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE outbox ADD COLUMN hop_at INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE outbox ADD COLUMN batch TEXT",
         f"CREATE TABLE suppressions (sequence {_SERIAL}, at INTEGER NOT NULL, body BLOB NOT NULL)",
+    ),
+    # 8: views for people who ask with sqlite3 (docs/backup.md); no code reads them
+    (
+        f"""CREATE VIEW ask_decisions AS SELECT id AS decision, {_TIME.format("as_of")} AS at, policy, scope,
+                json_extract(CAST(body AS TEXT), '$.stage') AS stage,
+                json_extract(CAST(body AS TEXT), '$.level') AS level,
+                coalesce(json_extract(CAST(body AS TEXT), '$.kind'), 'stage') AS decided,
+                json_array_length(CAST(body AS TEXT), '$.intents') AS intents FROM decisions""",
+        f"""CREATE VIEW ask_orders AS SELECT s.decision, {_TIME.format("s.at")} AS sent_at, s.account, s.symbol,
+                s.position_side, s.client_order_id, s.attempt, json_extract(s.data, '$.side') AS side,
+                json_extract(s.data, '$.amount') AS amount, json_extract(s.data, '$.price') AS price,
+                coalesce(a.kind, 'sending') AS state, json_extract(a.data, '$.filled') AS filled,
+                json_extract(a.data, '$.price') AS fill_price, json_extract(a.data, '$.fee') AS fee
+                FROM journal s LEFT JOIN journal a ON a.sequence = (
+                  SELECT max(sequence) FROM journal WHERE decision = s.decision AND account IS s.account
+                  AND client_order_id = s.client_order_id AND sequence > s.sequence AND kind <> 'charged')
+                WHERE s.kind = 'sending'""",
+        f"""CREATE VIEW ask_positions AS SELECT v.decision, {_TIME.format("v.at")} AS at, v.account, v.symbol,
+                v.position_side, json_extract(v.data, '$.position') AS position,
+                json_extract(v.data, '$.target') AS target FROM journal v WHERE v.sequence IN (
+                  SELECT max(sequence) FROM journal WHERE kind = 'verified'
+                  GROUP BY decision, account, symbol, position_side)""",
     ),
 )
 

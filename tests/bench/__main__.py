@@ -55,6 +55,7 @@ PARTS: Final = (
     Part("gate", "tick", "everyday", "gate"),
     Part("gate-http", "serving.gate", "everyday"),
     Part("board", "serving.board", "everyday"),
+    Part("halt", "serving.commands", "everyday", "halts"),
     Part("footprint", "memory", "everyday", "footprint", timed=False),
     Part("closing-1000", "closing_parts", "long", "thousand"),
     Part("polling", "polling", "long"),

@@ -15,7 +15,7 @@ import pytest
 
 from killswitch.audit.exporting import export_segments
 from killswitch.audit.log_files import AuditError, segments_of
-from killswitch.audit.statement import CHECKER, Statement, checker_text, encode_statement, make_statement
+from killswitch.audit.statement import CHECKER, PeriodStatement, checker_text, encode_statement, make_statement
 from killswitch.model.decision import Decision
 from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.record_entry import RecordEntry
@@ -80,10 +80,10 @@ class Site:
         self.anchor(63)
         store.acquire("third", to_micros(at(90)), 10)
 
-    def statement(self, begin: float = 2, end: float = 62) -> Statement:
+    def statement(self, begin: float = 2, end: float = 62) -> PeriodStatement:
         return make_statement(self.store, at(begin), at(end))
 
-    def written(self, statement: Statement) -> Path:
+    def written(self, statement: PeriodStatement) -> Path:
         """The statement, the log and the anchors in files, as a stranger has them."""
         export_segments(self.store, self.folder / "log", segment_lines=7)
         (self.folder / "anchors.txt").write_text("".join(self.anchors))

@@ -62,8 +62,8 @@ def test_every_recorded_row_round_trips_to_the_byte(repository: Path) -> None:
         kinds.add(columns["kind"])
         written = dict(zip(JOURNAL_COLUMNS, rows.journal_row(encode(entry)), strict=True))
         assert {**written, "sequence": columns["sequence"]} == columns
-    # Fees that are told late and orders that never arrived are in no recorded store.
-    assert kinds == set(get_args(JournalKind)) - {"charged", "absent"}
+    # Fees that are told late, orders that never arrived and restores are in no recorded store.
+    assert kinds == set(get_args(JournalKind)) - {"charged", "absent", "restored"}
 
 
 numbers = st.none() | st.decimals(allow_nan=False, allow_infinity=False) | st.just(Unreadable("much"))
@@ -107,6 +107,7 @@ LAYOUTS: list[tuple[type[Any], dict[str, st.SearchStrategy[Any]]]] = [
     ),
     (records.ProtectionAnswered, {"replaces": texts, "state": texts, "order": texts}),
     (records.Verified, {"position": numbers, "target": numbers, "is_last": st.booleans()}),
+    (records.Restored, {"epoch": texts}),
     (records.GivenUp, {"author": texts, "reason": texts, "event": texts}),
     (records.Locked, {"scope": texts, "status": texts}),
     (records.Charged, {"fee": numbers, "text": texts}),

@@ -13,8 +13,22 @@ import pytest
 import requests
 
 from killswitch.server.access import Role, TokenFile, issue, write_tokens
-from tests.e2e.processes import Site, paper, until
+from tests.e2e.processes import POLICY, Site, paper, until
 from tests.unit.server.conftest import CREATED
+
+ALERTED = POLICY.replace(
+    "  stages:\n",
+    """    host: {when: 'alert.active("HostDown", "any")', on_unknown: hold}
+  stages:
+    - name: host-down
+      level: 1
+      any: [host]
+      cooldown: 6h
+      reset: manual
+      actions: [{lock_trading: {mode: reduce_only}}]
+""",
+).replace("level: 1\n      any: [loss]", "level: 2\n      any: [loss]")
+"""With a stage that locks while a host is down."""
 
 
 class Desk:
@@ -56,7 +70,7 @@ class Desk:
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("desk")
     with paper("--crash", "7", "--speed", "0") as address:
-        found = Desk(folder, Site(folder, address))
+        found = Desk(folder, Site(folder, address, policy=ALERTED))
         with found.running():
             yield found
 
@@ -127,3 +141,24 @@ def test_a_heartbeat_over_http_reaches_the_run(desk: Desk) -> None:
     """`ksctl status` shows heartbeats of the store; the run reads this one from the file."""
     assert desk.ask("POST", "/v1/heartbeats/maker", "risk", progress=1).status_code == 204
     assert desk.ask("GET", "/v1/heartbeats/maker").json()["progress"] == 1
+
+
+def test_an_alert_fires_the_stage_that_reads_it_and_one_of_another_host_does_not(desk: Desk) -> None:
+    """Unknown before the first notification, then false, then true: nothing fires before the alert does."""
+
+    def fired() -> list[str | None]:
+        return [each["stage"] for each in desk.ask("GET", "/v1/decisions").json()["decisions"] if each["stage"]]
+
+    def notify(name: str) -> None:
+        alert = {"status": "firing", "labels": {"alertname": name}, "startsAt": "2026-11-25T11:58:00Z"}
+        answer = desk.ask("POST", "/v1/alerts/alertmanager", "risk", version="4", alerts=[alert])
+        assert answer.status_code == 204, answer.text
+
+    assert fired() == []
+    notify("Watchdog")
+    ticks = desk.ask("GET", "/v1/status").json()["view"]["ticks"]
+    until(lambda: desk.ask("GET", "/v1/status").json()["view"]["ticks"] > ticks + 3, "three more ticks")
+    assert fired() == []
+    notify("HostDown")
+    until(fired, "the stage fires")
+    assert fired() == ["host-down"]

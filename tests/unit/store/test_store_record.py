@@ -255,3 +255,18 @@ def test_a_command_that_cannot_be_read_is_on_record_as_refused(store: SqlStore, 
     store.commit_tick(tick(consumed_events=("odd",)))
     (found,) = lines(store)
     assert (found["command"], found["refused"], found["body"]["size"]) == ("odd", True, 1)
+
+
+def test_people_ask_for_decisions_orders_and_positions_with_sqlite(store: SqlStore, path: Path) -> None:
+    """Views over rows that the store has anyway: the newest entry of an order, the last position of a decision."""
+    store.commit_tick(tick(decisions=(DECISION,)))
+    store.append_all((row("sending", "ks-1", side="sell", amount="2"), row("sending", "ks-2", side="sell", amount="3")))
+    store.append_all((row("filled", "ks-1", filled="2", price="99.5"), row("charged", "ks-1", fee="0.1")))
+    store.append_all((row("verified", position="5", target="0"), row("verified", position="3", target="0")))
+    with closing(sqlite3.connect(path)) as raw:
+        decisions = raw.execute("SELECT decision, at, stage, level, decided, intents FROM ask_decisions").fetchall()
+        orders = raw.execute("SELECT client_order_id, amount, state, filled, fill_price FROM ask_orders").fetchall()
+        positions = raw.execute("SELECT symbol, position, target FROM ask_positions").fetchall()
+    assert decisions == [("d1", "2026-03-02T09:30:00.000Z", "close", 1, "stage", 0)]
+    assert orders == [("ks-1", "2", "filled", "2", "99.5"), ("ks-2", "3", "sending", None, None)]
+    assert positions == [("BTC/USDT:USDT", "3", "0")]

@@ -1,0 +1,107 @@
+"""`ksctl store`: back a store up, restore it, and verify it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import EXIT_FAILED, options
+from killswitch.cli.options import IN_FILE, OUT_FILE, PATH, RECORD_TEXT
+from killswitch.cli.terminal import encode_record, print_answer, print_note
+
+if TYPE_CHECKING:
+    from killswitch.audit.restoring import StoreCheck
+    from killswitch.render.document import Page
+
+
+@click.group(epilog=options.example_text("ksctl store backup --store ks.sqlite --to ks.backup.sqlite"))
+def store() -> None:
+    """Back a store up, restore it, and verify it."""
+
+
+_anchors = click.option("--anchors", "anchors_at", type=PATH, multiple=True, metavar="PATH",
+                        help="Anchors of the record that you fetched. May be given more than once.")  # fmt: skip
+
+
+@options.verb("ksctl store backup --store ks.sqlite --to ks.backup.sqlite", group=store)
+@options.store
+@click.option("--to", "target", type=OUT_FILE, required=True, metavar="FILE", help="The new file of the backup.")
+def backup(store_at: str, target: Path) -> int:
+    """Copy a store to a new file, also while a runner writes to it, and verify the copy.
+
+    A copy by `cp` is none: SQLite keeps the newest writes in a second file. Exits 1 if the copy is not whole.
+    """
+    from killswitch.audit.restoring import back_up
+
+    checked = back_up(_path(store_at), target)
+    print_note(f"{target} ends at line {checked.record.last or 0} of the record")
+    return _code(checked)
+
+
+@options.verb("ksctl store verify --store ks.sqlite", group=store)
+@options.store
+@_anchors
+@options.output
+def verify(store_at: str, anchors_at: tuple[Path, ...], output: str) -> int:
+    """Verify the file of a store, and its record. Exits 1 if one of both is not whole.
+
+    With --anchors also the length: a restored store is shorter than its newest anchor.
+    """
+    from killswitch.audit.proving import fetched_anchors
+    from killswitch.audit.restoring import check_store
+
+    anchors = [each for place in anchors_at for each in fetched_anchors(place)]
+    checked = check_store(_path(store_at), anchors)
+    print_answer(output, lambda: encode_record(checked), lambda: _page(checked))
+    return _code(checked)
+
+
+@options.verb("ksctl store restore ks.backup.sqlite --store ks.sqlite --reason 'the disk failed'", group=store)
+@click.argument("backup_at", metavar="BACKUP", type=IN_FILE)
+@options.store
+@click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
+@click.option("--author", type=RECORD_TEXT, help="Name of the operator. Default: the user of this session.")
+@_anchors
+def restore(backup_at: Path, store_at: str, reason: str, author: str | None, anchors_at: tuple[Path, ...]) -> None:
+    """Restore a backup to a new store, and begin an epoch of the record there.
+
+    The venue is ahead of it: unfinished closes verify their positions before they send, and use no client order id that
+    the lost time may have used. docs/backup.md has the steps before and after.
+    """
+    from getpass import getuser
+
+    from killswitch.audit.proving import fetched_anchors
+    from killswitch.audit.restoring import restore as restore_store
+    from killswitch.runner.clock import SystemClock
+
+    anchors = [each for place in anchors_at for each in fetched_anchors(place)]
+    done = restore_store(backup_at, _path(store_at), author or getuser(), reason, SystemClock().now(), anchors)
+    lost = "unknown, name --anchors" if done.lost is None else f"{done.lost:,}"
+    print_note(f"restored {store_at}: epoch {done.chain} begins at line {done.line}; entries lost: {lost}")
+    print_note(f"{done.unfinished} unfinished positions are verified at the venue before their closes go on")
+
+
+def _path(store_at: str) -> Path:
+    return Path(store_at.removeprefix("sqlite:///"))
+
+
+def _page(checked: StoreCheck) -> Page:
+    from msgspec.structs import replace
+
+    from killswitch.operations.pages.audit import record_page
+    from killswitch.render.document import Items, Section
+
+    page = record_page(checked.record)
+    if not checked.damage:
+        return page
+    return replace(page, sections=(Section("Damage of the file", (Items(checked.damage),)), *page.sections))
+
+
+def _code(checked: StoreCheck) -> int:
+    if checked.is_whole:
+        return 0
+    for each in checked.damage:
+        print_note(each)
+    return EXIT_FAILED

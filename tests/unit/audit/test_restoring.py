@@ -1,0 +1,151 @@
+"""Backups and restores: an epoch in the record, no client order id twice, and positions that are verified first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from killswitch.audit.log_files import AuditError, verify_source
+from killswitch.audit.restoring import SKIPPED, back_up, check_store, restore
+from killswitch.cli import ksctl
+from killswitch.execution.client_order_id import client_order_id
+from killswitch.journal.codec import decode, encode
+from killswitch.journal.entries import Filled, OrderSending, PlannedWork, Restored, Verified
+from killswitch.journal.lifecycle import TargetState
+from killswitch.model.decision import Decision
+from killswitch.model.store import JournalEntry, TickRecord
+from killswitch.record.anchors import Anchor, FetchedAnchor
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+from tests.unit.execution.test_position_target import target_of
+
+NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+PLACE = ("main", "BTC/USDT:USDT", "long")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Path]:
+    """A store with a close under way that has sent three orders."""
+    with closing(open_store(str(tmp_path / "ks.sqlite"))) as store:
+        decision = Decision(
+            id="0123456789abcdefghij", as_of=NOW, policy="p", policy_set="s", scope="account/main", mode="enforce",
+            stage="close", level=1, previous_level=0,
+        )  # fmt: skip
+        planned = encode(PlannedWork(decision.id, NOW, *PLACE))
+        store.commit_tick(TickRecord(NOW, "s", (), (), (decision,), (), (planned,), None, (), 0))
+        for attempt in (1, 2, 3):
+            send(store, attempt)
+    yield tmp_path
+
+
+def send(store: SqlStore, attempt: int) -> None:
+    name = client_order_id("0123456789abcdefghij", 0, attempt)
+    store.append(JournalEntry("0123456789abcdefghij", "sending", NOW, *PLACE, name, attempt))
+
+
+def anchor_of(path: Path) -> FetchedAnchor:
+    with closing(open_store(str(path), read_only=True)) as store:
+        tip = store.record_tip()
+    assert tip is not None
+    return FetchedAnchor(Anchor(tip.chain, tip.number, tip.root.hex()), "a test")
+
+
+def restored(site: Path, anchors: list[FetchedAnchor]) -> Path:
+    """A backup, five more orders that it does not have, and the restore of it."""
+    assert back_up(site / "ks.sqlite", site / "backup.sqlite").is_whole
+    with closing(open_store(str(site / "ks.sqlite"))) as store:
+        for attempt in range(4, 9):
+            send(store, attempt)
+    anchors.append(anchor_of(site / "ks.sqlite"))
+    done = restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "the disk failed", NOW, anchors)
+    assert (done.lost, done.unfinished) == (5, 1)
+    return site / "new.sqlite"
+
+
+def test_a_restore_is_an_epoch_that_names_what_it_lost(site: Path) -> None:
+    """Anchors of the lost time are superseded: that could not be told, and is no tampering."""
+    before = anchor_of(site / "ks.sqlite")
+    anchors = [before]
+    with closing(open_store(str(restored(site, anchors)), read_only=True)) as store:
+        report = verify_source(store, anchors)
+    assert [each.state for each in report.anchors] == ["confirmed", "superseded"]
+    assert [each.lost for each in report.epochs] == [4], "the mark of the unfinished work is a line too"
+    assert (report.breaks, report.verdict) == (0, "could not tell")
+
+
+def test_without_an_epoch_the_record_is_contradicted(site: Path) -> None:
+    """A backup that was copied back by hand and written on."""
+    back_up(site / "ks.sqlite", site / "backup.sqlite")
+    with closing(open_store(str(site / "ks.sqlite"))) as store:
+        send(store, 4)
+    newest = anchor_of(site / "ks.sqlite")
+    with closing(open_store(str(site / "backup.sqlite"))) as store:
+        send(store, 9)
+        assert verify_source(store, [newest]).verdict == "contradicted"
+
+
+def test_no_client_order_id_of_the_lost_time_is_used_again(site: Path) -> None:
+    """The next attempt is far behind any that the backup does not have."""
+    with closing(open_store(str(restored(site, [])), read_only=True)) as store:
+        (mark,) = (decode(row) for row in store.journal() if row.kind == "restored")
+    assert isinstance(mark, Restored)
+    assert (mark.attempt, mark.place) == (3 + SKIPPED, PLACE)
+    again = restore(site / "new.sqlite", site / "third.sqlite", "ingrid", "again", NOW)
+    assert again.unfinished == 1
+    with closing(open_store(str(site / "third.sqlite"), read_only=True)) as store:
+        attempts = [row.attempt for row in store.journal() if row.kind == "restored"]
+    assert attempts == [3 + SKIPPED, 3 + 2 * SKIPPED]
+
+
+def test_a_restored_target_is_verified_before_it_sends_and_skips_attempts() -> None:
+    """An order in flight is still queried; an ended target stays ended."""
+    ready = target_of()
+    ready.replay(Restored(ready.decision, NOW, *PLACE, attempt=SKIPPED))
+    assert (ready.state, ready.attempt, ready.is_id_used) == (TargetState.SETTLED, SKIPPED, True)
+    assert ready.cost is None, "what the lost time has cost is unknown"
+    flying = target_of()
+    flying.replay(OrderSending(flying.decision, NOW, *PLACE, "ks-1", 1))
+    flying.replay(Restored(flying.decision, NOW, *PLACE, attempt=1 + SKIPPED))
+    assert flying.state is TargetState.SENDING
+    flying.replay(Filled(flying.decision, NOW, *PLACE, "ks-1", 1))
+    flying.replay(Verified(flying.decision, NOW, *PLACE))
+    assert flying.attempt == 1 + SKIPPED
+
+
+def test_nothing_is_overwritten_and_a_damaged_backup_is_refused(site: Path) -> None:
+    """By their names, with the way out."""
+    back_up(site / "ks.sqlite", site / "backup.sqlite")
+    with pytest.raises(AuditError, match="a backup overwrites nothing"):
+        back_up(site / "ks.sqlite", site / "backup.sqlite")
+    with pytest.raises(AuditError, match="move it away first"):
+        restore(site / "backup.sqlite", site / "ks.sqlite", "ingrid", "why", NOW)
+    import sqlite3
+
+    with closing(sqlite3.connect(site / "backup.sqlite")) as raw, raw:
+        raw.execute("UPDATE record SET line = CAST(replace(line, 'main', 'niam') AS BLOB) WHERE number = 3")
+    assert not check_store(site / "backup.sqlite").is_whole
+    with pytest.raises(AuditError, match="its record is contradicted"):
+        restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "why", NOW)
+    assert not (site / "new.sqlite").exists()
+
+
+def test_the_verbs_say_what_they_did(site: Path) -> None:
+    """Backup, verify, restore."""
+
+    def run(*arguments: object) -> tuple[object, str]:
+        done = CliRunner().invoke(ksctl, ["store", *map(str, arguments)], standalone_mode=False)
+        assert done.exception is None, done.exception
+        return done.return_value, done.stdout + done.stderr
+
+    assert run("backup", "--store", site / "ks.sqlite", "--to", site / "b.sqlite")[0] == 0
+    code, output = run("verify", "--store", site / "b.sqlite")
+    assert code == 0
+    assert "verdict    verified" in output
+    _, output = run("restore", site / "b.sqlite", "--store", site / "n.sqlite", "--reason", "the disk failed")
+    assert "entries lost: unknown, name --anchors" in output
+    assert "1 unfinished positions are verified at the venue" in output
