@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
 from killswitch.model.words import SHADOW, NotificationEvent, Place, Severity, Weekday
-from killswitch.policy.schema.notification_tree import InhibitRule, MessageSilenceSpec, MuteTimeSpec, ReceiverSpec
-from killswitch.policy.schema.notification_tree import TreeSpec as WrittenTree
-from killswitch.policy.schema.route import EscalateStep, RouteMatch, RouteSpec
+from killswitch.policy.schema.notification.route import EscalateStep, RouteMatch, RouteSpec
+from killswitch.policy.schema.notification.tree import InhibitRule, MessageSilenceSpec, MuteTimeSpec, ReceiverSpec
+from killswitch.policy.schema.notification.tree import TreeSpec as WrittenTree
 from killswitch.signals.sessions import TradingSession
 
 

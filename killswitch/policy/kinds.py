@@ -11,11 +11,11 @@ from killswitch.policy.schema.dead_man import DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.drill import DrillDocument
 from killswitch.policy.schema.limits import LimitsDocument
-from killswitch.policy.schema.notification_tree import NotificationTreeDocument, SilenceDocument
+from killswitch.policy.schema.notification.route import RouteDocument
+from killswitch.policy.schema.notification.tree import NotificationTreeDocument, SilenceDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
 from killswitch.policy.schema.recovery import RecoveryPlanDocument
-from killswitch.policy.schema.route import RouteDocument
 from killswitch.policy.schema.runbook import RunbookDocument
 from killswitch.policy.schema.scenario import InvariantDocument, ScenarioDocument
 from killswitch.policy.schema.session import SessionDocument

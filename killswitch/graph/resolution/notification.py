@@ -19,8 +19,8 @@ from killswitch.graph.routing import (
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument
-from killswitch.policy.schema.notification_tree import NotificationTreeDocument, ReceiverSpec, SilenceDocument, TreeSpec
-from killswitch.policy.schema.route import EscalateStep, RouteDocument, RouteSpec, Target
+from killswitch.policy.schema.notification.route import EscalateStep, RouteDocument, RouteSpec, Target
+from killswitch.policy.schema.notification.tree import NotificationTreeDocument, ReceiverSpec, SilenceDocument, TreeSpec
 from killswitch.policy.yaml.source_map import Path
 
 Routes = Mapping[str, tuple[RouteDocument, Findings]]

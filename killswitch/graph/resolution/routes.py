@@ -13,9 +13,9 @@ from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteT
 from killswitch.model.words import SHADOW, NotificationEvent, Place, Severity
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
-from killswitch.policy.schema.notification_tree import NotificationTreeDocument
+from killswitch.policy.schema.notification.route import RouteDocument, Target
+from killswitch.policy.schema.notification.tree import NotificationTreeDocument
 from killswitch.policy.schema.policy import PolicyDocument, Stage
-from killswitch.policy.schema.route import RouteDocument, Target
 from killswitch.policy.yaml.source_map import Path
 
 RUNNER = "runner"

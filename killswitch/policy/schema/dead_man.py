@@ -10,9 +10,9 @@ from pydantic import Discriminator, StrictBool, Tag
 
 from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, spec_of
 from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.notification.route import FilePath
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
 from killswitch.policy.schema.policy import Match
-from killswitch.policy.schema.route import FilePath
 from killswitch.policy.schema.scalars import (
     LONGEST,
     Duration,

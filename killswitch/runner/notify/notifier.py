@@ -32,6 +32,7 @@ from killswitch.planning.routing.holding import Times
 from killswitch.planning.routing.state import (
     Acknowledgement,
     Announcement,
+    Dispatch,
     RoutingState,
     encode_routing,
     read_routing,
@@ -39,6 +40,7 @@ from killswitch.planning.routing.state import (
     without_ended,
 )
 from killswitch.planning.routing.step import route
+from killswitch.planning.routing.tree import leaves
 from killswitch.render.formats import count_of, instant
 from killswitch.runner.clock import Timeline
 from killswitch.runner.hot_reload import TakenSet
@@ -68,6 +70,8 @@ class Notifier:
         self._routing = RoutingState()
         self._stored_routing = self._routing
         self._suppressed: tuple[Suppression, ...] = ()
+        self._defect: str | None = None
+        """Why the last messages went to their leaves without groups, holds and escalation; None if they did not."""
         self._groups = NoticeGroups()
         self._store = store
         self._ended: dict[str, str] = {}
@@ -150,7 +154,14 @@ class Notifier:
         state = without_ended(self._routing, lambda alert: not alert.startswith(ALERT) or alert in active)
         state = replace(state, commanded=(*state.commanded, *_silences(snapshot)))
         given = [self._acknowledgement(each) for each in snapshot.events if each.kind == "acknowledge"]
-        routed = route(tree, state, found, Times(now, to_micros(self._wall())), given)
+        try:
+            routed = route(tree, state, found, Times(now, to_micros(self._wall())), given)
+        except Exception as error:  # noqa: BLE001 - a defect in what holds messages must not lose one that is urgent
+            self._defect = f"{type(error).__name__}: {error}"
+            leaf = [(item, node) for item in found for node in leaves(tree, item.attributes, is_urgent=item.is_urgent)]
+            unheld = [Dispatch(node.receiver, node.path, (item,)) for item, node in leaf]
+            return self._router.outgoing(unheld, now)
+        self._defect = None
         self._routing = routed.state
         self._suppressed = tuple(
             Suppression(each.at, each.alert, each.message, each.node, each.receiver, each.why, each.by)
@@ -229,6 +240,8 @@ class Notifier:
         count, trouble = self._fallbacks.unreached, self._fallbacks.trouble
         text = f"{count_of(count, 'urgent message')} reached nobody in time: no target and no fallback accepts them"
         found.append(alert_if("notifications/unreached", text if count else trouble))
+        text = f"messages are sent without groups, silences and escalation: {self._defect}"
+        found.append(alert_if("notifications/routing", None if self._defect is None else text))
         for target, delivery in self._sender.deliveries.items():
             key, fault, why = f"notifications/target/{target}", delivery.fault, self._unusable.get(target)
             if fault is not None:

@@ -11,8 +11,8 @@ from killswitch.graph.compile import compile_policies
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.actions import Close
+from killswitch.policy.schema.notification.route import RouteDocument, RouteMatch
 from killswitch.policy.schema.policy import AutoReset, PolicyDocument, PolicySpec, Stage
-from killswitch.policy.schema.route import RouteDocument, RouteMatch
 from killswitch.policy.schema.trigger import ThresholdTrigger
 from killswitch.policy.schema.unwinding import UnwindingDocument
 

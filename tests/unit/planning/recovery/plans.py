@@ -125,6 +125,15 @@ class Course:
             live=self._stored.get,
         )  # fmt: skip
 
+    def reload(self, policies: PolicySet) -> None:
+        """Go on with another set, between two ticks."""
+        rows = list(self._rows)
+        self.interpreter.reload(
+            self.interpreter.prepare(
+                policies, self._states.values(), lambda _policy, _scope, since: [it for it in rows if it.at >= since]
+            )
+        )
+
     @property
     def cap(self) -> RecoveryCap | None:
         """What the account may open."""

@@ -289,3 +289,20 @@ def test_a_plan_that_is_taken_out_ends_the_way_back_with_a_notice() -> None:
     course.tick()
     assert course.notices[-1][1] == "a way back is over without its plan"
     assert course.cap is None
+
+
+def test_a_reload_goes_on_with_the_step_under_the_next_plan_and_another_name() -> None:
+    """Step 2 of 7 stays step 2; its policy has another name, and the next step needs 12 hours instead of 24."""
+    course = Course(planned())
+    first = begun(course)
+    course.until(first + 49)
+    text = PLAN.replace("name: fall}", "name: falls}").replace("policies: fall", "policies: falls")
+    text = text.replace("  max_gap: 10m", "  max_gap: 10m\n  formerly: fall").replace("START", "{share: 5%}")
+    text = text.replace("RAMP", "{steps: 7, every: 12h, thresholds: fixed}").replace("MONITORING", "")
+    course.reload(written(text))
+    course.tick()
+    assert float(course.share) == pytest.approx(SEVEN_OF_5_PERCENT[2], rel=1e-6)
+    course.until(first + 48 + 12.3)
+    assert float(course.share) == pytest.approx(SEVEN_OF_5_PERCENT[3], rel=1e-6)
+    (view,) = course.interpreter.recoveries.views()
+    assert view.policy == "falls"

@@ -204,3 +204,16 @@ def test_a_callback_is_a_target_and_its_refusal_is_definite() -> None:
         custom_sender("mine").send(message("m1"))
     with pytest.raises(NotSentError, match="no package has the target other"):
         custom_sender("other").check()
+
+
+def test_a_defect_in_what_holds_messages_loses_none_and_is_a_problem(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(world, policies())
+
+    def broken(*_: object) -> None:
+        raise ValueError("no such group")
+
+    monkeypatch.setattr("killswitch.runner.notify.notifier.route", broken)
+    assert [each.target for each in run.tick(firing("d1"))] == ["file /desk"]
+    assert any("no such group" in text for text in run.notifier.alerts.texts)

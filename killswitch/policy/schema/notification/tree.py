@@ -8,8 +8,7 @@ from pydantic import Field
 from killswitch.model.words import Weekday
 from killswitch.policy.schema.cross_key_checks import Breach, Path, items, mapping, spec_of
 from killswitch.policy.schema.document import VersionedPart
-from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part
-from killswitch.policy.schema.route import (
+from killswitch.policy.schema.notification.route import (
     DEFAULT_GIVE_UP_AFTER,
     EscalateStep,
     LabelNames,
@@ -18,6 +17,7 @@ from killswitch.policy.schema.route import (
     target_breaches,
     time_breaches,
 )
+from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part
 from killswitch.policy.schema.scalars import Duration, DurationOrZero, Endpoint, Moment, Name, Text, moment
 from killswitch.policy.schema.scalars import name as read_name
 from killswitch.policy.schema.session import TimeOfDay, TimeZone

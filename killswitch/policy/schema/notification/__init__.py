@@ -1,0 +1,1 @@
+"""The documents about notifications: routes, the tree that they are in, and silences."""
