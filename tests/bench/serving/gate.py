@@ -28,7 +28,7 @@ from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.server.access import TokenFile, issue, write_tokens
 from killswitch.store.sqlite import open_store
 from tests.bench.measure import Measure
-from tests.bench.tick import seen
+from tests.bench.tick import machine_tail, seen
 
 CHECKS, CONNECTIONS, ROUNDS = 8_000, 4, 4_000
 PER_SECOND, P99_MS, TICK_LATE_MS = 2_000.0, 5.0, 10.0
@@ -157,8 +157,10 @@ def measures() -> Iterator[Measure]:
             rate = _rate(served)
             yield Measure("seconds for 2,000 checks on one core", PER_SECOND / rate, 1.0, "promised", 1.0, unit="s")
             found = sorted(_latencies(served))
-            yield Measure("a check in the median", statistics.median(found), P99_MS, "5 ms", None)
-            yield Measure("its p99", found[len(found) * 99 // 100], P99_MS, "promised", 1.0)
+            median, p99 = statistics.median(found), found[len(found) * 99 // 100]
+            machine = max(0.0, min(machine_tail(median * 1000) / 1000, p99 - median))
+            yield Measure("a check in the median", median, P99_MS, "5 ms", None)
+            yield Measure("its p99", p99, P99_MS, "promised", 1.0, machine=machine)
             alone = _ticks(served.store)
             with _attack(served):
                 attacked = _ticks(served.store)
