@@ -14,7 +14,7 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"killswitch.conformance.{each}" for each in ("snapshots", "orders", "behaviour", "answers", "case"))
+    *(f"killswitch.conformance.{each}" for each in ("snapshots", "orders", "guarantees", "answers", "case"))
 )
 
 from killswitch.conformance.guarantees import AdapterGuarantees as AdapterGuarantees  # noqa: E402 - rewritten first

@@ -2,13 +2,86 @@
 
 from __future__ import annotations
 
+import asyncio
+from decimal import Decimal
+
 import pytest
 
 from killswitch.conformance.answers import AnswerGuarantees
-from killswitch.conformance.behaviour import BehaviourGuarantees
+from killswitch.conformance.case import READING, ConformanceCase, flat, guarantee, outcome, sizes
 from killswitch.conformance.harness import VenueHarness
 from killswitch.conformance.orders import OrderGuarantees
 from killswitch.conformance.snapshots import SnapshotGuarantees
+
+
+class BehaviourGuarantees:
+    """An adapter keeps credentials secret, serves concurrent calls, and can be cancelled and closed."""
+
+    @guarantee("G20")
+    async def test_declared_costs_limits_and_ids_are_consistent(self, case: ConformanceCase) -> None:
+        """Every cost names a declared limit and fits into it; the venue accepts ids of the longest declared form."""
+        traits = case.venue.traits
+        allowed = {limit.name: limit.allowed for limit in traits.limits}
+        for cost in traits.costs:
+            assert cost.units + cost.each <= allowed[cost.limit], cost
+        rule = traits.client_ids
+        longest = {"plain": "k" * rule.longest, "hex": "0x" + "a" * 32, "uuid": "a" * 8 + "-aaaa" * 3 + "-" + "a" * 12}
+        name = longest[rule.form]
+        await case.venue.submit(case.closing(Decimal(1), name))
+        assert case.harness.taken(name) == 1
+
+    @guarantee("G21")
+    async def test_no_credential_is_disclosed(self, case: ConformanceCase) -> None:
+        """No credential appears in an error, in a reason, or in the text form of the adapter."""
+        texts = [repr(case.venue), str(case.venue), repr(await case.venue.snapshot())]
+        for call in READING if "faults" in case.harness.offers else ():
+            case.harness.breaks(call, "garbled")
+        texts += [repr(await outcome(case.venue.snapshot()))]
+        texts += [repr(await outcome(case.venue.find_order(case.symbol, "ks0404")))]
+        texts += [repr(await outcome(case.venue.open_orders()))]
+        for secret in case.harness.secrets:
+            assert not [each for each in texts if secret in each]
+
+    @guarantee("G22")
+    async def test_concurrent_calls_do_not_disturb_each_other(self, case: ConformanceCase) -> None:
+        """Snapshots, queries and submissions at the same time do not disturb each other."""
+        seen, sent, missing, resting = await asyncio.gather(
+            case.venue.snapshot(),
+            case.venue.submit(case.closing(Decimal(1), "ks0001")),
+            case.venue.find_order(case.symbol, "ks0404"),
+            case.venue.open_orders(),
+        )
+        assert seen.quality == "ok"
+        assert (sent.client_order_id, missing, resting) == ("ks0001", None, ())
+        assert case.held() == case.size - 1
+
+    @guarantee("G23", "faults")
+    async def test_a_cancelled_call_leaves_the_adapter_usable(self, case: ConformanceCase) -> None:
+        """After a cancelled call the next snapshot is complete."""
+        await case.venue.snapshot()
+        case.harness.breaks("snapshot", "silent")
+        task = asyncio.ensure_future(case.venue.snapshot())
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert sizes(await case.venue.snapshot()) == case.book
+
+    @guarantee("G24")
+    async def test_reading_changes_nothing(self, case: ConformanceCase) -> None:
+        """Snapshots and inspection leave every position and every order unchanged."""
+        await case.harness.rest(case.symbol, "buy", Decimal(1))
+        await case.venue.snapshot()
+        await case.venue.open_orders()
+        if case.venue.inspect is not None:
+            found = await case.venue.inspect()
+            assert len({each.name for each in found.capabilities}) == len(found.capabilities)
+        assert (case.held(), case.harness.resting()) == (case.size, 1)
+
+    @guarantee("G25", book=flat)
+    async def test_it_can_be_closed_twice(self, case: ConformanceCase) -> None:
+        """Closing an adapter, used or not, never raises."""
+        await case.venue.snapshot()
+        await case.venue.close()
 
 
 class AdapterGuarantees(SnapshotGuarantees, OrderGuarantees, BehaviourGuarantees, AnswerGuarantees):

@@ -28,10 +28,7 @@ EntryKind = Literal[
     "order",  # a journal entry: a request that is about to be sent, or the venue's answer
     "loosening",  # an attempt to loosen what is in force, and what became of it
     "anchor",  # an anchor was published, or could not be
-    "access",  # the server's own chain: a login, or a request that may change something
-    "access_count",  # the server's own chain: how many failed logins of a source a minute had
     "cut",  # half a line at the end of a file was cut: its length and hash
-    "retention",  # older lines were deleted: the number of the first one kept
 ]
 """Kinds of entries. A later version adds kinds and never changes the meaning of one."""
 
@@ -62,7 +59,9 @@ class RecordEntry(Struct, frozen=True, omit_defaults=True):
     at: Instant
     fields: dict[str, Field] = {}
     details: dict[str, Field] = {}
+    """What does not fit into a line is kept outside, under the digest that the line names."""
     body: bytes | None = None
+    """Named by SHA-256 and length, whatever its size."""
     kept: Literal["decisions", "events"] | None = None
     """The table that has the body, under the id in `fields`: `decision` or `command`."""
     announces: str | None = None

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.model.record_entry import RecordEntry
-from killswitch.record.line import FORMAT, NO_LEAF, SALT_BYTES, make_line
+from killswitch.record.line import FORMAT, NO_LEAF, SALT_BYTES, Line, make_line
 from killswitch.record.tree import TreeEdge
 
 _ENTRIES: Final = msgspec.json.Decoder(RecordEntry)
@@ -80,25 +80,35 @@ class ChainWriter:
             chain = secrets.token_hex(16)
             pending.insert(0, RecordEntry("chain", pending[0].at, {"chain": chain, "format": FORMAT}))
             tip = RecordTip(chain, 0, NO_LEAF, ())
-        edge, leaf = TreeEdge(tip.number, tip.hashes), tip.leaf
+        edge, lines = TreeEdge(tip.number, tip.hashes), []
+        announced: dict[str, int] = {}
+        leaf = tip.leaf
         for entry in pending:
-            leaf = self._chain(entry, edge, leaf, late)
+            line = self._line(entry, edge.size + 1, leaf, late, announced)
+            leaf = line.leaf
+            edge.append(leaf)
+            lines.append((line, entry.announces))
+        self._put(lines)
         chain = next((str(each.fields["chain"]) for each in pending[::-1] if each.kind == "epoch"), tip.chain)
         values = (chain, edge.size, leaf, edge.encode())
         self._connection.execute(_PUT_TIP.format(schema=self._schema), values)
 
-    def _chain(self, entry: RecordEntry, edge: TreeEdge, leaf: bytes, late: str | None) -> bytes:
-        """Write one line; returns its leaf."""
-        number, schema, answers = edge.size + 1, self._schema, None
-        if entry.answers is not None:
-            (answers,) = self._connection.execute(_ANNOUNCED.format(schema=schema), (entry.answers,)).fetchone()
-        line = make_line(entry, number, leaf, lambda: os.urandom(SALT_BYTES), answers=answers, late=late)
-        self._connection.execute(_PUT_LINE.format(schema=schema), (number, line.text, entry.announces))
-        if line.kept:
-            rows = [(each.digest, each.content, each.salt) for each in line.kept]
-            self._connection.executemany(_PUT_KEPT.format(schema=schema), rows)
-        edge.append(line.leaf)
-        return line.leaf
+    def _line(self, entry: RecordEntry, number: int, leaf: bytes, late: str | None, announced: dict[str, int]) -> Line:
+        """The line of an entry. `announced`: subject → number, of lines that are not written yet."""
+        answers = None if entry.answers is None else announced.get(entry.answers)
+        if entry.answers is not None and answers is None:
+            (answers,) = self._connection.execute(_ANNOUNCED.format(schema=self._schema), (entry.answers,)).fetchone()
+        if entry.announces is not None:
+            announced[entry.announces] = number
+        return make_line(entry, number, leaf, lambda: os.urandom(SALT_BYTES), answers=answers, late=late)
+
+    def _put(self, lines: Sequence[tuple[Line, str | None]]) -> None:
+        """Write lines with what they announce, in one statement: a close waits for it."""
+        rows = [(line.number, line.text, subject) for line, subject in lines]
+        self._connection.executemany(_PUT_LINE.format(schema=self._schema), rows)
+        kept = [(each.digest, each.content, each.salt) for line, _ in lines for each in line.kept]
+        if kept:
+            self._connection.executemany(_PUT_KEPT.format(schema=self._schema), kept)
 
 
 def keep_waiting(connection: sqlite3.Connection, entries: Iterable[RecordEntry]) -> None:

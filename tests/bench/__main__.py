@@ -56,6 +56,7 @@ PARTS: Final = (
     Part("gate-http", "serving.gate", "everyday"),
     Part("board", "serving.board", "everyday"),
     Part("halt", "serving.commands", "everyday", "halts"),
+    Part("audit", "record.audit", "everyday"),
     Part("footprint", "memory", "everyday", "footprint", timed=False),
     Part("closing-1000", "closing_parts", "long", "thousand"),
     Part("polling", "polling", "long"),

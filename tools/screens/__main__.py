@@ -14,6 +14,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from tools.screens import live_board
 from tools.screens.capture import MAX_BYTES, excerpt, page_png, terminal_output, terminal_svg
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -191,10 +192,14 @@ def _mistakes(scenes: Scenes, folder: Path) -> None:
         (folder / "my-desk").mkdir(exist_ok=True)
         (folder / "my-desk" / name).write_text(text, encoding="utf-8")
     scenes.shown("validate", 100, "ksctl validate my-desk")
-    corrected = MISTAKE.replace("drawdwn", "drawdown").replace(
+    (folder / "my-desk" / "policy.yaml").write_text(corrected(MISTAKE), encoding="utf-8")
+
+
+def corrected(policy: str) -> str:
+    """The policy without its two mistakes."""
+    return policy.replace("drawdwn", "drawdown").replace(
         "      cooldown: 1m", "      reset: manual\n      cooldown: 1m"
     )
-    (folder / "my-desk" / "policy.yaml").write_text(corrected, encoding="utf-8")
 
 
 def _crash(scenes: Scenes) -> None:
@@ -222,6 +227,7 @@ def main() -> None:
         _impact(scenes, folder)
         _mistakes(scenes, folder)
         _crash(scenes)
+        live_board.draw(scenes, folder, FOLDER)
         site = folder / "site"
         subprocess.run(
             [Path(sys.executable).parent / "mkdocs", "build", "--quiet", "--site-dir", site], cwd=REPOSITORY,

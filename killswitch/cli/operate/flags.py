@@ -93,10 +93,11 @@ _paused = click.argument("scope", metavar="policy/NAME|SCOPE", type=RECORD_TEXT,
 @_paused
 @part_options("Pause")
 @_reason
+@click.option("--dry-run", is_flag=True, help="Of a scope: show the lock without any change.")
 @operator_options
 def pause(
     scope: str, side: Side | None, symbols: tuple[str, ...], length: float | None, end: str | None, reason: str,
-    site: CommandSite, live: bool, author: str, wait: float, output: str,
+    dry_run: bool, site: CommandSite, live: bool, author: str, wait: float, output: str,
 ) -> None:  # fmt: skip
     """Pause trading on a scope, or a policy.
 
@@ -120,8 +121,16 @@ def pause(
         command = given(
             "pause", scope, author, reason, lock="reduce_only", side=side, symbols=named_symbols(scope, symbols)
         )
-        deliver(CommandRequest(command, wait, output == "json", lasts=lasts), site, live=live)
+        request = CommandRequest(command, wait, output == "json", lasts=lasts)
+        if dry_run:
+            from killswitch.cli.operate.preview import preview_command
+
+            preview_command(request, site, None)
+        else:
+            deliver(request, site, live=live)
         return
+    if dry_run:
+        raise click.UsageError("--dry-run is for a scope: a pause of a policy sends and locks nothing")
     if side is not None or symbols or end is not None or length is None:
         raise click.UsageError("a pause of a policy takes --for, and neither --until, --side nor --symbol")
     deliver(CommandRequest(given("pause", scope, author, reason), wait, output == "json", lasts=lasts), site, live=live)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,20 +18,24 @@ from killswitch.cli.operate.command_requirements import closable_scopes
 from killswitch.cli.session import store_if_any
 from killswitch.cli.terminal import print_note, print_page, render_page, terminal_width
 from killswitch.model.decision import Decision, encode_decision
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.operations import commands
 from killswitch.operations.pages.decision import decided
+from killswitch.operations.pages.levels import expected_section
 from killswitch.operations.pages.plan import execution_text
 from killswitch.operations.pages.wording import headline
 from killswitch.operations.preview import Preview, closes_under_way, from_store, plan_of, preview
 from killswitch.operations.status import store_status
 from killswitch.planning.notices import GIVE_UP_HINT
 from killswitch.planning.operator.closes import accounts_in
-from killswitch.render.document import Items, Page, section
+from killswitch.planning.orders.expected_cost import expected_orders
+from killswitch.render.document import Items, Page, Section, section
 from killswitch.render.formats import count_of
 from killswitch.runner import process
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
+from killswitch.valuation.scope_view import ScopeView
 
 
 def preview_command(request: CommandRequest, site: CommandSite, out: Path | None) -> None:
@@ -110,11 +115,23 @@ def _preview_page(decision: Decision, accounts: dict[str, ArmedAccount], shown: 
         ),
         sections=(
             decided(decision, shown.snapshot),
+            *_expected(decision, shown.snapshot),
             *section("", f"Nothing would be sent to {', '.join(observed)}: the document says "
                      "execution: observe." if observed else None),
             *section("The same tick would also decide:", Items(tuple(others))),
         ),
     )  # fmt: skip
+
+
+def _expected(decision: Decision, snapshot: Snapshot) -> Iterator[Section]:
+    """The expected prices and the cost of the orders, for each currency of the accounts."""
+    rules = {(each.account, it.symbol): it for each in snapshot.accounts for it in each.instruments or ()}
+    for currency in dict.fromkeys(each.currency for each in snapshot.accounts):
+        accounts = [each for each in snapshot.accounts if each.currency == currency]
+        names = {each.account for each in accounts}
+        view = ScopeView(to_micros(snapshot.as_of), snapshot.scheduled, accounts, rules, None)
+        intents = [each for each in decision.intents if each.account in names]
+        yield from expected_section(expected_orders(view.trusted(), intents), currency)
 
 
 def _hold_page(decision: Decision, observed: list[str], shown: Preview, others: list[str]) -> Page:

@@ -134,9 +134,8 @@ def close(
     terminal shows what will be closed and asks once.
 
     A full close continues while the venue shows a position. --give-up ends it: no further order is sent for the
-    decision, which ends as residual, with the author and the reason on record. Its stage stays latched, and its lock
-    stays. Without a runner, the first tick of the next run processes it. With the id of a pending command (hand-…) it
-    ends the wait.
+    decision, which ends as residual. Its stage stays latched, and its lock stays. Without a runner, the first tick of
+    the next run processes it. With the id of a pending command (hand-…) it ends the wait.
 
     --journal is for emergencies: the disk of the store is full, read-only or gone, or the store is damaged.
     """

@@ -16,7 +16,7 @@ from killswitch.planning.exposures import PositionExposure
 from killswitch.planning.firing import LevelPreview
 from killswitch.planning.orders.expected_cost import ExpectedOrder
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom
-from killswitch.render.document import Footnotes, Part, Section, Table, section
+from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
 from killswitch.render.formats import amount_text, count_of, exact, money
 
 POSITIONS_SHOWN = 12
@@ -198,3 +198,17 @@ def _order_row(each: ExpectedOrder, currency: str | None) -> tuple[str, ...]:
         f"{each.symbol} ({each.account})", price, money(each.value),
         "unknown" if each.cost is None else amount_text(each.cost, currency), exact(each.leaves.normalize()),
     )  # fmt: skip
+
+
+def expected_section(expected: Sequence[ExpectedOrder], currency: str | None) -> Iterator[Section]:
+    """What the orders of a close are expected to fetch and to cost, without fees; what is unknown is named."""
+    if not expected:
+        return
+    rows = tuple(_order_row(each, currency) for each in expected[:ORDERS_SHOWN])
+    known = sum((each.cost for each in expected if each.cost is not None), Decimal(0))
+    lacks = tuple(dict.fromkeys(what for each in expected for what in each.lacks))
+    total = f"{'at least ' if lacks else ''}{amount_text(known, currency)} against the marks, without fees"
+    head = ("#", "order", "contracts", "symbol", "price", f"value {currency or ''}".rstrip(), "cost", "leaves")
+    table = Table(head, rows, (0, 2, 4, 5, 6, 7), expendable=(5, 7))
+    missing = tuple(f"not in it: {_LACKING[each]}" for each in lacks)
+    yield from section("Expected prices and cost", table, Items((f"expected cost: {total}", *missing)))

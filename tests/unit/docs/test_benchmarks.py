@@ -30,7 +30,7 @@ def test_every_part_has_a_promise_on_the_page() -> None:
 def test_every_part_is_a_function_of_its_module() -> None:
     """A misspelt module or function would be found only after the parts before it, minutes later."""
     for part in PARTS:
-        text = (PARTS_FOLDER / f"{part.module}.py").read_text(encoding="utf-8")
+        text = (PARTS_FOLDER / f"{part.module.replace('.', '/')}.py").read_text(encoding="utf-8")
         assert f"def {part.function}() -> Iterator[Measure]:" in text, part
 
 

@@ -20,6 +20,7 @@ ABOUT_ONE_KIND = {
     "killswitch/execution/state/account_job.py": "the orders and cancels that an account works off",
     "killswitch/runner/locks/lock_lifecycle.py": "the locks that are called for",
     "killswitch/incident/record/closed_positions.py": "what became of the positions that orders reduce",
+    "killswitch/incident/report/exports.py": "what an incident did, by kinds, in a record for compliance",
     "killswitch/incident/record/decision_basis.py": "what each order is measured against",
     "killswitch/operations/progress.py": "how far the orders have come",
     "killswitch/lab/alternatives.py": "the same cut by other orders",

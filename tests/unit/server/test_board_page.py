@@ -166,7 +166,7 @@ def test_a_page_whose_machine_slept_a_day_is_lost_at_once(browser: Browser, serv
     page.evaluate("Object.defineProperty(document, 'hidden', {value: false}); source.close()")
     page.clock.fast_forward("24:00:00")
     assert page.evaluate("document.documentElement.className") == "lost"
-    assert page.locator("#lost").text_content().startswith("Lost: the data are 24 h 00 min old")  # type: ignore[union-attr] # the page is there
+    assert page.inner_text("#lost").startswith("Lost: the data are 24 h 00 min old")
     shown.close()
 
 
