@@ -6,9 +6,9 @@ read of its orders that began after the lock was written and the longest time th
 a verdict is valid, and the time-out of the bot's requests, as the account's `Limits` declare them. No time alone ends
 it: an account that cannot be read meanwhile is waited for.
 
-A lock whose decision cancels entries (a halt, a close by hand, a stage with `cancel_orders`) goes on doing so. After
-another one only what arrives after the lock is cancelled, and only in accounts with `Limits`: there a gate promised
-that nothing opens, and what rested before was left by the author of the lock.
+A lock whose decision cancels entries (a halt, a close by hand, a stage with `cancel_orders`, a suspicion that has
+cancelled some) goes on doing so. After another one only what arrives after the lock is cancelled, and only in accounts
+with `Limits`: there a gate promised that nothing opens, and what rested before was left by the author of the lock.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ class EntrySweeps:
     def _cancels_entries(self, decision: Decision) -> bool:
         if decision.kind == "manual":
             return decision.command == "halt" or decision.cause is not None
+        if decision.kind == "suspicion":  # it cancels what its stage would only after a loss by marks alone
+            return bool(decision.cancels)
         return (decision.policy, decision.stage or "") in self._cancel_entries
 
     def plan(self, snapshot: Snapshot, facts: SnapshotFacts) -> tuple[Decision, ...]:

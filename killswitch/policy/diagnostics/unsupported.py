@@ -134,10 +134,10 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "Calendar Schedule Silence MaintenanceWindow",
-        "schedules and silences",
+        "Calendar Schedule MaintenanceWindow",
+        "schedules of policies",
         "a `Session`, from whose open `equity.loss_since` counts; a `variant` of the policy, selected when the runner "
-        "starts",
+        "starts; for messages a `Silence`, and `mute_times` of a `NotificationTree`",
     ),
 )
 

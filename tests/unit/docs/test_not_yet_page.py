@@ -80,7 +80,7 @@ def test_no_name_has_two_entries_of_one_subject() -> None:
         ("each: account", "each: bot", "KS2004", "with a `Strategy` for each bot"),
         ("cooldown: 6h", "cooldown: 6h\n      schedule: weekdays", "KS2001", "a `variant` of the policy"),
         ("lock_trading: {mode: reduce_only}", "stop_loss: {at: 5%}", "KS2001", "while the runner lives"),
-        ("kind: Policy", "kind: Silence", "KS1206", "from whose open"),
+        ("kind: Policy", "kind: Calendar", "KS1206", "from whose open"),
     ],
     ids=["signal", "scope", "key", "action", "document"],
 )
