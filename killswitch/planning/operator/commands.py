@@ -340,7 +340,7 @@ REFUSED = ("reset", "unlock", "resume")
 """The kinds of commands that are refused meanwhile."""
 
 
-class Obstacles(Struct, frozen=True):
+class Hindrances(Struct, frozen=True):
     """What of the surroundings refuses commands: each with its cause; None where there is none.
 
     `sentinel`: the file that halts everything. `unwritten`: records are in memory only.
@@ -350,7 +350,7 @@ class Obstacles(Struct, frozen=True):
     unwritten: str | None = None
 
 
-NO_OBSTACLES = Obstacles()
+NO_HINDRANCES = Hindrances()
 
 
 def refusals(
@@ -358,10 +358,10 @@ def refusals(
     evaluators: Iterable[ScopeEvaluator],
     orphans: Iterable[Orphan],
     now: int,
-    obstacles: Obstacles = NO_OBSTACLES,
+    hindrances: Hindrances = NO_HINDRANCES,
 ) -> dict[str, Notice]:
     """Event id of each command that is refused at `now` (microseconds) → the notice that says why, and until when."""
-    sentinel, unwritten = obstacles.sentinel, obstacles.unwritten
+    sentinel, unwritten = hindrances.sentinel, hindrances.unwritten
     given = tuple(events)
     unrecorded = {} if unwritten is None else {
         event.id: _unrecorded(event, unwritten, now) for event in given if loosens(event)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from killswitch.model.instant import to_micros
-from killswitch.planning.operator.commands import Obstacles, loosens, refusals
+from killswitch.planning.operator.commands import Hindrances, loosens, refusals
 from killswitch.store import fallback
 from tests.runner_world import ScriptedVenue, Seen, World, book
 from tests.worlds import START, operator_event
 
-FULL = Obstacles(unwritten="no space is left on the disk")
+FULL = Hindrances(unwritten="no space is left on the disk")
 LOOSEN: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
     ("reset", "account/main", {}),
     ("unlock", None, {}),
