@@ -40,7 +40,7 @@ class Shell:
             raise RuntimeError("the shell has no pipes")
         self._process.stdin.write(f"{commands}\nlast=$?; echo; echo {_END} $last\n")
         self._process.stdin.flush()
-        printed = []
+        printed: list[str] = []
         for line in self._process.stdout:
             if line.startswith(_END):
                 if line.split()[1] != "0":
