@@ -74,3 +74,13 @@ def test_the_key_of_the_links_is_readable_by_its_owner_only(tmp_path: Path) -> N
     assert seals.about(seals.sealed_id("d1")) == "d1"
     assert seals.about("d1-" + "0" * 32) is None
     assert key_file(str(tmp_path / "ks.sqlite")).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_firing_that_several_nodes_took_waits_once() -> None:
+    """A route of its own and the root escalate both; it is one firing on the page, on the board and in the count."""
+    announcement = Announcement(
+        "d1", 1, MessageAttributes("fired", "page", "p", "account/main", 3), "firing/p/1",
+        encode_message(message("d1")), True, True, escalates=True, decision="d1",
+    )  # fmt: skip
+    pages = tuple(OpenPage(1, announcement, node, 1, (Escalation(1, "phone"),)) for node in ("root", "desk"))
+    assert len(RoutingState(1, pages=pages).unacknowledged) == 1
