@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from killswitch.audit.anchor_settings import AnchorSettings, TimeStamps
 from killswitch.audit.git_anchors import publish_commit
-from killswitch.audit.log_files import AuditError
+from killswitch.audit.log_files import AuditError, server_tip
 from killswitch.audit.time_stamps import ANSWER_SUFFIX, fetch_time_stamp
 from killswitch.gate.files import replace_file
 from killswitch.model.alert import Alerts, alert_if, together
@@ -22,6 +22,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.record_entry import RecordEntry, with_known
 from killswitch.model.snapshot import IN_PROGRESS, Snapshot
 from killswitch.record.anchors import Anchor, anchor_text
+from killswitch.store.errors import StoreError
 from killswitch.store.record_chain import RecordTip
 from killswitch.telemetry.metrics import AnchorGauges
 from killswitch.worker import Worker
@@ -108,6 +109,7 @@ class AnchorWorker:
         """Number of the newest anchor that any place has."""
         self._written = -1
         """Number of the last line that an anchor itself has written."""
+        self._published_others: tuple[Anchor, ...] = ()
         self._problems: dict[str, str] = {}
         self._worker = Worker("anchors", self.publish)
 
@@ -140,9 +142,11 @@ class AnchorWorker:
         tip = self._store.record_tip()
         if tip is None or self._store.in_memory_because is not None:
             return
-        if tip.number in (self._published, self._written) and not self._problems:
+        others = self._others()
+        is_known = tip.number in (self._published, self._written) and others == self._published_others
+        if is_known and not self._problems:
             return
-        anchors = (Anchor(tip.chain, tip.number, tip.root.hex()), *self._others())
+        anchors = (Anchor(tip.chain, tip.number, tip.root.hex()), *others)
         entries = []
         for place, publish in self._places.items():
             where, why = None, None
@@ -156,6 +160,7 @@ class AnchorWorker:
             else:
                 self._problems[place] = f"the anchor of line {tip.number} was not published to {place}: {why}"
             entries.append(anchor_entry(self._now(), place, anchors[0], where, why))
+        self._published_others = others
         self._store.add_to_record(entries)
         self._written = tip.number + len(entries)
 
@@ -165,6 +170,18 @@ class AnchorWorker:
         done = self._worker.wait(timeout)
         self._worker.begin_stop()
         return done
+
+
+def tip_of_servers(store_at: str) -> tuple[Anchor, ...]:
+    """The end of the chain of a store's servers, for `others`; empty where there is none, or none that can be read.
+
+    One that cannot be read is not anchored, and prevents no anchor of the store: `ksctl audit verify` shows it.
+    """
+    try:
+        tip = server_tip(Path(store_at.removeprefix("sqlite:///")))
+    except StoreError:
+        return ()
+    return () if tip is None else (tip,)
 
 
 def anchor_entry(at: datetime, place: str, anchor: Anchor, where: str | None, why: str | None) -> RecordEntry:

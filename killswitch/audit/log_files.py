@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -18,11 +18,12 @@ from msgspec.structs import replace
 
 from killswitch.gate.files import replace_file
 from killswitch.model.legible import legible
-from killswitch.record.anchors import FetchedAnchor
+from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.record.line import LineContent, digest_of, read_head
 from killswitch.record.verification import Break, RecordReport, RecordVerifier, Start, in_order
 from killswitch.store.record_chain import RecordTip
-from killswitch.store.recorded import StoredLine
+from killswitch.store.recorded import StoredLine, server_record_of
+from killswitch.store.sqlite import open_store
 
 SEGMENT_LINES: Final = 100_000
 """Lines of a segment: about 40 MB."""
@@ -165,6 +166,34 @@ def _held_against(tip: RecordTip | None, report: RecordReport) -> RecordReport:
         return report
     what = f"the store's own end of the chain is number {tip.number}, root {tip.root.hex()}: lines are not as written"
     return replace(report, breaks=1, first_break=Break("store", report.entries, (report.last or 0) + 1, what))
+
+
+def server_tip(store: Path) -> Anchor | None:
+    """The end of the chain of the servers of a store; None where none has recorded anything. Raises StoreError."""
+    path = server_record_of(store)
+    if not path.exists():
+        return None
+    with closing(open_store(str(path), read_only=True)) as found:
+        tip = found.record_tip()
+    return None if tip is None else Anchor(tip.chain, tip.number, tip.root.hex())
+
+
+def verify_both(
+    store: Path, source: LineSource, anchors: Iterable[FetchedAnchor], *, needs_anchor: bool, with_bodies: bool
+) -> tuple[RecordReport, RecordReport | None]:
+    """Verify the record of a store, and that of its servers; None where none has recorded anything.
+
+    An anchor is held against the chain that it names. One of a server's chain that is gone is an anchor of another
+    chain for the store. Raises StoreError.
+    """
+    tip, found = server_tip(store), tuple(anchors)
+    ours = tuple(each for each in found if tip is None or each.anchor.chain != tip.chain)
+    report = verify_source(source, ours, needs_anchor=needs_anchor, with_bodies=with_bodies)
+    if tip is None:
+        return report, None
+    theirs = [each for each in found if each.anchor.chain == tip.chain]
+    with closing(open_store(str(server_record_of(store)), read_only=True)) as server:
+        return report, verify_source(server, theirs, needs_anchor=needs_anchor, with_bodies=with_bodies)
 
 
 def keep_body(log: Path, digest: str, content: bytes) -> None:

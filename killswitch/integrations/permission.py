@@ -4,8 +4,9 @@
     permission = permits.ask({"symbol": "BTC/USDT:USDT", "side": "buy", "amount": "0.5", "unit": "base"})
 
 Orders are written as `killswitch.pretrade/v1` has them. Without a gate the lock file decides by what the order says of
-itself: while it is not open, only `reduce_only`, `close_position` and `is_exit` pass, and under `all` nothing does. An
-error in here is no consent: what opens is not sent.
+itself: while it is not open, only `reduce_only`, `close_position` and `is_exit` pass, and under `all` nothing does. The
+sentinel, a file whose existence halts everything, is looked for at each question and directly before an order is sent,
+where its path is given. An error in here is no consent: what opens is not sent.
 
 After a lock, entries come back one at a time: strategies and executors that were refused keep asking, and would all be
 sent in the second in which the lock lifts.
@@ -19,7 +20,15 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple  # noqa: TID251 - a bot's environment may have no msgspec
 
-from killswitch.client.gate import LockMode, Order, PretradeAnswer, PretradeGate, claims_to_reduce, lock_mode
+from killswitch.client.gate import (
+    LockMode,
+    Order,
+    PretradeAnswer,
+    PretradeGate,
+    claims_to_reduce,
+    is_halted,
+    lock_mode,
+)
 from killswitch.client.heartbeat import monotonic_seconds
 
 HELD_BACK: Final = frozenset(
@@ -76,14 +85,16 @@ class OrderPermits:
         gate: str | PretradeGate | None = None,
         token: str | None = None,
         lock_file: str | None = None,
+        sentinel: str | None = None,
         timeout: float = 1.0,
         pause_after_lock: float = PAUSE,
         clock: Callable[[], float] = monotonic_seconds,
     ) -> None:
         """`gate`: the address of a server, which needs the `account`. `lock_file`: the account's; one of both at least.
 
-        `token`: left out, that of `KILLSWITCH_TOKEN`. `timeout`: seconds for one question. `pause_after_lock`: seconds
-        between two entries in the ten minutes after a lock; 0: none. ValueError if nothing could ever be known.
+        `token`: left out, that of `KILLSWITCH_TOKEN`. `sentinel`: the file whose existence halts everything; left out,
+        it is not looked for here. `timeout`: seconds for one question. `pause_after_lock`: seconds between two entries
+        in the ten minutes after a lock; 0: none. ValueError if nothing could ever be known.
         """
         if gate is None and lock_file is None:
             raise ValueError("name the address of a gate, or the account's lock file, or both")
@@ -94,6 +105,7 @@ class OrderPermits:
         self._account = account or ""
         self._gate = gate
         self._lock_file = lock_file
+        self._sentinel = sentinel
         self._pause = pause_after_lock
         self._clock = clock
         self._one_at_a_time = threading.RLock()
@@ -131,8 +143,9 @@ class OrderPermits:
                 return False
             if permission.answer is None or self._gate is None:
                 return self._passes(permission.orders)
+            orders = tuple(map(_as_reducing(permission), permission.orders))
             # Without a verdict the lock file was read just now, and the claim decided.
-            is_fine = self._gate.may_still_send(permission.answer, *map(_as_reducing(permission), permission.orders))
+            is_fine = self._gate.may_still_send(permission.answer, *orders) and not self._halts(orders)
         except Exception:  # noqa: BLE001 - as in `ask`
             _LOG.exception("an order could not be judged again")
             is_fine = False
@@ -150,10 +163,16 @@ class OrderPermits:
     def _by_gate(self, orders: tuple[Order, ...]) -> Permission:
         assert self._gate is not None
         answer = self._gate.ask(self._account, *orders)
-        return Permission(answer.may_send, answer.reason, answer.text, orders, answer)
+        found = Permission(answer.may_send, answer.reason, answer.text, orders, answer)
+        if not found.may_send or not self._halts(tuple(map(_as_reducing(found), orders))):
+            return found
+        self.report(found, "not_sent")
+        return self._by_sentinel(orders)
 
     def _by_lock_file(self, orders: tuple[Order, ...]) -> Permission:
         mode = self._mode()
+        if mode == "open" and self._halts(orders):
+            return self._by_sentinel(orders)
         if self._passes(orders, mode):
             return Permission(True, "exit" if mode != "open" else "allowed", f"the lock file is {mode}", orders)
         reason, hint = ("lock_all", "") if mode == "all" else ("locked", ": an exit must say so (reduce-only)")
@@ -161,7 +180,18 @@ class OrderPermits:
 
     def _passes(self, orders: tuple[Order, ...], mode: LockMode | None = None) -> bool:
         mode = self._mode() if mode is None else mode
-        return mode == "open" or (mode == "reduce_only" and bool(orders) and all(map(claims_to_reduce, orders)))
+        if mode == "open":
+            return not self._halts(orders)
+        return mode == "reduce_only" and bool(orders) and all(map(claims_to_reduce, orders))
+
+    def _halts(self, orders: tuple[Order, ...]) -> bool:
+        """Whether the sentinel is there and one of the orders is no exit."""
+        is_exit = bool(orders) and all(map(claims_to_reduce, orders))
+        return self._sentinel is not None and not is_exit and is_halted(self._sentinel)
+
+    def _by_sentinel(self, orders: tuple[Order, ...] = ()) -> Permission:
+        text = f"everything is halted by the sentinel file {self._sentinel}: an exit must say so (reduce-only)"
+        return Permission(False, "sentinel", text, orders)
 
     def _mode(self) -> LockMode:
         return "reduce_only" if self._lock_file is None else lock_mode(self._lock_file)
@@ -170,6 +200,8 @@ class OrderPermits:
         """Whether entries are held back: by the lock file, else by the gate's answer to what no limit allows."""
         if self._lock_file is not None and (mode := self._mode()) != "open":
             return Permission(False, "lock_all" if mode == "all" else "locked", f"the lock file says {mode}")
+        if self._halts(()):
+            return self._by_sentinel()
         if self._gate is None:
             return Permission(True, "allowed", "the lock file is open")
         found = self._by_gate(({"symbol": symbol, "side": side, "amount": UNGRANTABLE, "unit": "base"},))
@@ -209,10 +241,10 @@ class OrderPermits:
 
 
 def permits_of(settings: Mapping[str, Any]) -> OrderPermits:
-    """The permits of a section of a bot's configuration: `account`, `gate`, `token`, `lock_file`, `timeout`,
-    `pause_after_lock`. ValueError for any other key, or if nothing could be known.
+    """The permits of a section of a bot's configuration: `account`, `gate`, `token`, `lock_file`, `sentinel`,
+    `timeout`, `pause_after_lock`. ValueError for any other key, or if nothing could be known.
     """
-    known = {"account", "gate", "token", "lock_file", "timeout", "pause_after_lock"}
+    known = {"account", "gate", "token", "lock_file", "sentinel", "timeout", "pause_after_lock"}
     if not isinstance(settings, Mapping) or not settings.keys() <= known:
         strange = sorted(map(str, settings.keys() - known)) if isinstance(settings, Mapping) else [repr(settings)]
         raise ValueError(f"`killswitch` has {', '.join(strange)}, and may have {', '.join(sorted(known))}")

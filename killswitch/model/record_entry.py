@@ -28,6 +28,9 @@ EntryKind = Literal[
     "order",  # a journal entry: a request that is about to be sent, or the venue's answer
     "loosening",  # an attempt to loosen what is in force, and what became of it
     "anchor",  # an anchor was published, or could not be
+    "login",  # by a server: a credential is used, or a login failed; repetitions by their number
+    "request",  # by a server: a request with an effect, and how it was answered
+    "token",  # by a server: a token is issued or revoked
     "cut",  # half a line at the end of a file was cut: its length and hash
 ]
 """Kinds of entries. A later version adds kinds and never changes the meaning of one."""

@@ -20,6 +20,7 @@ from killswitch.model.effects import Orders, kind_of
 from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
+from killswitch.operations.lifting import ScopeHold
 from killswitch.planning.expectations import ComparedExpectation, compared
 from killswitch.planning.exposures import PositionExposure
 from killswitch.planning.firing import LevelPreview
@@ -58,6 +59,8 @@ class Preview(Struct, frozen=True):
     """The net of every declared hedge, and what would take it out."""
     recoveries: tuple[RecoveryView, ...] = ()
     """The ways back after resets that have begun."""
+    holds: tuple[ScopeHold, ...] = ()
+    """The locks by hand in force, newest first: of locks, halts, pauses and closes."""
 
     @property
     def pending(self) -> bool:
@@ -87,11 +90,12 @@ def preview(
     armed: frozenset[str],
     *,
     with_levels: bool = True,
+    holds: tuple[ScopeHold, ...] = (),
 ) -> Preview:
     """Run one tick of `interpreter`, whose state was restored or replayed, on `snapshot`.
 
     `armed`: accounts whose documents say `execution: live`. `with_levels`: also what each level would decide, the
-    headroom in money and the positions, which cost time that `ksctl close` does not have.
+    headroom in money and the positions, which cost time that `ksctl close` does not have. `holds`: the locks by hand.
     """
     interpreter.restrict_orders_to(armed)
     pending = interpreter.evaluate(snapshot)
@@ -113,6 +117,7 @@ def preview(
         levels=levels,
         hedges=interpreter.hedges() if with_levels else (),
         recoveries=interpreter.recoveries.views(),
+        holds=holds,
     )
 
 
@@ -211,6 +216,8 @@ def encode_preview(shown: Preview, against: Mapping[str, object] | None = None) 
     further: dict[str, object] = {"expectations": shown.expectations} if shown.expectations else {}
     further |= {"hedges": shown.hedges} if shown.hedges else {}
     further |= {"recoveries": shown.recoveries} if shown.recoveries else {}
+    further |= {"holds": shown.holds} if shown.holds else {}
+    further |= {"limits": shown.policies.limits} if shown.policies.limits else {}
     further |= {} if against is None else {"against": against}
     return msgjson.Encoder(decimal_format="string").encode(
         {

@@ -36,6 +36,12 @@ _MARK: Final = b"\xef\xbb\xbf"
 """A byte order mark, which some editors put at the beginning of a text."""
 
 
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict over several records: contradicted wins over could not tell, and that over verified."""
+    found = set(verdicts)
+    return next((each for each in ("contradicted", "could not tell") if each in found), "verified")
+
+
 class Start(Struct, frozen=True):
     """What is known of the lines before the first one kept: their number, the last leaf, and the edge of the tree."""
 

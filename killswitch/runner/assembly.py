@@ -317,6 +317,7 @@ def _first_view(
         owner=lease.owner, started_at=now, as_of=now, ticks=0, duration_ms=0.0, interval=pace.interval, live=live,
         policies=paths, policy_set=policies.digest, lock_folder=places[0], union=places[1], accounts=(), machines=(),
         closings=(), problems=(), strategies=tuple(sorted(arming.strategy_scopes)) or UNSET,
+        limits=policies.limits or UNSET,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
+from killswitch.graph.limits import LimitsRule
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import Runbooks, keep_runbooks
 from killswitch.model.clock import Clock
@@ -102,6 +103,8 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     """The ways back after resets that have begun; absent without one."""
     held: tuple[WrittenLock, ...] | UnsetType = UNSET
     """The locks by hand that are in their files: of locks, halts, pauses and closes; absent without one."""
+    limits: tuple[LimitsRule, ...] | UnsetType = UNSET
+    """The `Limits` documents in force, as written: a way back after a reset reduces them; absent without one."""
 
 
 class LastTick(Struct, frozen=True):
@@ -221,7 +224,8 @@ class StatusPublisher:
     def reload(self, taken: TakenSet) -> None:
         """Show the next set from the next tick on."""
         needs_start = taken.proposed.needs_start or UNSET
-        self.view = replace(self.view, policy_set=taken.in_force.digest, needs_start=needs_start)
+        limits = taken.loaded.policies.limits or UNSET
+        self.view = replace(self.view, policy_set=taken.in_force.digest, needs_start=needs_start, limits=limits)
 
     def show_strategies(self, scopes: Iterable[str]) -> None:
         """Show these as the scopes of strategies whose lock files the run writes."""

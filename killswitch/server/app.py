@@ -35,6 +35,7 @@ from killswitch.server.preview_routes import PreviewRoutes
 from killswitch.server.rates import RequestRates, ServerCounters
 from killswitch.server.received_writer import ReceivedWriter
 from killswitch.server.record_routes import RecordRoutes
+from killswitch.server.server_record import AnsweredRequests, ServerRecord
 from killswitch.server.store_reads import StoreReads
 from killswitch.server.token_routes import TokenRoutes
 from killswitch.store.command_spool import CommandSpool, spool_of
@@ -106,16 +107,18 @@ def read_server_file(path: Path) -> ServerFile:
 
 
 def create_app(
-    settings: ServerSettings, counters: ServerCounters, monotonic: Callable[[], float] = monotonic_seconds
-) -> Guard:
-    """The application behind its guard.
+    settings: ServerSettings, counters: ServerCounters, monotonic: Callable[[], float] = monotonic_seconds,
+    record: ServerRecord | None = None,
+) -> Guard:  # fmt: skip
+    """The application behind its guard. `record`: its own record, which the caller finishes; left out: one of it.
 
     TokenFileError if the tokens cannot be read, JwtSettingsError for keys and WebhookSecretError for a secret that are
     not accepted.
     """
     file = settings.file
     verifier = None if file.jwt is None else JwtVerifier(file.jwt)
-    entrance = Entrance(Tokens(settings.tokens), verifier, RequestRates(monotonic), counters, _wall)
+    record = record or ServerRecord(settings.store, _wall, monotonic, counters)
+    entrance = Entrance(Tokens(settings.tokens), verifier, RequestRates(monotonic), counters, _wall, record)
     reads = StoreReads(settings.store, counters)
     sessions = Sessions(_wall, is_secure=settings.is_secure)
     gate = Gate(gate_view_file(str(settings.store)), settings.sentinel_at, _wall)
@@ -133,14 +136,15 @@ def create_app(
     secret = None if file.webhook_secret is None else read_secret(Path(file.webhook_secret))
     for routes in (
         BookRoutes(reads, counters), GateRoutes(gate, received), commands,
-        TokenRoutes(entrance.tokens, commands, _wall),
+        TokenRoutes(entrance.tokens, commands, _wall, record),
         AlertRoutes(received, commands, reads, secret, (_wall, monotonic)), RecordRoutes(reads, spool, commands),
         PreviewRoutes(reads, commands, counters),
         BoardRoutes(settings.store, entrance, sessions, commands, monotonic),
         AcknowledgeRoutes(settings.store, reads, commands),
     ):  # fmt: skip
         routes.add_to(app)
-    inner = SessionDoor(PretradeRoute(app, gate, entrance, file.path_prefix), sessions)
+    answered = AnsweredRequests(app, record)
+    inner = SessionDoor(PretradeRoute(answered, gate, entrance, file.path_prefix), sessions)
     return Guard(inner, settings.hosts + file.host_names, file.proxies, file.path_prefix)
 
 

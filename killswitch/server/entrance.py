@@ -20,9 +20,14 @@ from msgspec import Struct
 from killswitch.server.access import EffectClass, Role, TokenFileError, Tokens, refusal
 from killswitch.server.jwt_login import JwtIdentity, JwtVerifier, RefusedJwtError
 from killswitch.server.rates import RequestRates, ServerCounters
+from killswitch.server.server_record import ASKED, ServerRecord, UnrecordedError
 
 VERIFIED_KEPT: Final = 1_000
 """JWTs whose signature is not verified again until they expire."""
+EFFECTS: Final = frozenset({"tighten", "loosen", "carry", "administer"})
+"""Classes whose requests are on record."""
+PREVIEWS: Final = ("/v1/preview", "/v1/plan")
+"""How the paths of requests end that ask for a right and change nothing."""
 Authorization = Annotated[str | None, Header(max_length=8_300)]
 
 
@@ -40,11 +45,12 @@ class Entrance:
 
     def __init__(
         self, tokens: Tokens, verifier: JwtVerifier | None, rates: RequestRates, counters: ServerCounters,
-        now: Callable[[], datetime],
+        now: Callable[[], datetime], record: ServerRecord,
     ) -> None:  # fmt: skip
         self.rates = rates
         self.counters = counters
         self.tokens = tokens
+        self.record = record
         self._verifier = verifier
         self._now = now
         self._verified: OrderedDict[bytes, JwtIdentity] = OrderedDict()
@@ -54,6 +60,7 @@ class Entrance:
         identity = self.identify(headers, is_proxied=is_proxied)
         if identity is None:
             raise self._failure(source)
+        self.record.login(identity.principal, identity.credential, source)
         return Caller(identity, source, self)
 
     def identify(self, headers: Mapping[str, str], *, is_proxied: bool) -> Identity | None:
@@ -93,6 +100,7 @@ class Entrance:
 
     def _failure(self, source: str) -> HTTPException:
         self.counters.count("failed_logins")
+        self.record.failed_login(source)
         wait = self.rates.failed(source)
         if wait:
             return too_many("too many failed logins from this address", wait)
@@ -112,6 +120,8 @@ class Caller:
         self.identity = identity
         self._source = source
         self._entrance = entrance
+        self._path: str | None = None
+        self._asked: dict[tuple[EffectClass, str | None], str] = {}
 
     @property
     def principal(self) -> str:
@@ -123,11 +133,35 @@ class Caller:
         why = refusal(self.identity, wanted, scope, is_scoped=is_scoped)
         if why is not None:
             self._entrance.counters.count("refused_by_rights", self.identity.role)
+            self._note_refused(wanted, 403)
             raise HTTPException(403, why)
         wait = self._entrance.rates.wait(self.principal, self._source, wanted)
         if wait:
             self._entrance.counters.count("refused_by_rate", wanted)
+            self._note_refused(wanted, 429)
             raise too_many(f"{self.principal} sends too many requests of this kind", wait)
+        self._announce(wanted, scope)
+
+    def announces(self, request: Request) -> None:
+        """From now on put on record what `require` grants, and how the request is answered."""
+        if request.method == "POST" and not request.url.path.endswith(PREVIEWS):
+            self._path = request.url.path
+            request.scope[ASKED] = self._asked
+
+    def _announce(self, wanted: EffectClass, scope: str | None) -> None:
+        """Put the request on record before it has an effect; 503 if it lets risk in again, and that cannot be done."""
+        if self._path is None or wanted not in EFFECTS or (wanted, scope) in self._asked:
+            return
+        try:
+            self._asked[wanted, scope] = self._entrance.record.requested(
+                self.principal, wanted, scope, self._path, waits=wanted == "loosen"
+            )
+        except UnrecordedError as error:
+            raise HTTPException(503, str(error)) from error
+
+    def _note_refused(self, wanted: EffectClass, status: int) -> None:
+        if self._path is not None and wanted in EFFECTS:
+            self._entrance.record.refused(self.principal, wanted, status)
 
     def may(self, wanted: EffectClass, scope: str | None = None, *, is_scoped: bool = True) -> bool:
         """Whether the caller may do that; it counts in no limit."""
@@ -137,7 +171,11 @@ class Caller:
 async def identified(request: Request, authorization: Authorization = None) -> Caller:
     """Who has sent the request, for routes. `authorization` is for the description of the API."""
     entrance: Entrance = request.app.state.entrance
-    return entrance.caller(request.headers, source_of(request.scope), is_proxied=bool(request.scope.get("is_proxied")))
+    caller = entrance.caller(
+        request.headers, source_of(request.scope), is_proxied=bool(request.scope.get("is_proxied"))
+    )
+    caller.announces(request)
+    return caller
 
 
 def source_of(scope: Mapping[str, object]) -> str:

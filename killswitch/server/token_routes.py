@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import anyio
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -17,10 +17,13 @@ from fastapi import Path as PathParam
 from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field
 
+from killswitch.model.record_entry import Field as EntryField
+from killswitch.model.record_entry import private
 from killswitch.model.snapshot import Event
 from killswitch.server.access import RIGHTS, Role, TokenFileError, TokenRecord, Tokens, issue
 from killswitch.server.command_routes import CommandRoutes, Key, request_id
 from killswitch.server.entrance import Identified
+from killswitch.server.server_record import ServerRecord, UnrecordedError
 from killswitch.store.command_spool import SpooledCommand, SpooledPage, digest_of
 
 MOST_TOKENS: Final = 1_000
@@ -63,8 +66,11 @@ class IssuedToken(TokenView):
 class TokenRoutes:
     """Reads and changes the file of tokens."""
 
-    def __init__(self, tokens: Tokens, commands: CommandRoutes, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, tokens: Tokens, commands: CommandRoutes, now: Callable[[], datetime], record: ServerRecord
+    ) -> None:
         """`commands`: the way to the runner, which pages."""
+        self._record = record
         self._tokens = tokens
         self._commands = commands
         self._now = now
@@ -95,6 +101,7 @@ class TokenRoutes:
         secret, record = issue(body.principal, body.role, body.scopes, now, expires, f"{key}:{digest}")
         if {"loosen", "administer"} & RIGHTS[body.role]:
             await self._page(record, caller.principal, now)  # first: a token of which nobody knows must not exist
+        self._put_on_record(record, caller.principal, "issued")
         await self._change(lambda before: _with(before, record, now))
         return IssuedToken(**dict(_view(record, now)), token=secret, is_replay=False)
 
@@ -102,10 +109,28 @@ class TokenRoutes:
         """End a token at once. To revoke it again changes nothing, so that this takes no idempotency key."""
         caller.require("administer", is_scoped=False)
         now = self._now()
-        if not any(each.id == id for each in self._tokens.records):
+        record = next((each for each in self._tokens.records if each.id == id), None)
+        if record is None:
             raise HTTPException(404, f"there is no token {id}")
+        self._put_on_record(record, caller.principal, "revoked")
         await self._change(lambda before: tuple(_ended(each, now) if each.id == id else each for each in before))
         return Response(status_code=204)
+
+    def _put_on_record(self, token: TokenRecord, by: str, what: Literal["issued", "revoked"]) -> None:
+        """Put the change on record before it is made. 503 if a token cannot be issued because of that; one that is
+        revoked ends in any case.
+        """
+        fields: dict[str, EntryField | None] = {
+            "token": token.id, "result": what, "role": token.role, "scopes": " ".join(token.scopes),
+            "principal": private(token.principal), "actor": private(by),
+        }  # fmt: skip
+        if what == "revoked":
+            self._record.later("token", fields)
+            return
+        try:
+            self._record.written("token", fields)
+        except UnrecordedError as error:
+            raise HTTPException(503, str(error)) from error
 
     async def _change(self, change: Callable[[tuple[TokenRecord, ...]], tuple[TokenRecord, ...]]) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
@@ -28,6 +29,11 @@ def _as_bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
+def server_record_of(store: Path) -> Path:
+    """The file with the record of the servers of a store, next to it: a chain of its own in the form of a store."""
+    return store.with_name(f"{store.name}.server")
+
+
 class StoredLine(Struct, frozen=True):
     """A line of the record, without its LF."""
 
@@ -39,12 +45,15 @@ class RecordedStore(StoreHandle):
     """A store whose writes are on record."""
 
     @retried
-    def add_to_record(self, entries: Sequence[RecordEntry]) -> None:
-        """Write entries of the record that belong to no other write. Raises FencedError as `commit_tick`."""
+    def add_to_record(self, entries: Sequence[RecordEntry], late: str | None = None) -> None:
+        """Write entries of the record that belong to no other write. Raises FencedError as `commit_tick`.
+
+        `late`: the present time, where they were made earlier.
+        """
         if entries:
             self._return_to_disk()
             with self._writing_fenced() as connection:
-                self._record(connection, entries)
+                self._record(connection, entries, late)
 
     def record_tip(self) -> RecordTip | None:
         """The end of the record; None where nothing is recorded yet. Raises DamagedStoreError."""
@@ -60,7 +69,7 @@ class RecordedStore(StoreHandle):
             limit = PAGE if last is None else min(PAGE, last - first + 1)
             found = self._read(sql.RECORD_LINES, first=first, limit=limit)
             for row in found:
-                yield StoredLine(rows.integer(row.number), rows.bytes_of(row.line))
+                yield StoredLine(rows.integer(row.number), _as_bytes(row.line))
             if len(found) < limit or limit < PAGE:
                 return
             first = found[-1].number + 1
@@ -92,7 +101,7 @@ class RecordedStore(StoreHandle):
                 connection.execute(sql.ERASE_KEPT, {"digest": digest})
         return len(digests)
 
-    def _record(self, connection: Connection, entries: Sequence[RecordEntry]) -> None:
+    def _record(self, connection: Connection, entries: Sequence[RecordEntry], late: str | None = None) -> None:
         """Chain entries to the record, in the transaction of what they record.
 
         While the store is in memory they wait: they get numbers and hashes once they are on the disk.
@@ -105,6 +114,6 @@ class RecordedStore(StoreHandle):
             keep_waiting(raw, entries)
             return
         try:
-            ChainWriter(raw).write(entries)
+            ChainWriter(raw).write(entries, late)
         except (TypeError, ValueError) as error:
             raise DamagedStoreError(self.place, f"the end of the record cannot be read ({error})") from error

@@ -1,8 +1,9 @@
 """Dumps a store and its lock files to lines of text, and restores a store from such a dump.
 
-The dump is exact: schema, every row of every table in order, blobs to the byte. Three values that depend on the machine
-are replaced: the folder of the run by FOLDER, the process that held the lease by OWNER, and the time at which a
-notification was sent by the time of its event, because threads send it in real time during a run in virtual time.
+The dump is exact: schema, every row of every table in order, blobs to the byte. Values that depend on the machine are
+replaced: the folder of the run by FOLDER, the process that held the lease by OWNER, and of a notification the time at
+which it was sent, by that of its event, and the batch that it was sent in, because threads send it in real time during
+a run in virtual time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def dump(folder: Path) -> str:
             for row in found:
                 values = {name: _encode(value) for name, value in zip(names, row, strict=True)}
                 if table == "outbox" and values["state"] == "delivered":
-                    values["ended_at"] = values["at"]
+                    values["ended_at"], values["batch"] = values["at"], None
                 lines.append({"table": table, "row": values})
     for path in [*sorted(folder.glob("locks/**/*")), folder / "trading_lock.json"]:
         if path.is_file():

@@ -79,7 +79,10 @@ def given_up(folder: Path) -> Site:
 def whole_book(folder: Path) -> Site:
     """The venue accepts two orders a minute, which a first stage has used up: a whole-book close follows."""
     traits = VenueDescription(
-        limits=(RateLimit("orders", 2, 60.0),), costs=(Cost("submit", "orders", each=1),), whole_book=True
+        limits=(RateLimit("orders", 2, 60.0),),
+        costs=(Cost("submit", "orders", each=1),),
+        whole_book=True,
+        enforces_reduce_only=True,
     )
     site = _desk(folder, "staged", terms=VenueTerms(traits=traits))
     site.set_prices(15, BTC_USDT="59600", ETH_USDT="2980")

@@ -246,6 +246,7 @@ def _of_venues(
 ) -> Shown:
     from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.model.snapshot import Snapshot
+    from killswitch.operations.lifting import manual_holds
     from killswitch.operations.preview import closes_under_way, from_store, preview
     from killswitch.operations.status import runner_state
     from killswitch.runner import process
@@ -277,7 +278,8 @@ def _of_venues(
 
         return preview_both(loaded.policies, other, snapshot, store, armed)
     interpreter, memory = from_store(loaded.policies, store)
-    return preview(loaded.policies, snapshot, interpreter, memory, armed), None
+    holds = () if store is None else manual_holds(store, now)
+    return preview(loaded.policies, snapshot, interpreter, memory, armed, holds=holds), None
 
 
 def require_new_file(out: Path | None) -> None:

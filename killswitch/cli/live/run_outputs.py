@@ -139,9 +139,11 @@ def open_anchors(settings: AnchorSettings | None, store: SqlStore, clock: Clock,
     if settings is None:
         yield
         return
-    from killswitch.audit.anchor_worker import AT_END, AnchorWorker, publishers
+    from killswitch.audit.anchor_worker import AT_END, AnchorWorker, publishers, tip_of_servers
 
-    worker = AnchorWorker(store, publishers(settings), settings.seconds, clock.now, clock.monotonic)
+    worker = AnchorWorker(
+        store, publishers(settings), settings.seconds, clock.now, clock.monotonic, lambda: tip_of_servers(store.place)
+    )
     outputs.observers.append(worker)
     outputs.anchors = worker.gauges
     try:

@@ -91,10 +91,14 @@ def _serve(
     key: Path | None, settings_at: Path | None, sentinel_at: Path | None, *, ends_with_stdin: bool,
     is_secure: bool,
 ) -> None:  # fmt: skip
+    from datetime import UTC, datetime
+    from time import monotonic
+
     from killswitch.cli.session import opened_store
     from killswitch.server.app import ServerFile, ServerSettings, create_app, read_server_file
     from killswitch.server.connections import ListenSettings, run_server
     from killswitch.server.rates import ServerCounters
+    from killswitch.server.server_record import ServerRecord
     from killswitch.store.command_spool import CommandSpool, spool_of
 
     store = Path(store_at.removeprefix("sqlite:///"))
@@ -105,9 +109,14 @@ def _serve(
     names = {f"{host}:{port}" for host in (address, "127.0.0.1", "localhost")} | set(host_names)
     file = ServerFile() if settings_at is None else read_server_file(settings_at)
     counters = ServerCounters()
-    app = create_app(ServerSettings(store, tokens_at, tuple(sorted(names)), file, sentinel_at, is_secure), counters)
+    record = ServerRecord(store, lambda: datetime.now(UTC), monotonic, counters)
+    settings = ServerSettings(store, tokens_at, tuple(sorted(names)), file, sentinel_at, is_secure)
+    app = create_app(settings, counters, record=record)
     print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
-    run_server(app, ListenSettings(address, port, certificate, key), counters, ends_with_stdin=ends_with_stdin)
+    try:
+        run_server(app, ListenSettings(address, port, certificate, key), counters, ends_with_stdin=ends_with_stdin)
+    finally:
+        record.finish()
 
 
 def _address(listen: str) -> tuple[str, int]:

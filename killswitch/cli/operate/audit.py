@@ -72,23 +72,27 @@ def verify(
 ) -> int:  # fmt: skip
     """Verify the record of a store or of a log: every line, the tree, the bodies, and the anchors.
 
+    With a store, also the record of its servers: logins, requests with an effect, and tokens.
+
     Prints a report, which goes on behind the first break and says how many entries no anchor covers. Exits 0 if it is
     verified, 1 if it is contradicted, and 4 if that cannot be told, such as with a segment missing. With --anchors, a
     record that no anchor confirms is not verified.
     """
-    from killswitch.audit.log_files import verify_log, verify_source
+    from killswitch.audit.log_files import verify_both, verify_log
     from killswitch.operations.pages.audit import record_page
-    from killswitch.record.verification import EXIT_CODES
+    from killswitch.record.verification import EXIT_CODES, worst
 
     anchors = _fetched(anchors_at, allowed_signers, certificates, branch)
     if log_at is not None:
-        report = verify_log(log_at, anchors, needs_anchor=bool(anchors_at))
+        report, server = verify_log(log_at, anchors, needs_anchor=bool(anchors_at)), None
     else:
         with _opened(store_at) as store:
-            report = verify_source(store, anchors, needs_anchor=bool(anchors_at), with_bodies=bodies)
-    shown = {"verdict": report.verdict, "report": report}
-    print_answer(output, lambda: encode_record(shown), lambda: record_page(report))
-    return EXIT_CODES[report.verdict]
+            path = Path(store.place)
+            report, server = verify_both(path, store, anchors, needs_anchor=bool(anchors_at), with_bodies=bodies)
+    verdict = worst(each.verdict for each in (report, server) if each is not None)
+    shown = {"verdict": verdict, "report": report, "server": server}
+    print_answer(output, lambda: encode_record(shown), lambda: record_page(report, server))
+    return EXIT_CODES[verdict]
 
 
 @options.verb("ksctl audit export --store ks.sqlite --to audit", group=audit)
@@ -224,13 +228,15 @@ def anchor(settings_at: Path, store_at: str) -> int:
     The anchor is an entry of the record too.
     """
     from killswitch.audit.anchor_settings import read_anchor_settings
-    from killswitch.audit.anchor_worker import AnchorWorker, publishers
+    from killswitch.audit.anchor_worker import AnchorWorker, publishers, tip_of_servers
     from killswitch.cli.session import opened_store
     from killswitch.runner.clock import SystemClock
 
     settings, clock = read_anchor_settings(settings_at), SystemClock()
     with opened_store(store_at, read_only=False) as store:
-        worker = AnchorWorker(store, publishers(settings), settings.seconds, clock.now, clock.monotonic)
+        worker = AnchorWorker(
+            store, publishers(settings), settings.seconds, clock.now, clock.monotonic, lambda: tip_of_servers(store_at)
+        )
         worker.publish()
         tip = store.record_tip()
     for problem in worker.alerts.found:

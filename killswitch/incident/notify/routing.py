@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import zip_longest
@@ -103,11 +104,16 @@ class NotificationRouter:
         yield self._of_decision(message, subject, decision, is_enforced)
 
     def _with_link(self, message: Message, subject: MessageAttributes) -> Message:
-        """The message of a firing with the link to the page that acknowledges it, where there is a server."""
+        """The message of a firing with the link to the page that acknowledges it, where there is a server.
+
+        It follows the next command, because services with short texts cut what is below the first lines.
+        """
         if self._pages_at is None or not self._started.store or subject.event != "fired" or message.decision is None:
             return message
         found = link(self._pages_at, seals_of(self._started.store), message.decision)
-        return message if found is None else replace(message, body=f"{message.body}\nack    {found}")
+        if found is None:
+            return message
+        return replace(message, body=_NEXT.sub(lambda line: f"{line[0]}\nack{line[1]} {found}", message.body, count=1))
 
     def _of_decision(
         self, message: Message, subject: MessageAttributes, decision: Decision, is_enforced: bool
@@ -329,6 +335,7 @@ class NotificationRouter:
         )  # fmt: skip
 
 
+_NEXT: Final = re.compile(r"^next( +)\S.*$", re.MULTILINE)
 FIRING: Final = "firing/"
 """How the alert of a stage that fired begins; it ends with the reset."""
 ALERT: Final = "alert/"

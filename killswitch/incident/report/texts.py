@@ -75,6 +75,8 @@ def _to_stakeholders(incident: Incident) -> Iterator[str]:
     yield f"Still open of what was to be closed: {open_text}."
     if incident.state == "closed" and incident.reset is not None:
         yield f"It ended at {instant(incident.reset.at)}, reset by {incident.reset.author or 'its own condition'}."
+    elif any(each.locked_at is not None for each in incident.firings):
+        yield "Trading is locked until the scope is reset; nobody may trade on it."
     else:
-        yield "Trading stays locked until the scope is reset; nobody may trade on it."
+        yield "Trading was not locked."
     yield f"Incident {incident.id}, state as of {instant(incident.as_of)}. [next update: time and person]"

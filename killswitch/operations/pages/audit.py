@@ -12,14 +12,21 @@ _SHORT = 16
 """Characters of a digest on a page."""
 
 
-def record_page(report: RecordReport) -> Page:
-    """What a report says, for people; `--output json` has all of it."""
+def record_page(report: RecordReport, server: RecordReport | None = None) -> Page:
+    """What a report says, for people; `--output json` has all of it. `server`: that of the chain of the servers."""
+    sections = tuple(_sections(report))
+    if server is not None:
+        sections += (Section("The record of the server", (_facts(server),)), *_sections(server, "Server: "))
+    return Page("Record", _facts(report), sections=sections)
+
+
+def _facts(report: RecordReport) -> Facts:
     rows: list[tuple[str, ...]] = [("verdict", *_verdict(report))]
     if report.entries:
         rows.append(("entries", f"{report.entries:,}, from {report.first:,} to {report.last:,}"))
     rows += [("chain", report.chain or "unknown"), ("root", report.root or "unknown: lines are missing or changed")]
     rows.append(("uncovered", *_uncovered(report)))
-    return Page("Record", Facts(tuple(rows)), sections=tuple(_sections(report)))
+    return Facts(tuple(rows))
 
 
 def _verdict(report: RecordReport) -> Iterator[str]:
@@ -40,16 +47,16 @@ def _uncovered(report: RecordReport) -> Iterator[str]:
     yield "a cut end, a changed last line and a rewrite of them would not show"
 
 
-def _sections(report: RecordReport) -> Iterator[Section]:
+def _sections(report: RecordReport, of: str = "") -> Iterator[Section]:
     if report.breaks or report.altered.count or report.missing or report.torn or report.unknown_format:
-        yield Section("What is wrong", (Items(tuple(_wrong(report))),))
+        yield Section(f"{of}What is wrong", (Items(tuple(_wrong(report))),))
     if report.anchors or report.refused:
-        yield Section("Anchors", (_anchor_table(report),))
+        yield Section(f"{of}Anchors", (_anchor_table(report),))
     if any(_remarks(report)):
-        yield Section("Remarks", (Items(tuple(_remarks(report))),))
+        yield Section(f"{of}Remarks", (Items(tuple(_remarks(report))),))
     if len(report.segments) > 1:
         rows = tuple((each.name, _number(each.first), _number(each.last)) for each in report.segments)
-        yield Section("Segments", (Table(("segment", "first", "last"), rows, numbers=(1, 2)),))
+        yield Section(f"{of}Segments", (Table(("segment", "first", "last"), rows, numbers=(1, 2)),))
 
 
 def _number(value: int | None) -> str:

@@ -21,7 +21,13 @@ from killswitch.operations.pages.levels import (
     levels_parts,
     positions_section,
 )
-from killswitch.operations.pages.status_sections import correlation_groups, planned_stops, ways_back
+from killswitch.operations.pages.status_sections import (
+    account_limits,
+    correlation_groups,
+    planned_stops,
+    scope_holds,
+    ways_back,
+)
 from killswitch.operations.pages.wording import (
     accounts_section,
     effect_parts,
@@ -58,6 +64,8 @@ def plan_page(shown: Preview) -> Page:
         )),
         sections=(
             *accounts_section(shown.accounts, is_dated=False),  # as of the plan
+            *scope_holds(shown.holds),
+            *account_limits(shown.policies.limits, (each.account for each in shown.accounts)),
             *positions_section(shown.positions),
             *_hedges(shown),
             *_machines(shown),

@@ -13,6 +13,7 @@ from killswitch.model.instant import from_micros
 from killswitch.model.lock_parts import parts_text
 from killswitch.model.snapshot import Event
 from killswitch.operations.pages.status_sections import (
+    account_limits,
     bot_heartbeats,
     catastrophe_stops,
     correlation_groups,
@@ -126,6 +127,7 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
         watching = [each for each in view.machines if each.triggers]
         of_one = f" of {watching[0].policy} on {watching[0].scope}" if len(watching) == 1 else ""
         yield from section(f"Triggers{of_one}", trigger_table(watching, view.accounts))
+        yield from account_limits(view.limits or (), (each.account for each in view.accounts))
         yield from ways_back(view.recoveries or ())
         yield from correlation_groups(view.machines, status.now)
         yield from _locks(status.locks, view)

@@ -8,11 +8,15 @@ from decimal import Decimal
 from itertools import combinations
 
 from killswitch.accounts.poll.push_listener import StreamView
+from killswitch.graph.limits import LimitAmount, LimitsRule
 from killswitch.graph.nodes import CatastropheStopRule
+from killswitch.graph.wording import percent, span
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.model.flags import Flag
+from killswitch.model.instant import from_micros
 from killswitch.model.lock_parts import parts_text
 from killswitch.model.snapshot import WrittenLock
+from killswitch.operations.lifting import ScopeHold
 from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import HeartbeatView, OperatorCloseResult
@@ -29,6 +33,10 @@ from killswitch.runner.shadow.record import ShadowRecord
 from killswitch.watcher.watch import SwitchView
 
 SWITCH_COLUMNS = ("switch", "watches", "phase", "last heartbeat", "progress", "fires in", "on silence", "accounts")
+
+HELD = "Held by hand (`ksctl resume|unlock|reset SCOPE --id DECISION --reason …` ends one)"
+MOST_NAMES = 6
+"""Maximum accounts of a `Limits` document that are named."""
 
 LATE_CHECKS = 5
 """A view that is older than this many checks of its switch is of a watcher that hangs, or is gone."""
@@ -57,8 +65,79 @@ def manual_locks(held: Sequence[WrittenLock]) -> Iterator[Section]:
         )
         for each in held
     )  # fmt: skip
-    title = "Held by hand (`ksctl resume|unlock|reset SCOPE --id DECISION --reason …` ends one)"
-    yield from section(title, Table(("scope", "what", "by", "why", "since", "decision"), rows, ids=(5,)))
+    yield from section(HELD, Table(("scope", "what", "by", "why", "since", "decision"), rows, ids=(5,)))
+
+
+def scope_holds(holds: Sequence[ScopeHold]) -> Iterator[Section]:
+    """One row per lock by hand that the record has in force, with its end where it has one."""
+    rows = tuple(
+        (
+            each.scope, each.what, each.author or "unknown", each.reason or "no reason", instant(each.since),
+            "it is ended" if each.until is None else instant(each.until), each.decision,
+        )
+        for each in holds
+    )  # fmt: skip
+    yield from section(HELD, Table(("scope", "what", "by", "why", "since", "until", "decision"), rows, ids=(6,)))
+
+
+def account_limits(rules: Sequence[LimitsRule], accounts: Iterable[str]) -> Iterator[Section]:
+    """One row per `Limits` document that limits one of the accounts, and the accounts that no document takes in.
+
+    Nothing where there is no document: no bot asks the gate then.
+    """
+    names, limited = tuple(accounts), {name for each in rules for name in each.accounts}
+    rows = []
+    for each in rules:
+        mine = [name for name in names if name in each.accounts]
+        if mine:
+            rows.append((_first_names(mine), each.name, ", ".join(limit_texts(each)) or "none"))
+    without = [name for name in names if name not in limited]
+    note = (f"No `Limits` for {_first_names(without)}: the gate lets no entry pass there",) if rows and without else ()
+    yield from section("Limits of entries", Table(("accounts", "document", "at most"), tuple(rows)), Items(note))
+
+
+def _first_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(names[:MOST_NAMES])}{more}"
+
+
+def limit_texts(rule: LimitsRule) -> Iterator[str]:
+    """Each limit of the document by its key, in the order in which the gate names them."""
+    if rule.banned is not None:
+        yield f"banned {' '.join(rule.banned)}"
+    if rule.sessions:
+        yield f"session {' '.join(each.name for each in rule.sessions)}"
+    yield from (f"maintenance {instant(from_micros(it.begins))} to {instant(from_micros(it.ends))}"
+                for it in rule.maintenance)  # fmt: skip
+    if rule.maintenance_in:
+        yield f"maintenance_in {' '.join(each.name for each in rule.maintenance_in)}"
+    yield from (f"price_band {percent(each.at_most)}{_of_symbols(each.symbols)}" for each in rule.price_band)
+    for key, sizes in (("order_size", rule.order_size), ("position_size", rule.position_size)):
+        yield from (f"{key} {_amount(each.at_most)}{_of_symbols(each.symbols)}" for each in sizes)
+    day = rule.day
+    known: tuple[tuple[str, str | None], ...] = (
+        ("gross", _amount(rule.gross)),
+        ("leverage", None if rule.leverage is None else f"{rule.leverage.normalize():f}"),
+        ("concentration", _amount(rule.concentration)),
+        ("free_margin at least", _amount(rule.free_margin)),
+        ("day.loss", None if day is None else _amount(day.loss)),
+        ("day.trades", None if day is None or day.trades is None else str(day.trades)),
+        ("day.fees", None if day is None or day.fees is None else f"{day.fees.normalize():f}"),
+        ("orders_per_minute", None if rule.orders_per_minute is None else str(rule.orders_per_minute)),
+        ("latency", None if rule.latency is None else span(rule.latency)),
+        ("spread", None if rule.spread is None else percent(rule.spread)),
+    )
+    yield from (f"{key} {text}" for key, text in known if text is not None)
+
+
+def _amount(limit: LimitAmount | None) -> str | None:
+    if limit is None:
+        return None
+    return percent(limit.value) if limit.unit == "percent" else f"{limit.value.normalize():f} {limit.currency}"
+
+
+def _of_symbols(symbols: Sequence[str] | None) -> str:
+    return "" if symbols is None else f" ({' '.join(symbols)})"
 
 
 def unexplained_changes(changes: Sequence[KeptChange]) -> Iterator[Section]:

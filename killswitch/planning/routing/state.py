@@ -137,8 +137,8 @@ class RoutingState(Struct, frozen=True, omit_defaults=True):
 
     @property
     def unacknowledged(self) -> tuple[OpenPage, ...]:
-        """The firings that nobody has acknowledged."""
-        return tuple(page for page in self.pages if page.acknowledged_by is None)
+        """The firings that nobody has acknowledged, each once: one that several nodes took has a page of each."""
+        return tuple({page.number: page for page in self.pages if page.acknowledged_by is None}.values())
 
 
 class Dispatch(Struct, frozen=True):

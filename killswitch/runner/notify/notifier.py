@@ -188,7 +188,8 @@ class Notifier:
             if event.kind == "acknowledge":
                 given = self._acknowledgement(event)
                 after = acknowledged(self._routing.pages, given)
-                count = sum(one is not other for one, other in zip(after, self._routing.pages, strict=True))
+                pages = zip(after, self._routing.pages, strict=True)
+                count = len({one.number for one, other in pages if one is not other})
                 text = f"{count_of(count, 'firing')} acknowledged by {given.by}: no longer escalated, still reminded of"
             elif event.kind == "silence" and event.until is not None:
                 text = f"messages are silenced until {instant(event.until)} by {event.author}: {event.reason}"

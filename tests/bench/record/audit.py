@@ -32,7 +32,7 @@ APPENDS, MILLION = 2_000, 1_000_000
 class Unrecorded(SqlStore):
     """A store that writes its journal and no record."""
 
-    def _record(self, connection: Connection, entries: Sequence[RecordEntry]) -> None:
+    def _record(self, connection: Connection, entries: Sequence[RecordEntry], late: str | None = None) -> None:
         pass
 
 

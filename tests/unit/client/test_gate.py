@@ -175,3 +175,39 @@ def gate(answers: Answers, *, closes: bool = False, lock_file: str | None = None
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("only", "order", "may_send"),
+    [
+        ([{"mode": "reduce_only", "until": None, "side": "short"}], {}, True),
+        ([{"mode": "reduce_only", "until": None, "side": "long"}], {}, False),
+        ([{"mode": "reduce_only", "until": None, "side": "long"}], {"side": "sell"}, True),
+        ([{"mode": "reduce_only", "until": None, "side": "long"}], {"side": "sell", "position_side": "long"}, False),
+        ([{"mode": "all", "until": None, "symbols": ["ETH"]}], {}, True),
+        ([{"mode": "all", "until": None, "symbols": ["ETH", "BTC"]}], {"reduce_only": True}, False),
+        ([{"mode": "reduce_only", "until": None, "symbols": ["BTC"]}], {"reduce_only": True}, True),
+        ([{"mode": "reduce_only", "until": None, "symbols": ["ETH"]}, {"mode": "all", "until": None}], {}, False),
+        ([{"mode": "reduce_only", "until": None, "side": "short", "symbols": ["BTC"]}], {}, True),
+        ([{"mode": "reduce_only", "until": None, "side": "short"}], {"side": None}, False),
+        ([{"mode": "reduce_only", "until": None, "symbols": ["ETH"]}], {"symbol": None}, False),
+        ([], {}, False), ("short", {}, False), ({}, {}, False), ([1], {}, False), ([None], {}, False),
+        ([{"side": "up", "mode": "all", "until": None}], {}, False), ([{"symbols": "ETH"}], {}, False),
+        ([{"side": "short", "mode": "all", "symbols": [1]}], {}, False), ([{"side": "short"}], {}, False),
+    ],
+)  # fmt: skip
+def test_a_lock_of_a_part_holds_the_orders_that_it_reaches(
+    tmp_path: Path, only: object, order: dict[str, object], may_send: bool
+) -> None:
+    """As docs/lock.md has it: what cannot be understood is a lock of everything. Unjudged, the order is held."""
+    path = tmp_path / "account__main.json"
+    write_lock(path, locked=True, only=only)
+    sent = {**ENTRY, **order}
+    with gate(allows, lock_file=str(path)) as asked:
+        answer = asked.ask("main", sent)
+        assert asked.may_still_send(answer, sent) is may_send
+        if "reduce_only" not in sent:
+            assert not asked.may_still_send(answer, sent, {**ENTRY, "symbol": None, "side": None}), (
+                "a list goes as a whole"
+            )
+            assert not asked.may_still_send(PretradeAnswer("q", True, "no_verdict", "", False, answer.until), sent)

@@ -22,6 +22,7 @@ from tests.unit.docs.walkthrough import missing_lines, run_blocks, shell_blocks
 DEMO, ACTIVATE = "make demo", ". .venv/bin/activate"
 """Replaced: an environment exists already, and output and files of the demo come from its one run for all tests."""
 PORT = "8701"
+SERVER_PORT = "8702"
 TIMEOUT_SECONDS = 400.0
 """Seconds after which a page counts as hanging; on an idle machine it takes about a fifth of that."""
 
@@ -98,7 +99,7 @@ def test_a_guide_works_as_written(repository: Path, tmp_path: Path, name: str) -
     """Guides are followed too, so that their documents, templates and diagnostics stay those of the program."""
     page = (repository / "docs" / name).read_text(encoding="utf-8")
     assert shell_blocks(page)
-    follow_page(page.replace(PORT, free_port()), repository, tmp_path)
+    follow_page(page.replace(PORT, free_port()).replace(SERVER_PORT, free_port()), repository, tmp_path)
 
 
 PAGE = """\

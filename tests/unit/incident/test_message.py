@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import AutoReset, PolicySet, ScopeRule, SignalRef
-from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
+from killswitch.graph.routing import MessageAttributes, NotificationRoot, Receiver, Route, RouteRule, RouteTarget
 from killswitch.incident.notify.message import (
     Message,
     MessageContext,
@@ -457,3 +458,19 @@ def test_the_end_of_a_close_is_on_the_thread_of_its_firing() -> None:
     ended = next(iter(routes.route_closing(Closing("d1", "flat"), decision(), START, thread="i1")))
     assert {decode_message(each.body).thread for each in (fired, ended)} == {"i1"}
     assert messages_of(routes, "fired")[0].thread == messages_of(routes, "closed")[0].thread == "d1"
+
+
+def test_the_link_that_acknowledges_follows_the_next_command_above_what_a_short_text_loses(tmp_path: Path) -> None:
+    """PagerDuty takes 1,024 characters; the link is one of the first lines, before the reasons and the orders."""
+    root = NotificationRoot(
+        "tree", "desk", (Receiver("desk", (RouteTarget("file", "/dev/null"),), HOUR),), graphs.HERE,
+        pages_at="https://ks.example",
+    )  # fmt: skip
+    policies = replace(PolicySet("sha256:0", None, (), ()), notification=root)
+    routes = NotificationRouter(policies, StartedAs(str(tmp_path / "ks.sqlite")))
+    lines = decode_message(next(iter(routes.route_decision(decision(), is_enforced=True))).body).body.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("next "))
+    key, address = lines[at + 1].split()
+    assert (key, address.startswith("https://ks.example/ack/d1-")) == ("ack", True)
+    assert lines[at + 1].index("https") == lines[at].index("ksctl")
+    assert lines[at + 2] == ""

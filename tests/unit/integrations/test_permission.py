@@ -179,3 +179,32 @@ def test_client_order_ids_differ_and_fit_most_venues() -> None:
     made = {new_client_order_id() for _ in range(1000)}
     assert len(made) == 1000
     assert all(len(each) == 32 and each.isalnum() and each.islower() for each in made)
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_while_the_sentinel_is_there_exits_are_sent_only(tmp_path: Path, is_asked: bool) -> None:
+    """With a gate that has not seen it, and by the lock file alone; at the question and before sending."""
+    halt, lock = tmp_path / "ks.sqlite.halt", lock_at(tmp_path / "lock.json")
+    gate = AskedGate("allowed") if is_asked else None
+    permits = OrderPermits("main", gate=gate, lock_file=lock, sentinel=str(halt), pause_after_lock=0)
+    entry, leaving = permits.ask(ENTRY), permits.ask(EXIT)
+    assert permits.may_still_send(entry)
+    halt.mkdir()
+    assert not permits.may_still_send(entry)
+    assert permits.may_still_send(leaving)
+    assert (permits.ask(ENTRY).may_send, permits.ask(ENTRY).reason) == (False, "sentinel")
+    assert permits.ask(EXIT).may_send
+    assert "ks.sqlite.halt" in (permits.held_back("BTC/USDT:USDT", "buy") or "")
+    if gate is not None:
+        assert gate.reported == ["not_sent"] * 3, "what the gate had reserved is given back"
+        gate.verdicts = ["exit"]
+        assert permits.ask({**EXIT, "reduce_only": False}).may_send, "an exit that the gate has proved"
+    halt.rmdir()
+    assert permits.ask(ENTRY).may_send or is_asked
+
+
+def test_the_sentinel_is_a_key_of_a_bots_configuration(tmp_path: Path) -> None:
+    """As the lock file is."""
+    (tmp_path / "halt").touch()
+    lock = lock_at(tmp_path / "lock.json")
+    assert not permits_of({"lock_file": lock, "sentinel": str(tmp_path / "halt")}).ask(ENTRY).may_send

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -13,12 +14,18 @@ from msgspec.structs import replace
 from killswitch.cli.operate.command_output import outcome_of
 from killswitch.cli.operate.holds import cancel, halt
 from killswitch.gate.lock_reader import LockVerdict, read_lock
+from killswitch.graph.nodes import PolicySet
 from killswitch.model.snapshot import Order
 from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
 from killswitch.operations.lifting import UnnamedError, chosen, holds_of, manual_holds
 from killswitch.operations.pages.outcome import hold_lines
+from killswitch.operations.preview import encode_preview, from_store, preview
+from killswitch.operations.status import store_status
+from tests.backtests import written
 from tests.fake_venue import deviating
 from tests.runner_world import ScriptedVenue, World, book
+from tests.shown import plan_text, status_text
+from tests.worlds import START, account, snapshot
 
 BTC = "BTC"
 
@@ -72,6 +79,7 @@ class HaltSite:
         self.world, self.store = world, world.open()
         self.file = world.folder / "locks" / "account__main.json"
         self.venue = RestingVenue(self, *RESTING)
+        self.policies: PolicySet | None = None
 
     def lock(self) -> LockVerdict:
         return read_lock(self.file, self.world.clock.now())
@@ -80,7 +88,7 @@ class HaltSite:
         """A run that processes each command at a tick of its own, and `ticks` more, a second apart."""
 
         async def run() -> list[CommandAnswer]:
-            runner = self.world.runner(self.store, [self.venue])
+            runner = self.world.runner(self.store, [self.venue], policies=self.policies)
             await runner.start()
             stored = []
             for each in (*events, *({},) * ticks):
@@ -337,3 +345,82 @@ def test_a_dry_run_names_what_goes_and_what_stays(verb: Any, tmp_path: Any, monk
     refused = CliRunner().invoke(verb, ["symbol/BTC", "--symbol", "ETH", "--reason", "x", "--store", "none.sqlite"])
     assert refused.exit_code == 2
     assert "symbol/BTC is one symbol already" in refused.output
+
+
+CRASH = """
+apiVersion: killswitch.dev/v1
+kind: Account
+metadata: {name: main}
+spec: {adapter: paper, venue: paper, market: swap, currency: USDT, execution: observe}
+---
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: crash}
+spec:
+  mode: enforce
+  scope: {each: account, match: {}}
+  max_gap: 10m
+  triggers:
+    fall: {signal: equity.drawdown, window: 15m, at_least: 10%, on_unknown: hold}
+  stages:
+    - name: stop
+      level: 1
+      any: [fall]
+      cooldown: 6h
+      reset: manual
+      actions: [lock_trading: {mode: reduce_only}]
+"""
+LIMITED = """
+apiVersion: killswitch.dev/v1
+kind: Limits
+metadata: {name: desk}
+spec:
+  match: {venue: paper}
+  stale_after: 10s
+  banned: [DOGE]
+  order_size: [{at_most: 2 BTC, symbols: [BTC]}, {at_most: 10%}]
+  gross: 50000 USDT
+  leverage: 3
+  day: {loss: 5%, trades: 40}
+  latency: 500ms
+"""
+AT_MOST = (
+    "banned DOGE, order_size 2 BTC (BTC), order_size 10%, gross 50000 USDT, leverage 3, day.loss 5%, day.trades 40, "
+    "latency 500ms"
+)
+
+
+def test_a_plan_shows_what_is_held_by_hand_until_it_is_ended(site: HaltSite) -> None:
+    """With its id, and its end where it has one; as JSON as well."""
+    site.ticked(HALT, {"kind": "pause", "lock": "reduce_only"})
+    policies = written(CRASH)
+    now = site.world.clock.now()
+    holds = manual_holds(site.store, now)
+    assert len(holds) == 2
+    interpreter, memory = from_store(policies, site.store)
+    at = replace(snapshot(START, account("1000")), as_of=now)
+    shown = preview(policies, at, interpreter, memory, frozenset(), holds=holds)
+    lines = [line.split() for line in plan_text(shown).splitlines() if "by hand" in line]
+    assert lines[0][:3] == ["Held", "by", "hand"]
+    assert {line[-1] for line in lines[1:]} == {each.decision for each in holds}
+    assert [each["decision"] for each in json.loads(encode_preview(shown))["holds"]] == [it.decision for it in holds]
+    site.ticked(*({"kind": "unlock", "ids": (each.decision,)} for each in holds))
+    assert manual_holds(site.store, site.world.clock.now()) == ()
+
+
+def test_a_plan_and_the_status_show_the_limits_of_each_account(site: HaltSite) -> None:
+    """By the names of their keys, and which account has none, so that no entry passes there."""
+    policies = written(CRASH + "---" + LIMITED)
+    interpreter, memory = from_store(policies, None)
+    books = snapshot(START, account("1000"), account("1000", name="spare"))
+    assert policies.limits[0].accounts == ("main",)
+    shown = preview(policies, books, interpreter, memory, frozenset())
+    assert AT_MOST in plan_text(shown)
+    assert "No `Limits` for spare" in plan_text(shown)
+    assert json.loads(encode_preview(shown))["limits"][0]["leverage"] == "3"
+    site.policies = policies
+    site.ticked()
+    status = store_status(site.store, site.world.clock.now(), 0)
+    assert AT_MOST in status_text(status, "ks.sqlite")
+    assert status.view is not None
+    assert status.view.limits == policies.limits

@@ -20,6 +20,7 @@ from killswitch.server.app import ServerFile, ServerSettings, create_app
 from killswitch.server.connections import ConnectionTable, ConnectionTimes, ListenSettings, uvicorn_config
 from killswitch.server.guard import App, Receive, Scope, Send
 from killswitch.server.rates import ServerCounters
+from killswitch.server.server_record import ServerRecord
 from killswitch.store.command_spool import CommandSpool, spool_of
 from killswitch.store.sqlite import open_store
 
@@ -53,7 +54,8 @@ class Served:
         self.held = 0
         """Requests that wait at `/held`."""
         self._release = threading.Event()
-        app = self._holding(create_app(settings, self.counters))
+        self.record = ServerRecord(store, lambda: datetime.now(UTC), time.monotonic, self.counters)
+        app = self._holding(create_app(settings, self.counters, record=self.record))
         self._server = uvicorn.Server(uvicorn_config(app, ListenSettings("127.0.0.1", 0), table, "error"))
         self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
         self._thread.start()

@@ -103,3 +103,13 @@ def test_an_acknowledgement_waits_for_a_run_however_long_that_takes(served: Serv
         assert [event.kind for event in store.pending_events()] == ["acknowledge"]
     finally:
         store.close()
+
+
+def test_a_firing_that_several_nodes_took_waits_once() -> None:
+    """A route of its own and the root escalate both; it is one firing on the page, on the board and in the count."""
+    announcement = Announcement(
+        "d1", 1, MessageAttributes("fired", "page", "p", "account/main", 3), "firing/p/1",
+        encode_message(message("d1")), True, True, escalates=True, decision="d1",
+    )  # fmt: skip
+    pages = tuple(OpenPage(1, announcement, node, 1, (Escalation(1, "phone"),)) for node in ("root", "desk"))
+    assert len(RoutingState(1, pages=pages).unacknowledged) == 1
