@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import json
 import random
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -320,7 +319,7 @@ def test_a_failed_write_takes_back_nothing_that_came_meanwhile(tmp_path: Path, m
 
     monkeypatch.setattr(received_writer, "replace_file", failing_once)
 
-    async def notify() -> list[BaseException | None]:
+    async def notify() -> tuple[BaseException | None, BaseException | None]:
         return await asyncio.gather(
             writer.alerts([alert("firing", host="a")]), writer.alerts([alert("firing", host="b")]),
             return_exceptions=True,
@@ -343,11 +342,12 @@ def test_a_heartbeat_that_comes_during_a_write_is_written_too(tmp_path: Path, mo
     async def beats() -> None:
         loop = asyncio.get_running_loop()
 
+        async def beat_next() -> None:
+            writer.beat(names.pop(0), None)
+
         def beating(path: Path, content: bytes) -> None:
             if names:
-                beaten = threading.Event()
-                loop.call_soon_threadsafe(lambda: (writer.beat(names.pop(0), None), beaten.set()))
-                assert beaten.wait(10)
+                asyncio.run_coroutine_threadsafe(beat_next(), loop).result(10)
             replace_file(path, content)
 
         monkeypatch.setattr(received_writer, "replace_file", beating)
