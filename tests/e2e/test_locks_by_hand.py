@@ -35,7 +35,13 @@ def test_a_close_by_hand_locks_the_bots_out_until_an_operator_unlocks(tmp_path: 
             unlock = f"`ksctl unlock account/main --reason … --store {site.store}`"
             assert f"account/main is locked (reduce_only) until {unlock}" in closed.stdout
             assert _mode(site) == "reduce_only"
-            locked = ksctl("lock", "portfolio", "--mode", "all", "--for", "2h", "--reason", "audit", *store)
+            audit = ("lock", "portfolio", "--mode", "all", "--for", "2h", "--reason", "audit", *store)
+            dry = ksctl(*audit, "--dry-run")
+            assert dry.returncode == 0, dry.stderr
+            assert "account/main: everything (all); now everything (reduce_only)" in dry.stdout
+            assert "Nothing that rests now" in dry.stdout
+            assert _mode(site) == "reduce_only"
+            locked = ksctl(*audit)
             assert locked.returncode == 0, locked.stderr
             assert "portfolio is locked (all) until " in locked.stdout
             assert _mode(site) == "all"

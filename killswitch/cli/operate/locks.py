@@ -27,10 +27,11 @@ if TYPE_CHECKING:
         help="What bots may not do: take on risk, or send any order.")  # fmt: skip
 @part_options("Lock")
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
+@click.option("--dry-run", is_flag=True, help="Show what bots would see, and until when, without any change.")
 @operator_options
 def lock(
     scope: str, mode: LockMode, side: Side | None, symbols: tuple[str, ...], length: float | None, end: str | None,
-    reason: str, site: CommandSite, live: bool, author: str, wait: float, output: str,
+    reason: str, dry_run: bool, site: CommandSite, live: bool, author: str, wait: float, output: str,
 ) -> None:  # fmt: skip
     """Lock trading on SCOPE, or on a part of it, for the bots that read its lock file.
 
@@ -49,7 +50,13 @@ def lock(
 
     lasts, named = lasting(length, end, site), named_symbols(scope, symbols)
     command = given("lock", scope, author, reason, lock=mode, side=side, symbols=named)
-    deliver(CommandRequest(command, wait, output == "json", lasts=lasts), site, live=live)
+    request = CommandRequest(command, wait, output == "json", lasts=lasts)
+    if dry_run:
+        from killswitch.cli.operate.preview import preview_command
+
+        preview_command(request, site, None)
+        return
+    deliver(request, site, live=live)
 
 
 @options.verb("ksctl unlock account/main --reason 'bot repaired' --store ks.sqlite")

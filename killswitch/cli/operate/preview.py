@@ -1,9 +1,9 @@
-"""Dry run of a manual close, a halt or a cancel: read the venues, print every order, change nothing."""
+"""Dry run of a manual close, a halt, a pause, a lock or a cancel: read the venues, print it all, change nothing."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,15 +18,18 @@ from killswitch.cli.operate.command_requirements import closable_scopes
 from killswitch.cli.session import store_if_any
 from killswitch.cli.terminal import print_note, print_page, render_page, terminal_width
 from killswitch.model.decision import Decision, encode_decision
+from killswitch.model.effects import Lock, LockOrder, of_kind
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import Snapshot
+from killswitch.model.lock_parts import merged_parts, parts_text
+from killswitch.model.snapshot import LockPart, Snapshot
+from killswitch.model.words import LockMode
 from killswitch.operations import commands
 from killswitch.operations.pages.decision import decided
 from killswitch.operations.pages.levels import expected_section
 from killswitch.operations.pages.plan import execution_text
 from killswitch.operations.pages.wording import headline
 from killswitch.operations.preview import Preview, closes_under_way, from_store, plan_of, preview
-from killswitch.operations.status import store_status
+from killswitch.operations.status import LockView, store_status
 from killswitch.planning.notices import GIVE_UP_HINT
 from killswitch.planning.operator.closes import accounts_in
 from killswitch.planning.orders.expected_cost import expected_orders
@@ -39,16 +42,16 @@ from killswitch.valuation.scope_view import ScopeView
 
 
 def preview_command(request: CommandRequest, site: CommandSite, out: Path | None) -> None:
-    """Print what a close, a halt or a cancel would send, without orders, locks, store writes or a lease.
+    """Print what a close, a halt, a pause, a lock or a cancel would do, without orders, locks, store writes or a lease.
 
     `out`: file for the plan, which `ksctl apply` reads.
     """
     require_new_file(out)
-    decision, accounts, shown = _planned(request, site)
+    decision, accounts, shown, locks = _planned(request, site)
     if request.json:
         click.echo(encode_decision(decision))
     else:
-        print_page(_preview_page(decision, accounts, shown))
+        print_page(_preview_page(decision, accounts, shown, locks))
     if out is not None:
         save_plan(plan_of(shown, [decision]), out, site.store_at)
 
@@ -67,10 +70,13 @@ def confirm_portfolio(request: CommandRequest, site: CommandSite) -> None:
         raise click.ClickException("not confirmed: nothing was changed")
 
 
-def _planned(request: CommandRequest, site: CommandSite) -> tuple[Decision, dict[str, ArmedAccount], Preview]:
-    """The decision of the command on fresh snapshots; a note for each problem."""
+def _planned(
+    request: CommandRequest, site: CommandSite
+) -> tuple[Decision, dict[str, ArmedAccount], Preview, tuple[LockView, ...]]:
+    """The decision of the command on fresh snapshots, and the lock files now; a note for each problem."""
     with store_if_any(site.store_at) as store:
-        view = None if store is None else store_status(store, datetime.now(UTC), 0).view
+        status = None if store is None else store_status(store, datetime.now(UTC), 0)
+        view, locks = (None, ()) if status is None else (status.view, status.locks)
         loaded = site.policies(view)
         accounts = open_accounts(loaded.accounts, live=True)
         commands.require_known_or_symbol(request.scope, closable_scopes(loaded.policies, accounts))
@@ -91,10 +97,13 @@ def _planned(request: CommandRequest, site: CommandSite) -> tuple[Decision, dict
         raise click.ClickException("; ".join(command_notices) or "nothing to close")
     for text in command_notices:
         print_note(text)
-    return closes[0], accounts, shown
+    return closes[0], accounts, shown, locks
 
 
-def _preview_page(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview, *, asks: bool = False) -> Page:
+def _preview_page(
+    decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview, locks: Sequence[LockView], *,
+    asks: bool = False,
+) -> Page:  # fmt: skip
     """`asks`: a question follows, and the close if the answer is yes; else nothing does."""
     heading = (
         "To be confirmed: nothing is sent before you answer."
@@ -104,7 +113,7 @@ def _preview_page(decision: Decision, accounts: dict[str, ArmedAccount], shown: 
     observed = sorted(name for name in decision.accounts if not accounts[name].armed)
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
     if decision.is_hold:
-        return _hold_page(decision, observed, shown, others)
+        return _hold_page(decision, accounts, shown, locks, others)
     is_empty = not (decision.intents or decision.cancels or decision.waits_for)
     nothing = ("Nothing to close: no account of the scope holds a position of it.",) if is_empty else ()
     return Page(
@@ -134,11 +143,16 @@ def _expected(decision: Decision, snapshot: Snapshot) -> Iterator[Section]:
         yield from expected_section(expected_orders(view.trusted(), intents), currency)
 
 
-def _hold_page(decision: Decision, observed: list[str], shown: Preview, others: list[str]) -> Page:
-    """What a halt or a cancel would do, and what it would leave as it is."""
+def _hold_page(
+    decision: Decision, armed: Mapping[str, ArmedAccount], shown: Preview, locks: Sequence[LockView], others: list[str]
+) -> Page:
+    """What a halt, a pause, a lock or a cancel would do, what bots see then, and what it would leave as it is."""
     cancelled = {(each.account, each.order) for each in decision.cancels}
     reached = {account.account for account in accounts_in(decision.scope, shown.snapshot, shown.policies)}
     accounts = [account for account in shown.snapshot.accounts if account.account in reached]
+    observed = sorted(name for name in reached if not armed[name].armed)
+    lock = of_kind(decision.effects, Lock)
+    seen = () if lock is None else _what_bots_see(lock.order, reached - set(observed), locks)
     resting = sum(len(account.orders or ()) for account in accounts)
     held = sum(len(account.positions or ()) for account in accounts)
     stays = (
@@ -150,9 +164,39 @@ def _hold_page(decision: Decision, observed: list[str], shown: Preview, others: 
         summary=(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}",),
         sections=(
             decided(decision, shown.snapshot),
+            *section("What bots see:", Items(tuple(seen))),
+            *section("What would be cancelled:", None if decision.cancels else _cancelled_later(decision, lock)),
             *section("What stays:", Items(stays)),
-            *section("", f"Nothing would be cancelled on {', '.join(observed)}: the document says "
+            *section("", f"Nothing would be locked or cancelled on {', '.join(observed)}: the document says "
                      "execution: observe." if observed else None),
             *section("The same tick would also decide:", Items(tuple(others))),
         ),
     )  # fmt: skip
+
+
+def _what_bots_see(order: LockOrder, accounts: Collection[str], locks: Sequence[LockView]) -> Iterator[str]:
+    """The lock of each file that a bot reads, as it is now and as it would be then.
+
+    The lock of a strategy or of a symbol is in a file of its own; any other is in those of its accounts.
+    """
+    is_own_file = order.scope.partition("/")[0] in ("strategy", "symbol")
+    scopes = [order.scope] if is_own_file else [f"account/{name}" for name in sorted(accounts)]
+    files = {each.scope: each for each in locks}
+    for scope in scopes:
+        found = files.get(scope)
+        before = () if found is None or not found.locked or not found.ordered else _parts_in(found)
+        now = "not written yet" if found is None else "open" if not found.locked else found.reason
+        now = parts_text(before) if before else now
+        yield f"{scope}: {parts_text(merged_parts((*before, *order.parts)))}; now {now}"
+
+
+def _parts_in(lock: LockView) -> tuple[LockPart, ...]:
+    mode: LockMode = "all" if lock.mode == "all" else "reduce_only"
+    return lock.only or (LockPart(mode, lock.until),)
+
+
+def _cancelled_later(decision: Decision, lock: Lock | None) -> str:
+    """What would be cancelled where nothing is at once."""
+    if lock is None or decision.command == "halt":
+        return "Nothing: none of the orders that could be read adds risk."
+    return "Nothing that rests now; in accounts with `Limits`, orders that add risk and arrive after the lock."
