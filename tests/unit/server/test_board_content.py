@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 from rich.console import Console
 
 from killswitch.cli import ksctl
 from killswitch.cli.live.top import nearest, screen
+from killswitch.model.decision import Decision
 from killswitch.model.flags import Flag
 from killswitch.operations.board import Board, board_of
 from killswitch.operations.status import RunnerState, StoreStatus
+from killswitch.planning.recovery.recoveries import RecoveryView
+from killswitch.server.board.previews import demands
 from killswitch.watcher.watch import SwitchView
+from tests.unit.planning.recovery.plans import planned
 from tests.unit.server.boards import AT, account, machine, open_page, put_view, run_view, trigger
 from tests.unit.server.conftest import Served
 
@@ -94,6 +100,17 @@ def test_a_pause_is_shown_where_it_disarms() -> None:
     scope = shown(machine("account/main", paused=pause)).scopes[0]
     assert scope.tone == "warning"
     assert "PAUSED until 2026-11-25T04:00:00Z by ann" in scope.note
+
+
+def test_a_scope_on_its_way_back_says_so_because_its_stage_is_over_and_its_lock_lifted() -> None:
+    """A reset ends both, and the gate still refuses what is above the step."""
+    progress = "step 0 of 1, 25% of the limits: 2s of 5s clean; 1 approval missing for the next step"
+    on_it = machine("account/main")
+    way = RecoveryView(
+        "way-back", on_it.policy, "account/main", "ramp", AT, 0, 1, Decimal("0.25"), progress, 2.0, 5.0
+    )  # fmt: skip
+    first, other = shown(on_it, machine("account/other"), recoveries=(way,)).scopes
+    assert (first.note, other.note) == (f"way back: {progress}", "")
 
 
 def test_a_firing_that_nobody_has_acknowledged_is_shown_with_its_number() -> None:
@@ -180,3 +197,15 @@ def test_top_reads_a_store_and_a_server_alike(
 def test_top_without_a_place_or_with_two_is_refused(tmp_path: Path) -> None:
     found = CliRunner().invoke(ksctl, ["top", "--server", "http://127.0.0.1:1", "--store", str(tmp_path / "x")])
     assert "name the store with --store, or a server with --server" in found.output
+
+
+def test_the_preview_of_a_reset_says_what_the_policy_demands_after_it() -> None:
+    """A plan from level 2 on: health for an hour, then seven steps of a day each; below that level nothing."""
+    ended = Decision("r", AT, "fall", "sha256:0", "account/main", "enforce", None, 0, 2, kind="reset")
+    policies = planned(ramp="{steps: 7, every: 24h, thresholds: fixed, approvals: 2}")
+    (line,) = demands([ended], policies)
+    assert "nothing is opened until its health condition has held for 1h, then 7 steps" in line
+    assert line.endswith("each after 1d without a warning and 2 approvals")
+    (line,) = demands([replace(ended, previous_level=1)], policies)
+    assert line == "fall demands no way back: its reset leaves the limits whole"
+    assert not list(demands([replace(ended, level=2, kind=None), replace(ended, policy="operator")], policies))
