@@ -358,6 +358,10 @@ class Store(Journal, Outbox, Protocol):
 
     def commit_tick(self, record: TickRecord) -> None: ...
 
+    def record_trouble(self) -> str | None:
+        """Why the last line of the record is not the one that was written last; None if it is."""
+        ...
+
     def add_to_record(self, entries: Sequence[RecordEntry]) -> None:
         """Write entries of the record that belong to no other write."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.shadow.record import ShadowRecord, shadow_records
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_last_tick, decode_view
 from killswitch.runner.tick_inputs import dated_heartbeats, last_heartbeats
+from killswitch.store.errors import StoreError
 from killswitch.watcher.watch import SwitchView, switch_views
 
 STATUS_FORMAT = "killswitch.status/v1"
@@ -229,11 +231,19 @@ def store_status(
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
         problems=(
             *_not_recorded(runner),
+            *_of_record(store),
             *unattended,
             *(unreadable_message(each) for each in commands.unreadable),
             *(lock.reason for lock in locks if lock.scope is None),
         ),
     )
+
+
+def _of_record(store: Store) -> Iterator[str]:
+    """That the end of the record was changed; one that cannot be read now is no sign of that."""
+    with suppress(StoreError):
+        if (why := store.record_trouble()) is not None:
+            yield why
 
 
 def _flags(store: Store, now: datetime) -> Flags:

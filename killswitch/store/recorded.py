@@ -11,7 +11,7 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from killswitch.model.record_entry import RecordEntry
-from killswitch.record.line import LineContent
+from killswitch.record.line import LineContent, leaf_of
 from killswitch.store import rows
 from killswitch.store import statements as sql
 from killswitch.store.errors import DamagedStoreError
@@ -62,6 +62,28 @@ class RecordedStore(StoreHandle):
             return tip_of(found[0] if found else None)
         except (TypeError, ValueError) as error:
             raise DamagedStoreError(self.place, f"the end of the record cannot be read ({error})") from error
+
+    def record_trouble(self) -> str | None:
+        """Why the end of the record is not as the store keeps it apart: its number, and the leaf of its last line.
+
+        None if it is. A change before the last line takes `ksctl audit verify`, which reads all of them.
+        """
+        way_out = (
+            f"run `ksctl audit verify --store {self.place}`, keep a copy of the file, and find out who wrote to it"
+        )
+        try:
+            tip = self.record_tip()
+            end = 0 if tip is None else tip.number
+            found = [*self.record_lines(max(end, 1), end + 1)]
+            if tip != self.record_tip():
+                return None  # a run has written meanwhile
+        except DamagedStoreError as error:
+            return f"{error}: {way_out}"
+        if [each.number for each in found] != ([end] if end else []):
+            return f"the record of {self.place} does not end at line {end:,}, the last that was written: {way_out}"
+        if tip is not None and leaf_of(found[0].text) != tip.leaf:
+            return f"line {end:,}, the last of the record of {self.place}, is not as it was written: {way_out}"
+        return None
 
     def record_lines(self, first: int = 1, last: int | None = None) -> Iterator[StoredLine]:
         """The lines from number `first` to `last`, in their order; a page of them is in memory at a time."""

@@ -32,6 +32,7 @@ from killswitch.store.errors import (
 from killswitch.store.fallback import Fallback, backup, driver_connection, memory_engine
 from killswitch.store.handle import WRITE
 from killswitch.store.migrations import NEWEST, migrate, require_known, schema_version
+from killswitch.store.recorded import server_record_of
 from killswitch.store.sql import SqlStore
 
 _CREATION_TIMEOUT = 0.5
@@ -128,6 +129,22 @@ def exposure(url_or_path: str) -> str | None:
         f"the store {path} may be written by others than its owner (mode {stat.S_IMODE(mode):04o}): they can submit "
         "operator commands and change records; run `chmod 600` on it and its -wal and -shm"
     )
+
+
+def record_trouble(url_or_path: str) -> str | None:
+    """Why a record does not end as it was written, that of the store or of its servers; None if both do.
+
+    None also for a store that cannot be read: whoever opens it says that.
+    """
+    path = _path(url_or_path)
+    for each in (path, server_record_of(path)):
+        with suppress(StoreError):
+            if each.exists():
+                with closing(open_store(str(each), read_only=True)) as store:
+                    why = store.record_trouble()
+                if why is not None:
+                    return why
+    return None
 
 
 def open_in_memory(url_or_path: str) -> SqlStore:

@@ -62,7 +62,7 @@ def checked_accounts(
     from killswitch.preflight.run_start import require_locks
     from killswitch.runner import process
     from killswitch.runner.process import make_room
-    from killswitch.store.sqlite import exposure
+    from killswitch.store.sqlite import exposure, record_trouble
 
     gated = {name for rule in loaded.policies.limits for name in rule.accounts}
     accounts = open_accounts(loaded.accounts, live=live, gated=gated)
@@ -73,7 +73,11 @@ def checked_accounts(
         key_warnings = process.run(require_harmless_keys(loaded.accounts, loaded.places, read_timeout))
         if not unnotified and any(account.armed for account in accounts.values()):
             _require_notified(loaded)
-    machine_warnings += [warning for warning in (make_room(len(accounts)), exposure(store_at)) if warning is not None]
+    machine_warnings += [
+        warning
+        for warning in (make_room(len(accounts)), exposure(store_at), record_trouble(store_at))
+        if warning is not None
+    ]
     for warning in machine_warnings:
         print_note(warning)
     return accounts, (*key_warnings, *(("warning", warning) for warning in machine_warnings))

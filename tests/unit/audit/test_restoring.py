@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -19,9 +20,10 @@ from killswitch.journal.entries import Filled, OrderSending, PlannedWork, Restor
 from killswitch.journal.lifecycle import TargetState
 from killswitch.model.decision import Decision
 from killswitch.model.store import EPOCH, JournalEntry, TickRecord
+from killswitch.operations.status import store_status
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.store.sql import SqlStore
-from killswitch.store.sqlite import open_store
+from killswitch.store.sqlite import open_store, record_trouble
 from tests.unit.execution.test_position_target import target_of
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -115,6 +117,40 @@ def test_a_restore_leaves_its_epoch_for_the_ids_of_catastrophe_stops(site: Path)
     assert len(set(found)) == 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM record WHERE number = (SELECT max(number) FROM record)",
+        "UPDATE record SET line = CAST(replace(line, 'main', 'niam') AS BLOB) WHERE number = 6",
+        "INSERT INTO record SELECT number + 1, line, subject FROM record WHERE number = 6",
+        "DELETE FROM record_tip",
+        "UPDATE record_tip SET edge = x'00'",
+    ],
+    ids=["cut", "changed", "written on", "no end", "damaged end"],
+)
+def test_a_changed_end_of_the_record_is_a_problem_at_a_start_and_in_status(site: Path, change: str) -> None:
+    """The whole chain is verified by `ksctl audit verify`; the end costs one line."""
+    path = site / "ks.sqlite"
+    assert record_trouble(str(path)) is None
+    with closing(open_store(str(path), read_only=True)) as store:
+        assert not any("record" in each for each in store_status(store, NOW, 0).problems)
+        tip = store.record_tip()
+    assert tip is not None and tip.number == 6
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute(change)
+    why = record_trouble(str(path))
+    assert why is not None and f"run `ksctl audit verify --store {path}`" in why
+    with closing(open_store(str(path), read_only=True)) as store:
+        assert why in store_status(store, NOW, 0).problems
+
+
+def test_a_store_that_is_not_there_has_no_trouble_with_its_record(tmp_path: Path) -> None:
+    """The first start creates it, and a new store has no line."""
+    assert record_trouble(str(tmp_path / "none.sqlite")) is None
+    open_store(str(tmp_path / "new.sqlite")).close()
+    assert record_trouble(str(tmp_path / "new.sqlite")) is None
+
+
 def test_a_restored_target_is_verified_before_it_sends_and_skips_attempts() -> None:
     """An order in flight is still queried; an ended target stays ended."""
     ready = target_of()
@@ -137,8 +173,6 @@ def test_nothing_is_overwritten_and_a_damaged_backup_is_refused(site: Path) -> N
         back_up(site / "ks.sqlite", site / "backup.sqlite")
     with pytest.raises(AuditError, match="move it away first"):
         restore(site / "backup.sqlite", site / "ks.sqlite", "ingrid", "why", NOW)
-    import sqlite3
-
     with closing(sqlite3.connect(site / "backup.sqlite")) as raw, raw:
         raw.execute("UPDATE record SET line = CAST(replace(line, 'main', 'niam') AS BLOB) WHERE number = 3")
     assert not check_store(site / "backup.sqlite").is_whole
