@@ -94,7 +94,7 @@ class EntrySweeps:
         if decision.kind == "manual":
             return decision.command == "halt" or decision.cause is not None
         if decision.kind == "suspicion":  # it cancels what its stage would only after a loss by marks alone
-            return bool(decision.cancels)
+            return bool(cancelled_orders(decision.effects))
         return (decision.policy, decision.stage or "") in self._cancel_entries
 
     def plan(self, snapshot: Snapshot, facts: SnapshotFacts) -> tuple[Decision, ...]:
