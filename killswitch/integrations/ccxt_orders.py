@@ -134,7 +134,8 @@ def _claims(market: Mapping[str, Any], side: str, params: Params, cash: Collecti
     """What the order states about itself. Only `True` is a flag, and a raw spelling that differs withdraws it."""
     found: dict[str, Any] = {}
     spelt = [value for key, value in params.items() if key.replace("_", "").lower() == "reduceonly"]
-    if spelt and all(value is True for value in spelt):
+    # ccxt translates its own spelling only: a venue may ignore another one, and open what says that it reduces.
+    if params.get("reduceOnly") is True and all(value is True for value in spelt):
         found["reduce_only"] = True
     if params.get("closePosition") is True:
         found["close_position"] = True

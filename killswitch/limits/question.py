@@ -68,7 +68,8 @@ class OrderAsked(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
 class Question(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a bot wants to send to one account.
 
-    `id`: unique per question; the same id within `valid_for` gets the same verdict, and no second reservation.
+    `id`: unique per question; the same id within `valid_for` gets the same verdict, and no second reservation. With
+    other orders it is denied.
     """
 
     id: str

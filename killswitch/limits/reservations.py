@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.limits.question import GateVerdict, OutcomeReport
+from killswitch.limits.question import GateVerdict, OrderAsked, OutcomeReport
 from killswitch.limits.view import GateAccount, ReadTimes, SeenFill
 from killswitch.model.snapshot import Order
 
@@ -51,6 +51,8 @@ class Answered(Struct, frozen=True):
     verdict: GateVerdict
     has_entry: bool
     """Whether the question opens anything, so that a lock makes a denial of it."""
+    orders: tuple[OrderAsked, ...] = ()
+    """What was asked: other orders under the same id are another question."""
 
 
 class Reservations(Struct, frozen=True):

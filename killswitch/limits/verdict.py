@@ -324,7 +324,7 @@ def _allowed(judging: _Judging) -> Judged:
         reserved=True,
     )
     now = judging.moment.now
-    answered = Answered(question.account, now, now + judging.valid_for, given, judging.has_entry)
+    answered = Answered(question.account, now, now + judging.valid_for, given, judging.has_entry, question.orders)
     is_counted = judging.limits is not None and judging.limits.orders_per_minute is not None
     orders = len(question.orders) if is_counted else 0
     return Judged(given, judging.reservations.with_verdict(answered, judging.new, orders))
@@ -351,12 +351,19 @@ def _denial_verdict(judging: _Judging, denial: Denial) -> GateVerdict:
 
 
 def _repeated(before: Answered, judging: _Judging, view: GateView) -> GateVerdict:
-    """The same verdict to the same question; an allowed entry becomes a denial once anything holds it back."""
+    """The same verdict to the same question; an allowed entry becomes a denial once anything holds it back.
+
+    Other orders under its id are denied: they were never judged, and nothing is reserved for them.
+    """
+    if before.orders != judging.question.orders:
+        text = f"the id {before.verdict.question} was used for other orders a moment ago: give each question its own"
+        return _denied(judging.question, "question", text)
     if not before.has_entry:
         return before.verdict
     for leg in legs_of(judging.question, judging.book):
         found = judging.book.judge(leg.order, ZERO, claims_exit=leg.claims_exit)
-        held = None if found.is_exit else held_back(judging.book.account, judging.moment, leg.order)
+        held = held_back(judging.book.account, judging.moment, leg.order) or _of_run(judging, view)
+        held = None if found.is_exit else held
         if held is not None:
             return _denied(judging.question, held.reason, held.text)
     return before.verdict

@@ -485,6 +485,8 @@ class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     """The number of earlier snapshots that a recording could not write. Decisions do not use it."""
     sentinel: str | None = None
     """Why everything is halted by a sentinel file; absent: there is none."""
+    unwritten: str | None = None
+    """Why records are in memory only, so that commands that loosen are refused; absent: they are durable."""
 
 
 _ENCODER = msgjson.Encoder(decimal_format="string")

@@ -240,6 +240,8 @@ class _ScopeReader:
 
     def __init__(self, status: StoreStatus) -> None:
         self._now = status.now
+        ways_back = () if status.view is None else status.view.recoveries or ()
+        self._ways_back = {(each.policy, each.scope): each.progress for each in ways_back}
 
     def __call__(self, machine: MachineStatus) -> BoardScope:
         bars = tuple(sorted(map(_bar, machine.triggers), key=lambda each: (BAR_ORDER.index(each.state), each.name)))
@@ -251,7 +253,7 @@ class _ScopeReader:
             stage=_stage(machine),
             since=machine.fired_at if machine.level else None,
             decision=machine.decision if machine.level else None,
-            note="; ".join(_notes(machine, self._now)),
+            note="; ".join(_notes(machine, self._now, self._ways_back.get((machine.policy, machine.scope)))),
             bars=bars,
         )
 
@@ -279,7 +281,8 @@ def _stage(machine: MachineStatus) -> str:
     return f"{machine.stage}, level {machine.level}{latched}{observed}"
 
 
-def _notes(machine: MachineStatus, now: datetime) -> Iterator[str]:
+def _notes(machine: MachineStatus, now: datetime, way_back: str | None) -> Iterator[str]:
+    """What else is in force on a scope. `way_back`: where it is on its way back after a reset, if it is on one."""
     if machine.paused is not None:
         yield f"PAUSED until {instant(machine.paused.until)} by {machine.paused.author or 'unknown'}"
     if machine.disabled is not None:
@@ -291,6 +294,8 @@ def _notes(machine: MachineStatus, now: datetime) -> Iterator[str]:
         yield f"locked on suspicion of {machine.suspected.stage} until {instant(machine.suspected.until)}"
     if machine.no_reset_before is not None and machine.no_reset_before > now:
         yield f"no reset before {instant(machine.no_reset_before)}"
+    if way_back is not None:
+        yield f"way back: {one_line(way_back)}"
 
 
 def _scope_order(scope: BoardScope) -> tuple[int, str, str]:

@@ -94,7 +94,7 @@ class EntrySweeps:
         if decision.kind == "manual":
             return decision.command == "halt" or decision.cause is not None
         if decision.kind == "suspicion":  # it cancels what its stage would only after a loss by marks alone
-            return bool(cancelled_orders(decision.effects))
+            return any(True for _ in cancelled_orders(decision.effects))
         return (decision.policy, decision.stage or "") in self._cancel_entries
 
     def plan(self, snapshot: Snapshot, facts: SnapshotFacts) -> tuple[Decision, ...]:
@@ -122,7 +122,7 @@ class EntrySweeps:
         """The entries of the account to cancel now; marks what a read has proved to be over."""
         key, now = (lock.decision, account.account), from_micros(facts.as_of)
         is_late_only = not self._cancelling.get(lock.decision, False)
-        rested = self._rested.setdefault(key, self._before.get(account.account, _ids(account)))
+        rested = self._rested_at_lock(key, account)
         if is_late_only and account.account not in self._on_the_way:
             self._ended.add(key)
             return ()
@@ -133,10 +133,19 @@ class EntrySweeps:
         return tuple(
             Cancel(account.account, order.symbol, order.id, "entry")
             for order in _entries_under(lock, account, facts, self._policies)
-            if (not is_late_only or order.id not in rested)
+            if (not is_late_only or (rested is not None and order.id not in rested))
             and (account.account, order.client_order_id) not in own
             and self._is_due(account.account, order, now)
         )
+
+    def _rested_at_lock(self, key: tuple[str, str], account: AccountSnapshot) -> frozenset[str] | None:
+        """The orders that rested when the lock was written, by the last list before it; None while none is known."""
+        if key not in self._rested:
+            known = self._before.get(account.account, _ids(account))
+            if known is None:
+                return None
+            self._rested[key] = known
+        return self._rested[key]
 
     def _is_due(self, account: str, order: Order, now: datetime) -> bool:
         before = self._cancelled.get((account, order.id))
@@ -159,7 +168,10 @@ class EntrySweeps:
         self._ended = {key for key in self._ended if key[0] in locks}
         self._rested = {key: ids for key, ids in self._rested.items() if key[0] in locks}
         self._cancelled = {key: at for key, at in self._cancelled.items() if now - at < 2 * AGAIN_AFTER}
-        self._before = {each.account: _ids(each) for each in snapshot.accounts if each.account in self._on_the_way}
+        for each in snapshot.accounts:
+            known = _ids(each) if each.account in self._on_the_way else None
+            if known is not None:
+                self._before[each.account] = known
 
 
 def orders_read_at(account: AccountSnapshot, now: datetime) -> datetime | None:
@@ -195,5 +207,5 @@ def _is_under(lock: WrittenLock, order: Order) -> bool:
     return opened is None or lock.reaches(opened[1], opened[0])
 
 
-def _ids(account: AccountSnapshot) -> frozenset[str]:
-    return frozenset(order.id for order in account.orders or ())
+def _ids(account: AccountSnapshot) -> frozenset[str] | None:
+    return None if account.orders is None else frozenset(order.id for order in account.orders)

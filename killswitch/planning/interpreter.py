@@ -42,7 +42,7 @@ from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, is_unnamed, orphans_in, reset_orphan, reset_record
-from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose, refusals
+from killswitch.planning.operator.commands import Hindrances, OperatorCommands, UnfinishedClose, refusals
 from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.pauses import begun, held_back
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
@@ -244,7 +244,8 @@ class Interpreter:
         self._keep_active_targets(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
         present = self._evaluators.in_snapshot(snapshot, now)
-        refused = refusals(events, self._evaluators, self.orphans(), now, snapshot.sentinel) if events else {}
+        hindrances = Hindrances(snapshot.sentinel, snapshot.unwritten)
+        refused = refusals(events, self._evaluators, self.orphans(), now, hindrances) if events else {}
         events = tuple(event for event in events if event.id not in refused)
         issued = [*self._flags.observe(events, now), *refused.values()]
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)

@@ -349,6 +349,7 @@ class Runner:
             closings=self.workers.progress(),
             locks=self.effects.written_locks,
             sentinel=self.sentinel(),
+            unwritten=self.store.in_memory_because,
         )
 
     def _pass_to_executors(self, accounts: Iterable[AccountSnapshot]) -> None:

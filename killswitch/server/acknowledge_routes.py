@@ -71,7 +71,11 @@ class AcknowledgeRoutes:
         author = f"{name} (by link)" if name else "by link"
         event = Event(id_, datetime.now(UTC), "acknowledge", None, author, "seen", decision=about, number=int(number))
         await self._commands.spool(SpooledCommand(event, ""), "0-tighten")
-        return _html("Acknowledged", "<p>These firings no longer escalate. Later ones do, and reminders go on.</p>")
+        return _html(
+            "Acknowledged",
+            "<p>A run that is alive takes this within a second: then these firings no longer escalate. "
+            "Later ones do, and reminders go on.</p>",
+        )
 
     def _about(self, sealed_id: str) -> str:
         """The id of the link; 404 for one that is not ours."""

@@ -123,7 +123,9 @@ def create_app(
     sessions = Sessions(_wall, is_secure=settings.is_secure)
     gate = Gate(gate_view_file(str(settings.store)), settings.sentinel_at, _wall)
     spool = CommandSpool(spool_of(settings.store))
-    commands = CommandRoutes(spool, reads, settings.sentinel_at)
+    # Whoever reads much, also with the weakest token, must not keep anybody from a halt.
+    command_reads = StoreReads(settings.store, counters, "command_reads_under_way")
+    commands = CommandRoutes(spool, command_reads, settings.sentinel_at)
     app = FastAPI(
         title="Killswitch", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", responses=ERRORS
     )

@@ -89,19 +89,28 @@ class CommandRoutes:
             return await self._replayed(id_, body)
         event = await self.event(command, caller, id_)
         urgency: Urgency = "0-tighten" if class_of(event) == "tighten" else "1-loosen"
-        if not await self.spool(SpooledCommand(event, body), urgency):
+        done = await self._halted() if halts_everything(event) else {}
+        try:
+            is_new = await self.spool(SpooledCommand(event, body), urgency)
+        except HTTPException as error:
+            if "sentinel" not in done:
+                raise
+            why = f"{error.detail}; but {self._sentinel} is there, and halts everything"
+            raise HTTPException(error.status_code, why) from error
+        if not is_new:
             return await self._replayed(id_, body)
-        found = await self._outcome(event, state="waiting", is_replay=False)
-        return await self._with_sentinel(found) if halts_everything(event) else found
+        return (await self._outcome(event, state="waiting", is_replay=False)).model_copy(update=done)
 
-    async def _with_sentinel(self, found: Accepted) -> Accepted:
-        """The answer, after the sentinel was created: bots and the gate obey it before any tick does."""
+    async def _halted(self) -> dict[str, Any]:
+        """Create the sentinel, and what the answer says of that.
+
+        First of all: bots and the gate obey it before any tick does, also where the folder of commands takes no more.
+        """
         try:
             await anyio.to_thread.run_sync(create_sentinel, self._sentinel)
         except OSError as error:
-            why = f"{self._sentinel} could not be created: {error.strerror}"
-            return found.model_copy(update={"remarks": [why]})
-        return found.model_copy(update={"sentinel": str(self._sentinel)})
+            return {"remarks": [f"{self._sentinel} could not be created: {error.strerror}"]}
+        return {"sentinel": str(self._sentinel)}
 
     async def spool(self, command: SpooledCommand, urgency: Urgency) -> bool:
         """Leave a command on disk; False if one with its id is there. 503 where no more is taken."""
@@ -134,6 +143,8 @@ class CommandRoutes:
         HTTPException if it is incomplete, if it names what is not there, and if the caller may not do that. Who may
         tighten may also end what the same person has ordered by hand.
         """
+        if not caller.may("tighten", is_scoped=False):  # who may give no command at all reads nothing either
+            caller.require("tighten", is_scoped=False)
         is_of_policy = (command.scope or "").startswith(OF_POLICY)
         if command.kind == "pause" and is_of_policy and command.seconds is None:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")
@@ -148,9 +159,7 @@ class CommandRoutes:
         if command.kind == "give_up":
             await self._require_close(command)
         ended = await self._ended(command, caller)
-        view, at = await self._reads.read(
-            lambda store, now: (store_status(store, now, 0).view, tick_time(store, CLOCK))
-        )
+        view, at = await self._present(command)
         _require_scope(command, view)
         is_paused = command.kind == "pause" and not is_of_policy
         until = None if command.seconds is None else at + timedelta(seconds=command.seconds)
@@ -168,6 +177,20 @@ class CommandRoutes:
         is_own = bool(ended) and all(it.kind != "stage" and it.author == caller.principal for it in ended or ())
         caller.require("tighten" if is_own else class_of(event), event.scope)
         return structs.replace(event, id=event.id[:-16] + digest)
+
+    async def _present(self, command: CommandBody) -> tuple[RunnerView | None, datetime]:
+        """What the last tick has seen, and the time as ticks are dated.
+
+        A halt or a lock does not wait for a store that does not answer: the tick refuses a scope that is not there.
+        """
+        try:
+            return await self._reads.read(
+                lambda store, now: (store_status(store, now, 0).view, tick_time(store, CLOCK))
+            )
+        except HTTPException:
+            if command.kind not in ("halt", "lock"):
+                raise
+            return None, CLOCK.now()
 
     async def _ended(self, command: CommandBody, caller: Caller) -> tuple[ScopeHold, ...] | None:
         """What the command ends; None for one that ends nothing of a scope. 409 with the list if it names nothing."""

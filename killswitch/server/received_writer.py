@@ -47,13 +47,9 @@ class ReceivedWriter:
 
     async def alerts(self, found: Iterable[ExternalAlert]) -> None:
         """Keep the alerts of a notification, on disk when this returns. TooManyAlertsError, or OSError."""
-        before = self.state
-        self.state = with_alerts(before, found, self._now())
-        try:
-            await self._write()
-        except OSError:
-            self.state = before  # its sender tries again
-            raise
+        self.state = with_alerts(self.state, found, self._now())
+        # Where that fails its sender tries again; to take it back would take what came meanwhile with it.
+        await self._write()
 
     def beat(self, name: str, progress: int | None) -> None:
         """Keep a heartbeat, on disk within a second. FullError for a further name when there are too many."""
@@ -69,11 +65,14 @@ class ReceivedWriter:
         return None if found is None else (max(0.0, (self._now() - found.at).total_seconds()), found.progress)
 
     async def _write_beats(self) -> None:
-        with suppress(OSError):  # the beat is old then, as it is for a runner that reads no file
-            await self._write()
-        await asyncio.sleep(BEATS_EVERY)
-        with suppress(OSError):
-            await self._write()
+        is_kept = False
+        while not is_kept:
+            written = self.state
+            with suppress(OSError):  # the beat is old then, as it is for a runner that reads no file
+                await self._write()
+                is_kept = True
+            await asyncio.sleep(BEATS_EVERY)
+            is_kept &= self.state is written  # what came since is written, too
 
     async def _write(self) -> None:
         async with self._writing:

@@ -38,11 +38,12 @@ class StoreReads:
     it ends: a store that hangs costs `AT_ONCE` threads, and never more.
     """
 
-    def __init__(self, store: Path, counters: ServerCounters) -> None:
+    def __init__(self, store: Path, counters: ServerCounters, gauge: str = "reads_under_way") -> None:
+        """`gauge`: the name under which the reads under way are shown."""
         self.store = store
         self._counters = counters
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
-        counters.gauges["reads_under_way"] = lambda: float(self._limiter.borrowed_tokens)
+        counters.gauges[gauge] = lambda: float(self._limiter.borrowed_tokens)
 
     async def read(self, read: Callable[[SqlStore, datetime], T]) -> T:
         """What `read` makes of the store and the present time; 503 if that takes too long, or cannot be done."""

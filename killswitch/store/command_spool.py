@@ -40,7 +40,7 @@ positions of that moment. A lock or a halt waits for ever: it only keeps risk ou
 
 WAITS_FOR: Final[Mapping[str, timedelta | None]] = {
     "close": CLOSES_FOR, "apply": CLOSES_FOR, "cancel": CLOSES_FOR, "lock": None, "halt": None, "resume": None,
-    "approve": None,
+    "approve": None, "acknowledge": None,
 }  # fmt: skip
 """Kind of a command that tightens → how long it waits; None: for ever."""
 
@@ -182,7 +182,8 @@ class CommandSpool:
         `now`: as ticks are dated. A file is moved once its event is stored. Where that fails the same event is stored
         again, which counts once, whether a tick has consumed it or not.
         """
-        stored, damaged, expired, failed, pages = 0, [], [], None, []
+        stored, damaged, expired, failed = 0, [], [], None
+        pages: dict[Path, SpooledPage] = {}
         for name in sorted(self._names())[:TAKEN_AT_ONCE]:
             path = self.folder / name
             try:
@@ -194,14 +195,20 @@ class CommandSpool:
                     path.replace(self._expired / name)
                     continue
                 elif isinstance(command.instead, SpooledPage):
-                    pages.append(command.instead)
+                    pages[path] = command.instead  # it stays where a later file ends this with an error
+                    continue
                 else:
                     _keep(store, command)
                     stored += 1
                 path.replace(self._done / name)
             except OSError as error:
                 failed = f"{name}: {error.strerror}"
-        return TakenCommands(stored, tuple(damaged), tuple(expired), failed, tuple(pages))
+        for path in pages:
+            try:
+                path.replace(self._done / path.name)
+            except OSError as error:
+                failed = f"{path.name}: {error.strerror}"
+        return TakenCommands(stored, tuple(damaged), tuple(expired), failed, tuple(pages.values()))
 
     def forget(self) -> None:
         """Remove the files of commands that were taken, or came too late, long ago: a retry of one is a new command."""

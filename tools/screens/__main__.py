@@ -14,7 +14,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from tools.screens import live_board
+from tools.screens import live_board, on_call
 from tools.screens.capture import MAX_BYTES, excerpt, page_png, terminal_output, terminal_svg
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -228,6 +228,8 @@ def main() -> None:
         _mistakes(scenes, folder)
         _crash(scenes)
         live_board.draw(scenes, folder, FOLDER)
+        (folder / "on-call").mkdir()
+        on_call.draw(folder / "on-call", FOLDER)
         site = folder / "site"
         subprocess.run(
             [Path(sys.executable).parent / "mkdocs", "build", "--quiet", "--site-dir", site], cwd=REPOSITORY,

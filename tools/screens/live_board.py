@@ -44,18 +44,18 @@ def draw(scenes: Scenes, folder: Path, pictures: Path) -> None:
                     _wait_for_server()
                     for name, (width, height) in SIZES.items():
                         pages[name] = _opened(browser, token, width, height)
-                    _draw(pages["desktop"], pictures / "board-quiet.png")
+                    save_picture(pages["desktop"], pictures / "board-quiet.png")
                     pages["desktop"].wait_for_selector(".hero.alarm", timeout=240_000)
                     time.sleep(2)
                     for name, page in pages.items():
-                        _draw(page, pictures / f"board-fired-{name}.png")
+                        save_picture(page, pictures / f"board-fired-{name}.png")
                     _preview(pages["desktop"], pictures / "board-preview.png")
             # The run has ended, and the server has not.
         with scenes.running(f"ksctl serve --store board.sqlite --tokens board.json --listen 127.0.0.1:{PORT}"):
             _wait_for_server()
             page = _opened(browser, token, *SIZES["desktop"])
             page.wait_for_selector("html.lost", timeout=30_000)
-            _draw(page, pictures / "board-lost.png")
+            save_picture(page, pictures / "board-lost.png")
         browser.close()
 
 
@@ -88,10 +88,11 @@ def _preview(page: Any, picture: Path) -> None:
     page.fill("#reason", "price feed lost")
     page.click("#preview")
     page.wait_for_selector("#sure:not([hidden])", timeout=30_000)
-    _draw(page, picture)
+    save_picture(page, picture)
 
 
-def _draw(page: Any, picture: Path) -> None:
+def save_picture(page: Any, picture: Path) -> None:
+    """Draw what a page of the browser shows now. ValueError if the picture is too large for a clone."""
     page.screenshot(path=picture)
     with Image.open(picture) as taken:
         few = taken.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import zip_longest
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -286,19 +287,32 @@ class NotificationRouter:
                     ids = tuple(item.id for item in dispatch.announcements)
                     others.setdefault((target.key, dispatch.purpose, ids), dispatch)
         found = []
+        reached = {key: {item.id for item, _ in items} for key, items in urgent.items()}
         for key, items in urgent.items():
             by_id = {item.id: (item, dispatch) for item, dispatch in reversed(items)}
             once = [by_id[id_][0] for id_ in dict.fromkeys(item.id for item, _ in items)]
-            found.append(self._message(key, once, items[0][1], now, hops=self._hops(key, items[0][1], urgent)))
+            found.append(self._message(key, once, items[0][1], now, hops=self._hops(key, items, reached)))
         found += [self._message(key, each.announcements, each, now) for (key, _, _), each in others.items()]
         return tuple(found)
 
-    def _hops(self, key: str, dispatch: Dispatch, urgent: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-        """The fallbacks of a target that its message does not reach anyway."""
+    def _hops(
+        self, key: str, items: Sequence[tuple[Announcement, Dispatch]], reached: Mapping[str, Collection[str]]
+    ) -> tuple[tuple[str, ...], ...]:
+        """The fallbacks of a target, of all receivers that led there, but those that get the whole message anyway.
+
+        `reached`: the ids of the announcements that each target gets at once.
+        """
         assert self.tree is not None
-        groups = ([each.key for each in hop] for hop in self.tree.hops(dispatch.receiver))
-        left = (tuple(each for each in hop if each != key and each not in urgent) for hop in groups)
-        return tuple(hop for hop in left if hop)
+        ids = {item.id for item, _ in items}
+        receivers = dict.fromkeys(dispatch.receiver for _, dispatch in items)
+        groups = zip_longest(*(self.tree.hops(receiver) for receiver in receivers), fillvalue=())
+        used = {key, *(target for target, those in reached.items() if ids.issubset(those))}
+        left: list[tuple[str, ...]] = []
+        for group in groups:
+            hop = tuple(dict.fromkeys(each.key for hop in group for each in hop if each.key not in used))
+            used.update(hop)
+            left += [hop] if hop else []
+        return tuple(left)
 
     def _message(
         self, key: str, items: Sequence[Announcement], dispatch: Dispatch, now: int,

@@ -340,20 +340,37 @@ REFUSED = ("reset", "unlock", "resume")
 """The kinds of commands that are refused meanwhile."""
 
 
+class Hindrances(Struct, frozen=True):
+    """What of the surroundings refuses commands: each with its cause; None where there is none.
+
+    `sentinel`: the file that halts everything. `unwritten`: records are in memory only.
+    """
+
+    sentinel: str | None = None
+    unwritten: str | None = None
+
+
+NO_HINDRANCES = Hindrances()
+
+
 def refusals(
     events: Iterable[Event],
     evaluators: Iterable[ScopeEvaluator],
     orphans: Iterable[Orphan],
     now: int,
-    sentinel: str | None = None,
+    hindrances: Hindrances = NO_HINDRANCES,
 ) -> dict[str, Notice]:
-    """Event id of each command that is refused at `now` (microseconds) → the notice that says why, and until when.
-
-    `sentinel`: why everything is halted by the sentinel file.
-    """
-    commands = [event for event in events if event.kind in REFUSED and not is_of_policy(event)]
+    """Event id of each command that is refused at `now` (microseconds) → the notice that says why, and until when."""
+    sentinel, unwritten = hindrances.sentinel, hindrances.unwritten
+    given = tuple(events)
+    unrecorded = {} if unwritten is None else {
+        event.id: _unrecorded(event, unwritten, now) for event in given if loosens(event)
+    }  # fmt: skip
+    commands = [
+        event for event in given if event.kind in REFUSED and not is_of_policy(event) and event.id not in unrecorded
+    ]
     if not commands:
-        return {}
+        return unrecorded
     halted = {} if sentinel is None else {
         event.id: _halted(event, sentinel, now) for event in commands if event.scope in (None, "portfolio")
     }  # fmt: skip
@@ -363,12 +380,35 @@ def refusals(
         *((each.scope, each.no_reset_before, f"{each.stage or 'a stage'} of {each.policy}, which is gone,")
           for each in orphans if each.no_reset_before is not None and now < each.no_reset_before),
     ]  # fmt: skip
-    found = halted
+    found = unrecorded | halted
     for event in commands:
         why = [(end or now, scope, stage) for scope, end, stage in holding if applies(event, scope)]
         if why:
             found[event.id] = _refusal(event, sorted(why), now)
     return found
+
+
+def loosens(event: Event) -> bool:
+    """Whether a command by hand lets risk in again, whatever is in force."""
+    match event.kind:
+        case "reset" | "unlock":
+            return True
+        case "pause" | "resume":
+            return (event.kind == "pause") == is_of_policy(event)  # a paused policy protects no longer
+        case "flag":
+            return event.is_set is False
+        case "restate":
+            return event.restated_as != "loss"
+    return False
+
+
+def _unrecorded(event: Event, unwritten: str, now: int) -> Notice:
+    text = (
+        f"the {event.kind} by {event.author or 'unknown'} was not carried out: it lets risk in again, and the store "
+        f"cannot be written, so that a restart would not know of it ({unwritten}). Free space on its disk, "
+        "or end what locks it, then give the command again. Closing, halting and stricter locks are possible meanwhile"
+    )
+    return notices.command_not_carried_out(event, now, text)
 
 
 def _halted(event: Event, sentinel: str, now: int) -> Notice:

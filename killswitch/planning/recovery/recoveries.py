@@ -172,7 +172,7 @@ class Recoveries:
             for name in each.accounts if rule is not None else ():
                 assert rule is not None
                 cap, before = _cap(rule, each, name, accounts), found.get(name)
-                found[name] = cap if before is None else _smaller(before, cap)
+                found[name] = cap if before is None else stricter(before, cap)
         return found
 
     def views(self) -> tuple[RecoveryView, ...]:
@@ -289,11 +289,13 @@ def _hedges(
     return tuple(hedges), tuple(begun)
 
 
-def _smaller(one: RecoveryCap, other: RecoveryCap) -> RecoveryCap:
-    """The stricter of two, with the smaller number of positions of both."""
+def stricter(one: RecoveryCap, other: RecoveryCap) -> RecoveryCap:
+    """The stricter of two, with the smaller number of positions of both, and the hedges of both."""
     first = min(one, other, key=lambda each: each.share)
     counts = [each.positions for each in (one, other) if each.positions is not None]
-    return replace(first, positions=min(counts, default=None), hedges=one.hedges or other.hedges, begun=one.begun)
+    hedges = tuple(dict.fromkeys((*one.hedges, *other.hedges)))
+    begun = tuple(dict.fromkeys((*one.begun, *other.begun)))
+    return replace(first, positions=min(counts, default=None), hedges=hedges, begun=begun)
 
 
 def _view(rule: RecoveryRule, way_back: WayBack) -> RecoveryView:

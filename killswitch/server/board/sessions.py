@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from killswitch.server.guard import App, Receive, Scope, Send, problem_answer
+from killswitch.server.guard import FOR_LINKS, App, Receive, Scope, Send, problem_answer
 
 LASTS: Final = timedelta(days=7)
 """A board on a wall needs nobody for a week; the token may end earlier."""
@@ -96,7 +96,9 @@ class SessionDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope.get("headers", ())
         names = {name.lower(): value.decode("latin-1") for name, value in headers}
-        if scope["type"] == "http" and b"authorization" not in names:
+        # The page of a link has no script to prove anything with: its seal counts, and a session gives it no right.
+        is_link = scope.get("path", "").removeprefix(scope.get("root_path", "")).startswith(FOR_LINKS)
+        if scope["type"] == "http" and b"authorization" not in names and not is_link:
             session = self._sessions.find(names.get(b"cookie", ""))
             if session is not None:
                 is_read = scope["method"] in ("GET", "HEAD")

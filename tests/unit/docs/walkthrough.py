@@ -45,8 +45,12 @@ def shell_blocks(page: str) -> list[Block]:
 def run_blocks(
     commands: list[str], folder: Path, environment: Mapping[str, str], seconds: float
 ) -> list[tuple[str, int]]:
-    """Run all blocks in one shell. Returns output (stdout and stderr merged) and status; raises TimeoutExpired."""
-    marked = [f"{each}\nprintf '\\n{_END} %s\\n' $?\n" for each in commands]
+    """Run all blocks in one shell. Returns output (stdout and stderr merged) and status; raises TimeoutExpired.
+
+    The status of a block is that of its last command that failed, also where later ones succeed.
+    """
+    ended_by = f"last=$?\nprintf '\\n{_END} %s\\n' $(( failed ? failed : last ))\n"
+    marked = ["trap 'failed=$?' ERR\n", *(f"failed=0\n{each}\n{ended_by}" for each in commands)]
     script, output = folder / ".walkthrough.sh", folder / ".walkthrough.out"
     script.write_text("".join(marked), encoding="utf-8")
     with output.open("w") as sink:  # a file, because a background process would keep a pipe open

@@ -185,6 +185,7 @@ def test_an_asynchronous_exchange_gets_an_asynchronous_proxy(tmp_path: Path) -> 
         ({"reduceOnly": True}, {"reduce_only": True}),
         ({"reduceOnly": "true"}, {}),
         ({"reduceOnly": True, "reduce_only": False}, {}),
+        ({"reduce_only": True}, {}),
         ({"positionSide": "LONG"}, {"position_side": "long", "is_exit": True}),
         ({"positionSide": "SHORT"}, {"position_side": "short"}),
         ({"positionSide": "BOTH"}, {}),

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.limits import DayRule, LimitAmount, LimitsRule, SizeRule
 from killswitch.limits.recovery import pause_of, positions_beyond, reduced_limits
+from killswitch.planning.recovery.recoveries import stricter
 from killswitch.planning.recovery.way_back import RecoveryCap
 from tests.unit.limits.gates import ETH, answer, asks, gate_account, held, limits
 
@@ -107,3 +108,14 @@ def test_before_the_ramp_the_gate_denies_every_entry_with_the_reason() -> None:
     assert (denied.allowed, denied.reason) == (False, "paused")
     assert "waits for a reset" in denied.text
     assert answer(seen, asks("sell", "1", reduce_only=True)).allowed
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_two_ways_back_the_smaller_counts_with_the_hedges_of_both(is_first: bool) -> None:
+    """Two policies on one account, of which one declares no hedge: its last leg passes all the same."""
+    other = replace(CAP, plan="other", share=Decimal("0.05"), positions=1, hedges=(), begun=())
+    both = stricter(CAP, other) if is_first else stricter(other, CAP)
+    assert (both.plan, both.share, both.positions) == ("other", Decimal("0.05"), 1)
+    assert positions_beyond(both, {ETH}, "SOL/USDT") is None
+    assert positions_beyond(both, {"BTC/USDT"}, "BTC/USDT:USDT") is None
+    assert positions_beyond(both, {"BTC/USDT"}, ETH) == 2

@@ -379,3 +379,14 @@ def test_an_account_that_the_run_does_not_have_or_that_has_no_limits_admits_no_e
     bare = gate_account(held("long", "10"), limits=None)
     assert answer(bare, BUY).reason == "no_limits" or not answer(bare, BUY).allowed
     assert answer(bare, FLAGGED).reason == "exit"
+
+
+def test_other_orders_under_the_id_of_an_allowed_question_are_denied_and_reserve_nothing() -> None:
+    """An exit under a lock, then an entry with its id; and a small entry, then a large one."""
+    seen = gate_account(held("long", "10"), rule=CAPPED)
+    leave = judged(seen, SELL)
+    found = judged(seen, BUY, before=leave.reservations, at=LOCKED)
+    assert (found.verdict.allowed, found.verdict.reason) == (False, "question")
+    assert found.reservations == leave.reservations
+    small = judged(seen, asks("buy", "1"))
+    assert not answer(seen, asks("buy", "10"), before=small.reservations).allowed

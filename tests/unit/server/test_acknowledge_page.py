@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import requests
@@ -13,6 +14,7 @@ from killswitch.incident.notify.message import encode_message
 from killswitch.model.decision import Decision
 from killswitch.model.store import ROUTING, TickRecord
 from killswitch.planning.routing.state import Announcement, OpenPage, RoutingState, encode_routing
+from killswitch.runner.tick_inputs import SpoolIntake
 from killswitch.store.sqlite import open_store
 from tests.outboxes import START, message
 from tests.unit.server.conftest import Served
@@ -74,6 +76,33 @@ def test_the_key_of_the_links_is_readable_by_its_owner_only(tmp_path: Path) -> N
     assert seals.about(seals.sealed_id("d1")) == "d1"
     assert seals.about("d1-" + "0" * 32) is None
     assert key_file(str(tmp_path / "ks.sqlite")).stat().st_mode & 0o777 == 0o600
+
+
+def test_whoever_is_logged_in_to_the_board_acknowledges_by_link_as_everybody_does(
+    served: Served, store_path: Path
+) -> None:
+    """The browser sends the cookie of the session with the form, which has no script to prove the session with."""
+    address = page_of(served, store_path, "d1")
+    browser = requests.Session()
+    token = {"token": served.tokens["viewer portfolio"]}
+    assert browser.post(f"http://{served.host}/board/login", json=token, timeout=10).status_code == 204
+    form = dict(re.findall(r'name="(number|seal)" value="([^"]+)"', browser.get(address, timeout=10).text))
+    sent = browser.post(address, data=form, timeout=10)
+    assert sent.status_code == 200, sent.text
+    assert [event.kind for event in taken(served, store_path)] == ["acknowledge"]
+
+
+def test_an_acknowledgement_waits_for_a_run_however_long_that_takes(served: Served, store_path: Path) -> None:
+    """It covers no firing that its page did not show, so that it does not grow old."""
+    address = page_of(served, store_path, "d1")
+    form = dict(re.findall(r'name="(number|seal)" value="([^"]+)"', requests.get(address, timeout=10).text))
+    assert requests.post(address, data=form, timeout=10).status_code == 200
+    store = open_store(str(store_path))
+    try:
+        SpoolIntake(served.spool, store, lambda: datetime.now(UTC) + timedelta(minutes=30)).take()
+        assert [event.kind for event in store.pending_events()] == ["acknowledge"]
+    finally:
+        store.close()
 
 
 def test_a_firing_that_several_nodes_took_waits_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from killswitch.cli.live.top import nearest, screen
 from killswitch.model.flags import Flag
 from killswitch.operations.board import Board, board_of
 from killswitch.operations.status import RunnerState, StoreStatus
+from killswitch.planning.recovery.recoveries import RecoveryView
 from killswitch.watcher.watch import SwitchView
 from tests.unit.server.boards import AT, account, machine, open_page, put_view, run_view, trigger
 from tests.unit.server.conftest import Served
@@ -94,6 +96,17 @@ def test_a_pause_is_shown_where_it_disarms() -> None:
     scope = shown(machine("account/main", paused=pause)).scopes[0]
     assert scope.tone == "warning"
     assert "PAUSED until 2026-11-25T04:00:00Z by ann" in scope.note
+
+
+def test_a_scope_on_its_way_back_says_so_because_its_stage_is_over_and_its_lock_lifted() -> None:
+    """A reset ends both, and the gate still refuses what is above the step."""
+    progress = "step 0 of 1, 25% of the limits: 2s of 5s clean; 1 approval missing for the next step"
+    on_it = machine("account/main")
+    way = RecoveryView(
+        "way-back", on_it.policy, "account/main", "ramp", AT, 0, 1, Decimal("0.25"), progress, 2.0, 5.0
+    )  # fmt: skip
+    first, other = shown(on_it, machine("account/other"), recoveries=(way,)).scopes
+    assert (first.note, other.note) == (f"way back: {progress}", "")
 
 
 def test_a_firing_that_nobody_has_acknowledged_is_shown_with_its_number() -> None:

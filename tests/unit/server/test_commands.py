@@ -11,9 +11,18 @@ from pathlib import Path
 import pytest
 
 from killswitch.model.snapshot import Event
+from killswitch.model.store import StoreTroubleError
 from killswitch.operations.commands import answer_to, operator_event
 from killswitch.runner.tick_inputs import SpoolIntake
-from killswitch.store.command_spool import MOST_KEYS, CommandSpool, SpooledCommand, SpoolFullError, spool_of
+from killswitch.store.command_spool import (
+    MOST,
+    MOST_KEYS,
+    CommandSpool,
+    SpooledCommand,
+    SpooledPage,
+    SpoolFullError,
+    spool_of,
+)
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests.runner_world import ScriptedVenue, World, book
@@ -294,3 +303,45 @@ def test_the_files_of_commands_are_removed_after_two_days(served: Served, store_
         served.spool.forget()
         assert (served.spool.find(given["id"]) is not None) is is_kept
     assert served.spool.find(waiting["id"]) is not None
+
+
+def test_a_halt_is_taken_while_the_store_cannot_be_read_and_a_reset_is_not(served: Served, store_path: Path) -> None:
+    """The tick compares its scope. What loosens must name what is there, which nobody knows."""
+    store_path.unlink()
+    given = served.give("trader portfolio", "halt-without-store", kind="halt", reason="seen")
+    assert given.status_code == 202, given.text
+    assert given.json()["sentinel"] is not None
+    assert served.give("trader account/main", "lock-without-store", kind="lock", scope="account/main", reason="x").ok
+    refused = served.give("risk portfolio", "reset-without-store", kind="reset", reason="x", ids=[])
+    assert refused.status_code == 503
+
+
+def test_a_halt_of_everything_halts_the_gate_also_where_no_command_is_taken(served: Served, store_path: Path) -> None:
+    """A thousand commands wait for a runner that is gone."""
+    for number in range(MOST):
+        (served.spool.folder / f"0-tighten-hand-{number}.json").touch()
+    refused = served.give("risk portfolio", "halt-everything", kind="halt", reason="seen")
+    assert refused.status_code == 503
+    assert "halts everything" in refused.json()["detail"]
+    assert store_path.with_name(f"{store_path.name}.halt").exists()
+
+
+def test_a_page_of_the_server_is_not_lost_with_an_error_of_the_store(
+    store: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is found before the command that the store does not take."""
+    spool = CommandSpool(tmp_path / "spool")
+    spool.prepare()
+    page = SpooledPage("token/1", "bob has issued a token")
+    spool.put(SpooledCommand(Event("hand-1", CREATED, "approve", None, "bob", "x"), "", page), "0-tighten")
+    spool.put(SpooledCommand(Event("hand-2", CREATED, "lock", None, "bob", "x"), ""), "0-tighten")
+
+    def busy(_event: Event) -> None:
+        raise StoreTroubleError("the store is busy")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "put_event", busy)
+        with pytest.raises(StoreTroubleError):
+            spool.take(store, CREATED)
+    assert spool.take(store, CREATED).pages == (page,)
+    assert not spool.is_waiting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -16,10 +17,14 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
+from killswitch.gate.files import replace_file
 from killswitch.model.snapshot import ExternalAlert
 from killswitch.runner.tick_inputs import beat, last_heartbeats
+from killswitch.server import received_writer
 from killswitch.server.alert_routes import WebhookSecretError, read_secret
 from killswitch.server.app import ServerFile
+from killswitch.server.rates import ServerCounters
+from killswitch.server.received_writer import ReceivedWriter
 from killswitch.source.sync_state import SOURCE_STATE, SourceState, encode_source
 from killswitch.store.received import (
     MOST_ALERTS,
@@ -299,3 +304,57 @@ def test_a_secret_that_everybody_knows_is_refused_at_the_start(tmp_path: Path, s
         read_secret(tmp_path / "secret")
     with pytest.raises(WebhookSecretError, match="cannot be read"):
         read_secret(tmp_path / "none")
+
+
+def test_a_failed_write_takes_back_nothing_that_came_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two notifications at the same moment, and a disk that refuses the first write: the second is on disk."""
+    writer = ReceivedWriter(tmp_path / "ks.sqlite", lambda: NOW, ServerCounters())
+    writes: list[Path] = []
+
+    def failing_once(path: Path, content: bytes) -> None:
+        writes.append(path)
+        if len(writes) == 1:
+            raise OSError(5, "Input/output error")
+        replace_file(path, content)
+
+    monkeypatch.setattr(received_writer, "replace_file", failing_once)
+
+    async def notify() -> tuple[BaseException | None, BaseException | None]:
+        return await asyncio.gather(
+            writer.alerts([alert("firing", host="a")]), writer.alerts([alert("firing", host="b")]),
+            return_exceptions=True,
+        )  # fmt: skip
+
+    first, second = asyncio.run(notify())
+    assert isinstance(first, OSError)
+    assert second is None
+    kept = read_received(received_file(tmp_path / "ks.sqlite"))
+    assert kept is not None
+    assert "b" in {each.labels["host"] for each in kept.alerts}
+
+
+def test_a_heartbeat_that_comes_during_a_write_is_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One comes during the first write, and one during that of a second later; nobody beats after them."""
+    monkeypatch.setattr(received_writer, "BEATS_EVERY", 0.0)
+    writer = ReceivedWriter(tmp_path / "ks.sqlite", lambda: NOW, ServerCounters())
+    names = ["second", "third"]
+
+    async def beats() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def beat_next() -> None:
+            writer.beat(names.pop(0), None)
+
+        def beating(path: Path, content: bytes) -> None:
+            if names:
+                asyncio.run_coroutine_threadsafe(beat_next(), loop).result(10)
+            replace_file(path, content)
+
+        monkeypatch.setattr(received_writer, "replace_file", beating)
+        writer.beat("first", None)
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+    asyncio.run(beats())
+    kept = read_received(received_file(tmp_path / "ks.sqlite"))
+    assert kept is not None
+    assert set(kept.heartbeats) == {"first", "second", "third"}

@@ -144,3 +144,27 @@ def test_a_stage_goes_on_only_if_it_cancels_entries() -> None:
         found = sweeps.plan(seen, SnapshotFacts(to_micros(seen.as_of), seen.accounts, {}))
         assert [each.order for one in found for each in one.cancels] == expected
         assert {(each.kind, each.stage, each.policy) for each in found} <= {("breach", stage, "p")}
+
+
+def swept(sweeps: EntrySweeps, found: Snapshot) -> list[str]:
+    """The orders that are cancelled at a tick."""
+    facts = SnapshotFacts(to_micros(found.as_of), found.accounts, {})
+    return [each.order for one in sweeps.plan(found, facts) for each in one.cancels]
+
+
+def test_what_rested_at_a_lock_is_not_taken_for_nothing_while_nobody_knows_it() -> None:
+    """No list of orders until after the lock: what the first one shows is left, and what arrives later is cancelled."""
+    locked, sweeps = Locked("lock", WITH_LIMITS), EntrySweeps(WITH_LIMITS)
+    sweeps.acted([locked.decision])
+    assert swept(sweeps, replace(locked.seen(1, orders=None), locks=locked.locks)) == []
+    assert swept(sweeps, replace(locked.seen(2, entry("early")), locks=locked.locks)) == []
+    assert swept(sweeps, replace(locked.seen(3, entry("early"), entry("late")), locks=locked.locks)) == ["late"]
+
+
+def test_what_rested_at_a_lock_is_what_the_last_list_before_it_showed() -> None:
+    """The account could not be read when the lock was written."""
+    locked, sweeps = Locked("lock", WITH_LIMITS), EntrySweeps(WITH_LIMITS)
+    sweeps.acted([locked.decision])
+    assert swept(sweeps, locked.seen(-2, entry("early"))) == []
+    assert swept(sweeps, locked.seen(-1, orders=None)) == []
+    assert swept(sweeps, replace(locked.seen(1, entry("early"), entry("late")), locks=locked.locks)) == ["late"]

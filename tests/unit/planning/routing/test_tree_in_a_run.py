@@ -14,6 +14,7 @@ from killswitch.graph.routing import (
     MessageSilence,
     NotificationRoot,
     Receiver,
+    Route,
     RouteRule,
     RouteTarget,
 )
@@ -145,6 +146,17 @@ def test_a_target_that_accepts_nothing_for_ten_seconds_falls_back_with_the_same_
     assert run.store.waiting("file /desk").pending == 1, "the first is still tried"
     assert hop(run, world, 21.0).unreached == 1
     assert len(run.store.deliveries(9)) == 2, "a fallback that was tried is not tried again"
+
+
+def test_a_fallback_gets_a_page_although_another_page_of_the_same_tick_leads_to_it(world: World) -> None:
+    """A page of the policy to `desk`, and one of another scope to `phone`: neither has the other's content."""
+    of_b = Route("b", replace(ANY, scopes=("account/b",)), (), HOUR, graphs.HERE, receiver="phone")
+    run = Run(world, replace(policies(children=("b",)), routes=(of_b,)))  # type: ignore[type-var] # a policy set
+    sent = {each.target: each for each in run.tick(firing("d1"), firing("d2", "account/b"))}
+    assert {to: decode_message(each.body).decision for to, each in sent.items()} == {
+        "file /desk": "d1", "file /phone": "d2",
+    }  # fmt: skip
+    assert (sent["file /desk"].hops, sent["file /phone"].hops) == ((("file /phone",),), (("file /desk",),))
 
 
 def test_a_definite_refusal_falls_back_at_once(world: World) -> None:
