@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -136,8 +137,12 @@ def test_a_strategy_is_closed_by_hand_with_its_lock_and_reset_and_the_other_trad
             part = ksctl("lock", *place, "--reason", "seen", *store)
             assert part.returncode == 0, part.stderr
             assert f"long in {SYMBOL} of strategy/grid is locked (reduce_only) until 20" in part.stdout
-            unlocked = ksctl("unlock", "strategy/grid", "--reason", "repaired", *store)
-            assert unlocked.returncode == 0, unlocked.stderr
+            several = ksctl("unlock", "strategy/grid", "--reason", "repaired", *store)
+            assert (several.returncode, "several things hold it" in several.stderr) == (1, True), several.stderr
+            ids = re.findall(r"--id ([0-9a-f]+)", several.stderr)
+            named = [each for id_ in ids for each in ("--id", id_)]
+            unlocked = ksctl("unlock", "strategy/grid", *named, "--reason", "repaired", *store)
+            assert (unlocked.returncode, len(ids)) == (0, 2), unlocked.stderr
             reset = ksctl("reset", "strategy/grid", "--reason", "seen", *store)
             assert reset.returncode == 0, reset.stdout + reset.stderr
             trade(site, "grid-2", "buy", "0.03")

@@ -168,26 +168,35 @@ def _cost(level: LevelPreview, footnotes: Footnotes) -> str:
 def _orders_parts(levels: Sequence[LevelPreview]) -> Iterator[Part]:
     before: LevelPreview | None = None
     for level in levels:
-        shown, rest = level.expected[:ORDERS_SHOWN], level.expected[ORDERS_SHOWN:]
-        if not shown:
+        if not level.expected:
             continue
         if before is not None and before.expected == level.expected:
             yield f"{_named(level)}: the orders of {_named(before)}"
             continue
         before = level
-        rows = tuple(_order_row(each, level.currency) for each in shown)
-        if rest:
-            value = sum((each.value or Decimal(0) for each in rest), Decimal(0))
-            rows += (("", "", f"{len(rest):,} more", "", "", money(value), "", ""),)
         yield Table(
-            ("#", "order", "contracts", "symbol", "price", f"value {level.currency or ''}".rstrip(), "cost", "leaves"),
-            rows, (0, 2, 4, 5, 6, 7),
+            _order_head(level.currency), tuple(_order_rows(level.expected, level.currency)), (0, 2, 4, 5, 6, 7),
             caption=_named(level), expendable=(5, 7),
         )  # fmt: skip
 
 
 def _named(level: LevelPreview) -> str:
     return f"level {level.decision.level}, {level.decision.stage}"
+
+
+def _order_head(currency: str | None) -> tuple[str, ...]:
+    return ("#", "order", "contracts", "symbol", "price", f"value {currency or ''}".rstrip(), "cost", "leaves")
+
+
+def _order_rows(expected: Sequence[ExpectedOrder], currency: str | None) -> Iterator[tuple[str, ...]]:
+    """The first orders, and in one row how many more there are, with their value."""
+    shown, rest = expected[:ORDERS_SHOWN], expected[ORDERS_SHOWN:]
+    for each in shown:
+        yield _order_row(each, currency)
+    if rest:
+        values = [each.value for each in rest]
+        value = "unknown" if None in values else money(sum(filter(None, values), Decimal(0)))
+        yield "", "", f"{len(rest):,} more", "", "", value, "", ""
 
 
 def _order_row(each: ExpectedOrder, currency: str | None) -> tuple[str, ...]:
@@ -204,11 +213,11 @@ def expected_section(expected: Sequence[ExpectedOrder], currency: str | None) ->
     """What the orders of a close are expected to fetch and to cost, without fees; what is unknown is named."""
     if not expected:
         return
-    rows = tuple(_order_row(each, currency) for each in expected[:ORDERS_SHOWN])
     known = sum((each.cost for each in expected if each.cost is not None), Decimal(0))
     lacks = tuple(dict.fromkeys(what for each in expected for what in each.lacks))
     total = f"{'at least ' if lacks else ''}{amount_text(known, currency)} against the marks, without fees"
-    head = ("#", "order", "contracts", "symbol", "price", f"value {currency or ''}".rstrip(), "cost", "leaves")
-    table = Table(head, rows, (0, 2, 4, 5, 6, 7), expendable=(5, 7))
+    # What each order leaves is in the table of what was decided.
+    head, rows = _order_head(currency)[:-1], tuple(row[:-1] for row in _order_rows(expected, currency))
+    table = Table(head, rows, (0, 2, 4, 5, 6), expendable=(5,))
     missing = tuple(f"not in it: {_LACKING[each]}" for each in lacks)
     yield from section("Expected prices and cost", table, Items((f"expected cost: {total}", *missing)))

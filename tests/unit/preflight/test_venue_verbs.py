@@ -97,6 +97,15 @@ def invoked(command: object, *arguments: str) -> Result:
     return result
 
 
+CONTACTS = """---
+apiVersion: killswitch.dev/v1
+kind: Runbook
+metadata: {name: circuit-breaker}
+spec: {contacts: [{name: Desk, role: decides, reach: +49 30 901820}]}
+"""
+"""Whom to call, so that the set is without a warning."""
+
+
 class Desk:
     """A folder of policies, and the adapters that its accounts get."""
 
@@ -104,7 +113,7 @@ class Desk:
         self.folder = folder
         self.adapters: dict[str, ScriptedVenue] = {}
         self.specs: dict[str, AccountSpec] = {}
-        self.documents = [policy]
+        self.documents = [policy, CONTACTS]
         monkeypatch.setenv("SCRIPTED_KEY", "KEY-PLANTED")
         self._set_key = monkeypatch.setenv
         monkeypatch.setattr(plug_ins, "factory_of", lambda _name: self._made)

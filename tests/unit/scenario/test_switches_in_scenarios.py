@@ -111,7 +111,8 @@ def test_another_phase_than_expected_is_shown(tmp_path: Path) -> None:
 def test_a_mistake_in_what_is_heard_or_expected(heard: str, expect: str, code: str, says: str, tmp_path: Path) -> None:
     """Each is an error before anything runs: it would make an expectation that nothing contradicts."""
     lines = [f"expect: [{expect}]", f"heard: {{maker: [{heard}]}}"]
-    _, _, (problem,) = loaded(
+    _, _, problems = loaded(
         tmp_path, scenario_text("10000 =x9", *lines), policy=POLICY + SWITCH.replace("PENDING", "page")
     )
+    (problem,) = [each for each in problems if each.severity == "error"]
     assert (problem.code, says in problem.fix) == (code, True)
