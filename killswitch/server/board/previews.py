@@ -6,7 +6,7 @@ asks no venue: positions and prices are those of the last tick, and the answer h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from killswitch.accounts.next_set import stored_start
 from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError, read_policies
+from killswitch.graph.nodes import PolicySet
 from killswitch.limits.view import decode_gate_view
 from killswitch.model.decision import Decision
 from killswitch.model.flags import OF_POLICY
@@ -35,6 +36,7 @@ from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.runner.status_blob import RunnerView, last_view, tick_time
 from killswitch.server.access import EffectClass, class_of
 from killswitch.server.bodies import CommandBody
+from killswitch.signals.arguments import span
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 
@@ -132,7 +134,7 @@ class CommandPreviews:
             shown = preview(loaded.policies, snapshot, interpreter, memory, armed, with_levels=False)
         finally:
             store.close()
-        return _answer(event, shown, gate.as_of, tuple(_warnings(view, loaded)))
+        return _answer(event, shown, loaded.policies, gate.as_of, tuple(_warnings(view, loaded)))
 
     def _policies(self, view: RunnerView) -> LoadedPolicies:
         """The set in force: of the store, else of the files of the run."""
@@ -180,7 +182,29 @@ def _is_of(decision: Decision) -> bool:
     return decision.kind in ("manual", "reset") or decision.is_unlock
 
 
-def _answer(event: Event, shown: Preview, as_of: datetime, warnings: tuple[str, ...]) -> CommandPreview:
+def demands(decisions: Iterable[Decision], policies: PolicySet) -> Iterator[str]:
+    """What the policies demand after each reset of these decisions: the way back of their recovery plan, or nothing."""
+    graphs = {each.policy: each for each in policies.graphs}
+    for each in decisions:
+        graph = graphs.get(each.policy)
+        if graph is None or each.kind != "reset" or each.level:
+            continue
+        rule = graph.recovery
+        if rule is None or each.previous_level < rule.level:
+            yield f"{each.policy} demands no way back: its reset leaves the limits whole"
+            continue
+        ramp = rule.ramp
+        by = f" and {count_of(ramp.approvals, 'approval')}" if ramp.approvals else ""
+        yield (
+            f"{each.policy} demands the way back {rule.name}: nothing is opened until its health condition has held "
+            f"for {span(rule.health.hold)}, then {count_of(ramp.last, 'step')} to the whole limits, each after "
+            f"{span(ramp.every)} without a warning{by}"
+        )
+
+
+def _answer(
+    event: Event, shown: Preview, policies: PolicySet, as_of: datetime, warnings: tuple[str, ...]
+) -> CommandPreview:
     own = [each for each in shown.decisions if _is_of(each)]
     others = [headline(each) for each in shown.decisions if not _is_of(each)]
     notices = [each.text.removesuffix(GIVE_UP_HINT.format(id=event.id)) for each in shown.notices
@@ -192,7 +216,9 @@ def _answer(event: Event, shown: Preview, as_of: datetime, warnings: tuple[str, 
             *section("The same tick would also decide", Items(tuple(others))),
         ),
     )
-    summary = [*map(headline, own), *notices] or ["nothing that this tick would decide or report"]
+    summary = [*map(headline, own), *demands(own, policies), *notices] or [
+        "nothing that this tick would decide or report"
+    ]
     return CommandPreview(
         summary=summary,
         text=text(page),
