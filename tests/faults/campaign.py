@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Cancel, Decision, Intent
+from killswitch.model.snapshot import OrderSide
 from killswitch.model.venue import VenueDescription, is_catastrophe_stop
 from killswitch.planning.resting_orders import entry_indexes
 from killswitch.ratelimit.budget import RequestBudgets
@@ -158,7 +159,7 @@ class VirtualTimeRun:
         price = Decimal(50 if falls else 200)
         more: dict[str, object] = {"trigger_price": price, "trigger_when": "falls" if falls else "rises"}
         more = more if is_stop else {"type": "limit", "price": price}
-        side = "sell" if key[1] == "long" else "buy"
+        side: OrderSide = "sell" if key[1] == "long" else "buy"
         return self.exchange.rest(key[0], side, self._plan.book[key] / 2, reduce_only=True, **more)
 
     def _send_entry(self, key: Key, contracts: Decimal) -> None:
