@@ -22,6 +22,7 @@ from killswitch.audit.log_files import AuditError, verify_source
 from killswitch.journal.codec import decode_all, encode
 from killswitch.journal.entries import PlannedWork, Restored
 from killswitch.model.record_entry import RecordEntry, private, with_known
+from killswitch.model.store import EPOCH
 from killswitch.record.anchors import FetchedAnchor
 from killswitch.record.line import FORMAT
 from killswitch.record.verification import RecordReport
@@ -98,6 +99,7 @@ def restore(
         newest = max((each.anchor.number for each in anchors if tip and each.anchor.chain == tip.chain), default=None)
         chain = secrets.token_hex(16)
         unfinished = _mark_unfinished(store, chain, at)
+        store.put_live(EPOCH, chain.encode())
         entry = epoch_entry(tip, chain, newest, author, reason, at)
         store.add_to_record([entry])
         after = store.record_tip()

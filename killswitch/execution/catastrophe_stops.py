@@ -95,8 +95,13 @@ class PlannedStops(Struct, frozen=True):
 class StopOrders:
     """The stops of one account at its venue. All its requests are limited by what closing leaves."""
 
-    def __init__(self, context: AccountContext, record: StopRecord, save: Callable[[], None]) -> None:
-        """`save` makes the record durable; it is called before each request that places a stop."""
+    def __init__(self, context: AccountContext, record: StopRecord, save: Callable[[], None], epoch: str = "") -> None:
+        """`save` makes the record durable; it is called before each request that places a stop.
+
+        `epoch`: what the last restore of the store has begun. Stops of the lost time have numbers that the record does
+        not know, so that it is a part of every later id.
+        """
+        self._epoch = f"/{epoch}" if epoch else ""
         self._context = context
         self.record = record
         self._save = save
@@ -172,7 +177,7 @@ class StopOrders:
     async def _place(self, line: StopLine, wanted: WantedStop, trigger_by: TriggerPrice) -> bool:
         """Place one stop; whether the next one of its position may follow."""
         self.record.number += 1
-        origin = f"{self._context.account}/{wanted.symbol}/{wanted.position_side}/{self.record.number}"
+        origin = f"{self._context.account}/{wanted.symbol}/{wanted.position_side}/{self.record.number}{self._epoch}"
         name = client_order_id(catastrophe_stop_work(origin), 0, 0, self._context.traits.client_ids)
         now = self._context.clock.now()
         request = OrderRequest(

@@ -164,7 +164,9 @@ class ProtectiveOrders:
         report = await self._context.find_order(protection.key[0], protection.name(self._rule), protection.amount)
         if isinstance(report, VenueError):
             return
-        if report is not None:
+        if report is not None and report.state != "open" and self.protections.is_lost(protection):
+            self._end(protection, AGAIN, None)  # it ended in the lost time, and protects no more
+        elif report is not None:
             self._end(protection, "resting" if report.state == "open" else report.state, report.id)
         elif protection.sent_at is None or self._context.seconds_since(protection.sent_at) >= self._absent_after(
             target

@@ -106,6 +106,8 @@ ROUTING = "routing"
 BREACH_ANSWERS = "breach_answers"
 """The live blob with the answers to breaches of locks (`killswitch.planning.breach_answers`)."""
 
+EPOCH = "epoch"
+"""The live blob with the id of the chain that a restore has begun: a part of client order ids (`killswitch.audit`)."""
 RECOVERY = "recovery"
 """The live blob with the ways back after resets (`killswitch.planning.recovery`)."""
 

@@ -31,6 +31,7 @@ from killswitch.journal.entries import (
     PositionKey,
     Protected,
     ProtectionAnswered,
+    Restored,
     Unprotected,
     known,
 )
@@ -44,7 +45,7 @@ _NAMED_FOR = "/protection"
 _DIRECTIONS: Mapping[str, Literal["falls", "rises"]] = {"falls": "falls", "rises": "rises"}
 
 
-_APPLIED = (Unprotected, Cancelled, Protected, ProtectionAnswered)
+_APPLIED = (Unprotected, Cancelled, Protected, ProtectionAnswered, Restored)
 
 
 class ProtectionState(Enum):
@@ -68,6 +69,8 @@ class CancelledProtection(Struct):
     refused: int = 0
     """How often the venue has refused its replacement."""
     sent_at: datetime | None = None
+    epoch: str = ""
+    """The restore of the store after which its replacement was named: the lost time may have used every other name."""
 
     @property
     def amount(self) -> Decimal:
@@ -76,7 +79,7 @@ class CancelledProtection(Struct):
 
     def name(self, rule: ClientIdRule) -> str:
         """The client order id of its replacement, which of a catastrophe stop is one again."""
-        origin = f"{self.entry.decision}{_NAMED_FOR}/{self.entry.account or ''}"
+        origin = f"{self.entry.decision}{_NAMED_FOR}/{self.entry.account or ''}{self.epoch and f'/{self.epoch}'}"
         if is_catastrophe_stop(self.entry.order_client_id):
             origin = catastrophe_stop_work(origin)
         return client_order_id(origin, self.number, self.refused, rule)
@@ -88,6 +91,8 @@ class Protections:
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], CancelledProtection] = {}
         self._numbers: dict[str, int] = {}
+        self._epochs: dict[str, str] = {}
+        """Decision → the last restore of the store under it."""
 
     def apply(self, entry: Entry) -> None:
         """Apply one journal entry; entries about other orders change nothing."""
@@ -108,6 +113,24 @@ class Protections:
                     status = entry.state or ""
                     found.state = ProtectionState.OFF if status.startswith((AGAIN, TRIED)) else ProtectionState.DONE
                     found.refused += status.startswith(TRIED)
+                    if found.state is ProtectionState.OFF:
+                        found.epoch = self._epochs.get(entry.decision, "")
+            case Restored():
+                self._restored(entry.decision, entry.epoch or "")
+
+    def _restored(self, decision: str, epoch: str) -> None:
+        """The store was restored: the lost time may have sent what the journal has as not sent, so that it is queried.
+
+        A replacement that rests is found by its name. Later ones have names of the epoch.
+        """
+        self._epochs[decision] = epoch
+        for each in self.of(decision):
+            if each.state is ProtectionState.OFF:
+                each.state, each.sent_at = ProtectionState.RESTORING, None
+
+    def is_lost(self, protection: CancelledProtection) -> bool:
+        """Whether its replacement may have been sent, and ended, in the time that a restore has lost."""
+        return protection.epoch != self._epochs.get(protection.entry.decision, "")
 
     def _of(self, entry: Entry, order: str | None) -> CancelledProtection | None:
         return self._found.get((entry.decision, order or ""))
@@ -118,7 +141,8 @@ class Protections:
             return
         key: PositionKey = (entry.symbol or "", "long" if entry.position_side == "long" else "short")
         number = self._numbers.get(entry.decision, 0)
-        self._found[entry.decision, order] = CancelledProtection(entry, key, order, number)
+        epoch = self._epochs.get(entry.decision, "")
+        self._found[entry.decision, order] = CancelledProtection(entry, key, order, number, epoch=epoch)
         self._numbers[entry.decision] = number + 1
 
     def is_open(self, order: str) -> bool:

@@ -40,7 +40,7 @@ from killswitch.model.alert import NO_ALERTS, Alert, Alerts, together
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, Snapshot
-from killswitch.model.store import Store, decoded
+from killswitch.model.store import EPOCH, Store, decoded
 from killswitch.model.venue import is_catastrophe_stop
 from killswitch.model.words import Severity
 from killswitch.planning.catastrophe_stops import (
@@ -177,12 +177,12 @@ class CatastropheStops:
         """`dated`: when an account's last snapshot was begun, in seconds of its clock. `wrote`: receives each entry."""
         self._rules = policies.stops
         self._store, self._clock, self._closings, self._dated, self._wrote = store, clock, closings, dated, wrote
-        blob = store.live(LIVE_NAME)
+        blob, epoch = store.live(LIVE_NAME), (store.live(EPOCH) or b"").decode("ascii", "replace")
         self._record = decoded(msgspec.json.Decoder(StopsRecord).decode, blob) or StopsRecord()
         self._names: dict[str, str] = {}
         self._saved = blob or msgspec.json.encode(StopsRecord())
         self._keepers = {
-            name: _Keeper(StopOrders(self._context(name, account, meters[name]), self._of(name), self._save))
+            name: _Keeper(StopOrders(self._context(name, account, meters[name]), self._of(name), self._save, epoch))
             for name, account in accounts.items()
             if account.armed
         }

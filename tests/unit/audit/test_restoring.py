@@ -18,7 +18,7 @@ from killswitch.journal.codec import decode, encode
 from killswitch.journal.entries import Filled, OrderSending, PlannedWork, Restored, Verified
 from killswitch.journal.lifecycle import TargetState
 from killswitch.model.decision import Decision
-from killswitch.model.store import JournalEntry, TickRecord
+from killswitch.model.store import EPOCH, JournalEntry, TickRecord
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -100,6 +100,19 @@ def test_no_client_order_id_of_the_lost_time_is_used_again(site: Path) -> None:
     with closing(open_store(str(site / "third.sqlite"), read_only=True)) as store:
         attempts = [row.attempt for row in store.journal() if row.kind == "restored"]
     assert attempts == [3 + SKIPPED, 3 + 2 * SKIPPED]
+
+
+def test_a_restore_leaves_its_epoch_for_the_ids_of_catastrophe_stops(site: Path) -> None:
+    """Their numbers of the lost time are not in the backup; the next restore has another epoch."""
+    found = []
+    restored(site, [])
+    restore(site / "new.sqlite", site / "third.sqlite", "ingrid", "again", NOW)
+    for name in ("new", "third"):
+        with closing(open_store(str(site / f"{name}.sqlite"), read_only=True)) as store:
+            tip, epoch = store.record_tip(), store.live(EPOCH)
+        assert tip is not None and epoch == tip.chain.encode()
+        found.append(epoch)
+    assert len(set(found)) == 2
 
 
 def test_a_restored_target_is_verified_before_it_sends_and_skips_attempts() -> None:

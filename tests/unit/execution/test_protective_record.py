@@ -263,3 +263,28 @@ def test_an_order_with_missing_fields_is_not_restored_and_gives_the_reason() -> 
     assert isinstance(restoring_request_of(trigger_price=None, price=None)[0], str)
     assert isinstance(restoring_request_of(trigger_when=None)[0], str)
     assert isinstance(restoring_request_of(trigger_when=None, price="91")[0], str)
+
+
+def test_after_a_restore_a_replacement_is_queried_first_and_then_has_a_name_of_the_epoch() -> None:
+    """The lost time may have sent it under any name that the backup would give it next, and so may later orders."""
+    of = fold(taken_away(), entry("cancelled", order="s1"))
+    (one,) = of.open()
+    before = {one.name(PLAIN), fold(taken_away(order="s0"), taken_away()).open()[1].name(PLAIN)}
+    of.apply(entry("restored", epoch="e1"))
+    assert (one.state, one.sent_at, of.is_lost(one)) == (ProtectionState.RESTORING, None, True)
+    assert one.name(PLAIN) in before, "the one of the lost time is found by its name"
+    of.apply(entry("guarded", **{"for": "s1", "state": "again"}))
+    of.apply(taken_away(order="s2"))
+    assert [(each.state, of.is_lost(each)) for each in of.open()] == [(ProtectionState.OFF, False)] * 2
+    assert before.isdisjoint(each.name(PLAIN) for each in of.open())
+    names = {each.name(PLAIN) for each in of.open()}
+    of.apply(entry("restored", epoch="e2"))
+    for order in ("s1", "s2"):
+        of.apply(entry("guarded", **{"for": order, "state": "tried: no"}))
+    assert names.isdisjoint(each.name(PLAIN) for each in of.open())
+
+
+def test_a_restore_leaves_a_protection_that_is_done() -> None:
+    """It rests, or the position is gone: the open orders of the next close show it."""
+    of = fold(taken_away(), entry("guarded", **{"for": "s1", "state": "resting"}), entry("restored", epoch="e1"))
+    assert of.open() == []

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
+from killswitch.audit.restoring import back_up, restore
 from killswitch.graph.nodes import CatastropheStopRule, PolicySet, StopTwin, TimerRule
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Acknowledged, Cancelled, Protected
@@ -138,6 +139,23 @@ def test_a_restart_finds_its_stop_and_places_no_second_one(site: Site) -> None:
     site.run(site.runner(), 3)
     assert site.stops() == [("sell", D(10), D(80))]
     assert site.notices() == []
+
+
+def test_after_a_restore_no_stop_has_the_id_of_one_of_the_lost_time(site: Site) -> None:
+    """The backup knows of none: its first stop would have the id of the one that was placed and cancelled since."""
+    lost = site.folder / "lost"
+    back_up(site.folder / "store.sqlite", lost)
+    site.run(site.runner(), 5, {2: lambda: site.exchange.trade(LONG, D(-10))})
+    site.store.close()
+    old = {each.name for each in site.exchange.orders.values() if is_catastrophe_stop(each.name)}
+    assert old and site.stops() == []
+    restore(lost, site.folder / "restored.sqlite", "ingrid", "the disk failed", site.time.now())
+    site.store = open_store(str(site.folder / "restored.sqlite"))
+    site.exchange.trade(LONG, D(10))
+    site.run(site.runner(), 5)
+    assert [amount for _, amount, _ in site.stops()] == [D(10)]
+    sent = {each.client_order_id for each in site.store.journal() if each.kind == "protected"}
+    assert sent and old.isdisjoint(sent)
 
 
 def test_a_stop_follows_the_quantity_and_never_the_mark(site: Site) -> None:
