@@ -39,7 +39,7 @@ from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_held, positions_left
 from killswitch.incident.record.remarks import remarks
 from killswitch.incident.record.results import RecordedDecision, Result, read_decision
-from killswitch.incident.record.timeline import timeline
+from killswitch.incident.record.timeline import holds_meanwhile, timeline
 from killswitch.incident.record.totals import Totals, count_orders
 from killswitch.journal.entries import GivenUp
 from killswitch.model.decision import Decision, Notice
@@ -149,7 +149,8 @@ def _recorded_facts(
     closed_at = _closed_at(found, recorded)
     suspicions = [read_decision(store, decision) for decision in incident.suspicions]
     notices = _notices(store, opening, closed_at)
-    moments = timeline(firings, recorded, notices, delivery_moments(notifications), found.reset, suspicions)
+    holds = holds_meanwhile(store, recorded[0], closed_at)
+    moments = timeline(firings, recorded, notices, delivery_moments(notifications), found.reset, suspicions, holds)
     return replace(
         found,
         state="open" if closed_at is None else "closed",

@@ -118,7 +118,7 @@ def _amount(
     market: Mapping[str, Any], kind: str, side: str, amount: object, params: Params, buys_by_cost: bool
 ) -> dict[str, Any]:
     """Amount and unit: contracts as ccxt counts them, or the cost of a market buy on spot."""
-    if params.get("closePosition") is True:
+    if params.get("closePosition") is True and _has_flags(market, params):
         return {"amount": "0", "unit": "contracts"}
     is_market_buy = bool(market.get("spot")) and kind.lower() == "market" and side == "buy"
     cost = params.get("cost")
@@ -130,14 +130,22 @@ def _amount(
     return {"amount": _number(amount, "amount"), "unit": "contracts"}
 
 
+def _has_flags(market: Mapping[str, Any], params: Params) -> bool:
+    """Whether a venue may see to it that the order only reduces: on spot it ignores such flags, except with margin."""
+    return not market.get("spot") or bool(params.get("marginMode")) or params.get("tdMode") not in (None, "cash")
+
+
 def _claims(market: Mapping[str, Any], side: str, params: Params, cash: Collection[str]) -> dict[str, Any]:
     """What the order states about itself. Only `True` is a flag, and a raw spelling that differs withdraws it."""
     found: dict[str, Any] = {}
     spelt = [value for key, value in params.items() if key.replace("_", "").lower() == "reduceonly"]
     # ccxt translates its own spelling only: a venue may ignore another one, and open what says that it reduces.
     if params.get("reduceOnly") is True and all(value is True for value in spelt):
-        found["reduce_only"] = True
-    if params.get("closePosition") is True:
+        if _has_flags(market, params):
+            found["reduce_only"] = True
+        elif side == "sell":
+            found["is_exit"] = True  # the bot's word, as no venue sees to it
+    if params.get("closePosition") is True and _has_flags(market, params):
         found["close_position"] = True
     stated = str(params.get("positionSide") or params.get("posSide") or "").lower()
     if stated in ("long", "short"):

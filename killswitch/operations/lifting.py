@@ -14,6 +14,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from killswitch.incident.record.close_causes import command_text
+from killswitch.incident.record.timeline import LOCK_ENDS
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Finished
 from killswitch.model.decision import Decision
@@ -25,8 +26,6 @@ from killswitch.runner.status_blob import RunnerView
 Verb = Literal["resume", "unlock", "reset"]
 LOOK_BACK: Final = 10_000
 """Number of the newest decisions that are searched: as many as a start restores the locks of."""
-ENDED: Final = ("lifted", "superseded by another lock", "the lock ran out before it was written")
-"""The journal's words for a lock that is not in force any more."""
 LEAST_ID: Final = 6
 """Digits by which a decision may be named."""
 
@@ -72,7 +71,7 @@ def _manual_holds(newest: Iterable[Decision], store: Store, now: datetime) -> It
         if lock is None or (lock.order.until is not None and lock.order.until <= now):
             continue
         journal = decode_all(store.journal(decision.id))
-        is_over = any(isinstance(entry, Finished) and entry.status in ENDED for entry in journal)
+        is_over = any(isinstance(entry, Finished) and entry.status in LOCK_ENDS for entry in journal)
         if is_over or not journal:  # without an entry it was only recorded
             continue
         yield ScopeHold(

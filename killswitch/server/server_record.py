@@ -104,6 +104,8 @@ class ServerRecord:
         self._waiting: deque[_Waiting] = deque()
         self._omitted = 0
         self._problem: str | None = None
+        self._is_late = False
+        """Whether a request has waited in vain since the last write: the loop, and every halt, waits with it."""
         self._failed_logins = CountedRepetitions(monotonic)
         self._refused = CountedRepetitions(monotonic)
         self._logins: OrderedDict[tuple[str, str, str], float] = OrderedDict()
@@ -179,10 +181,11 @@ class ServerRecord:
         return waiting.written
 
     def written(self, kind: EntryKind, fields: dict[str, Field | None], announces: str | None = None) -> None:
-        """Write an entry, and wait until it is on disk. Raises UnrecordedError, at once while writes fail."""
-        is_known = self._problem is not None
+        """Write an entry, and wait until it is on disk. Raises UnrecordedError, at once while writes fail or hang."""
+        is_known = self._problem is not None or self._is_late
         done = self.later(kind, fields, announces)
         if is_known or not done.wait(WITHIN):
+            self._is_late = not done.is_set()
             why = self._problem or f"{self._path} accepts no line within {WITHIN:g} s"
             raise UnrecordedError(
                 f"the record of the server cannot be written, and what lets risk in again must be on record: {why}. "
@@ -235,6 +238,7 @@ class ServerRecord:
             self._omitted -= omitted
             for _ in batch:
                 self._waiting.popleft()
+        self._is_late = False
         for each in batch:
             each.written.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from decimal import Decimal
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.fork_client import begin
+from tests.e2e.fork_client import begin, finish
 from tests.e2e.processes import WAIT_LIMIT, ksctl, until
 from tests.e2e.wire_venues import VENUES, World, has_polled, status_of, venue
 
@@ -91,6 +92,33 @@ def test_an_account_is_checked_polled_planned_and_closed_from_the_command_line(n
             assert f"(fees {shown}, slippage 0.00)" in report.read_text(encoding="utf-8")
         for output in (checked.stdout, checked.stderr, seen.stdout, planned.stdout, err):
             assert not [secret for secret in VENUES[name].secrets.values() if secret in output]
+
+
+def test_a_close_needs_the_policy_folder_and_the_credentials_only(tmp_path: Path) -> None:
+    """On a machine where nothing ever ran: no store, no lock folder, an empty home, in a new interpreter.
+
+    It ends flat, and leaves the record and the lock, so that bots stay out.
+    """
+    machine = tmp_path / "machine"
+    machine.mkdir()
+    with venue(VENUES["bitget"], "--equity=250") as world:
+        policies = _write_policies(world, tmp_path)
+        secrets = {world.access.variable(name): value for name, value in world.access.secrets.items()}
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        arguments = ("--policies", str(policies), "--store", "ks.sqlite", "--reason", "system-failure")
+        done = finish(
+            ("close", *arguments, "--live", "--yes", "--wait", "1m"), timeout=WAIT_LIMIT, cwd=machine, fresh=True,
+            env={**kept, **secrets, "HOME": str(machine / "nobody")},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        state = world.state()
+        assert (world.held(), state["turned"], state["unspoken"]) == ({}, [], [])
+        assert not [secret for secret in secrets.values() if secret in done.stdout + done.stderr]
+    lock = json.loads((machine / "ks.sqlite.locks" / "account__main.json").read_text(encoding="utf-8"))
+    assert (lock["locked"], lock["mode"]) == (True, "reduce_only")
+    report = ksctl("report", "--store", str(machine / "ks.sqlite"), "--output", "json")
+    assert report.returncode == 0, report.stderr
+    assert (json.loads(report.stdout)["state"], json.loads(report.stdout)["left"]) == ("closed", [])
 
 
 def _write_policies(world: World, folder: Path) -> Path:

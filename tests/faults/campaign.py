@@ -19,13 +19,16 @@ from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Cancel, Decision, Intent
+from killswitch.model.snapshot import OrderSide
 from killswitch.model.venue import VenueDescription, is_catastrophe_stop
+from killswitch.planning.resting_orders import entry_indexes
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market
 from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed, wrong_stops
 from tests.faults.mishaps import Chance, Mishap, Occasion
-from tests.faults.plans import IN_TURN, Plan, disturbed_plan, neutral_plan, plain_plan
+from tests.faults.plans import IN_TURN, Plan, disturbed_plan, halted_plan, neutral_plan, plain_plan
 from tests.faults.scene import committed, decision_on, hedge_on
+from tests.faults.statement import statement
 from tests.faults.wire import BatchingWire, BookClosingWire, Travelled, Wire
 from tests.virtual_time import VirtualTime
 
@@ -76,6 +79,7 @@ def random_run(
     failing: float = 0.2,
     disturbed: bool = True,
     neutral: bool = False,
+    halted: bool = False,
     positions: int | None = None,
     only: Collection[Occasion] | None = None,
     traits: VenueDescription | None = None,
@@ -85,10 +89,10 @@ def random_run(
 
     `disturbed`: also restarts, trades of others, several decisions, partial fills and odd account modes; without,
     `positions` are closed whole by one decision and only calls fail. `neutral`: the decisions neutralise the book, and
-    open a hedge. `only`: of the mishaps of the seed, those at these occasions. `slices`: parts of each position that go
-    in turn, as an unwinding with `slices` sends them.
+    open a hedge. `halted`: a halt comes in the middle of the close. `only`: of the mishaps of the seed, those at these
+    occasions. `slices`: parts of each position that go in turn, as an unwinding with `slices` sends them.
     """
-    made = neutral_plan if neutral else disturbed_plan if disturbed else plain_plan
+    made = halted_plan if halted else neutral_plan if neutral else disturbed_plan if disturbed else plain_plan
     plan = made(random.Random(seed), positions)
     if traits is not None:
         plan = replace(plan, traits=traits)
@@ -145,6 +149,32 @@ class VirtualTimeRun:
         self._ended_at: float | None = None
         self._closer: AccountExecutor | None = None
         self._is_hedged = False
+        self._halts = list(plan.halts)
+        self._entries: list[str] = []
+        self._exits = [self._rest_exit(key, is_stop=is_stop) for key in plan.exits for is_stop in (True, False)]
+
+    def _rest_exit(self, key: Key, *, is_stop: bool) -> str:
+        """A stop or a target of a bot over half of the position."""
+        falls = (key[1] == "long") is is_stop
+        price = Decimal(50 if falls else 200)
+        more: dict[str, object] = {"trigger_price": price, "trigger_when": "falls" if falls else "rises"}
+        more = more if is_stop else {"type": "limit", "price": price}
+        side: OrderSide = "sell" if key[1] == "long" else "buy"
+        return self.exchange.rest(key[0], side, self._plan.book[key] / 2, reduce_only=True, **more)
+
+    def _send_entry(self, key: Key, contracts: Decimal) -> None:
+        """An order of a bot, far from the market."""
+        buys = key[1] == "long"
+        price = Decimal(1 if buys else 10_000)
+        self._entries.append(
+            self.exchange.rest(key[0], "buy" if buys else "sell", contracts, type="limit", price=price)
+        )
+
+    def _misjudged(self) -> list[str]:
+        """Exits that are gone, and entries that rest, after the last cancel of a halt."""
+        orders = self.exchange.orders
+        gone = [f"the exit {each} is {orders[each].state}" for each in self._exits if orders[each].state != "open"]
+        return gone + [f"the entry {each} rests" for each in self._entries if orders[each].state == "open"]
 
     def _name_catastrophe_stop(self, order: str, number: int) -> None:
         name = f"kscstop{number:024d}"
@@ -173,7 +203,7 @@ class VirtualTimeRun:
         violations += self._overhedged()
         statuses = {it.decision: it.data["status"] or "" for it in self.store.entries if it.kind == "finished"}
         violations += [f"{name} has no end" for name in self._decided if name not in statuses]
-        violations += self._misnamed_stops()
+        violations += self._misnamed_stops() + self._misjudged()
         violations += self._unreported(statuses) + wrong_stops(self.exchange, self.store.entries, self._plan.stops)
         return Outcome(
             self._seed, self._ended_at, tuple(violations), dict(self._chance.happened), tuple(self.wire.travelled),
@@ -203,6 +233,8 @@ class VirtualTimeRun:
             loop.call_later(at, self.exchange.trade, key, change)
         for at, key, amount in self._plan.takings:
             loop.call_later(at, self.exchange.take_away, key, amount, "adl")
+        for at, key, contracts in self._plan.entries:
+            loop.call_later(at, self._send_entry, key, contracts)
         await self._live(list(self._plan.targets), sorted(self._plan.deaths))
 
     async def _live(self, moments: list[tuple[float, Mapping[Key, Decimal]]], deaths: list[float]) -> None:
@@ -229,12 +261,16 @@ class VirtualTimeRun:
             if self._plan.hedge is not None and not self._is_hedged and self._plan.hedge[0] <= self.time.elapsed:
                 self._is_hedged = True
                 closer.adopt(self._hedged(self._plan.hedge))
+            while self._halts and self._halts[0] <= self.time.elapsed:
+                self._halts.pop(0)
+                self._halt(closer)
             passes += 1
             busy = await closer.advance()
             if not self.store.unfinished() and self._decided and self._ended_at is None and not moments:
                 self._ended_at = self.time.elapsed
             ahead = [at for at, _ in moments[:1]]
             ahead += [self._plan.hedge[0]] if self._plan.hedge is not None and not self._is_hedged else []
+            ahead += self._halts[:1]
             if not busy and ahead:
                 await self.time.sleep(max(0.0, min(ahead) - self.time.elapsed))
             elif not busy and last:
@@ -247,6 +283,19 @@ class VirtualTimeRun:
     def _hedged(self, hedge: tuple[float, Key, Decimal]) -> Decision:
         decision = self._decided["h1"] = hedge_on(self.exchange, "h1", self.time.now(), hedge[1], hedge[2])
         return committed(self.store, decision)
+
+    def _halt(self, closer: AccountExecutor) -> None:
+        """Cancel what adds risk on the account as it is; nothing if nothing does."""
+        account = statement(self.exchange)
+        orders = account.orders or ()
+        found = tuple(Cancel("main", orders[it].symbol, orders[it].id, "entry") for it in entry_indexes(account))
+        if not found:
+            return
+        name = f"halt{len(self._decided)}"
+        plain = decision_on(self.exchange, name, self.time.now(), {})
+        decision = replace(plain, kind="manual", command="halt", stage=None, cancels=found)
+        self._decided[name] = decision
+        closer.adopt(committed(self.store, decision))
 
     def _decide(self, closer: AccountExecutor, targets: Mapping[Key, Decimal]) -> None:
         held = {key: target for key, target in targets.items() if self.exchange.held[key] > target}

@@ -57,6 +57,12 @@ class Plan(Struct, frozen=True):
     """Parts of each position that go in turn, at the pace of `IN_TURN`."""
     hedge: tuple[float, Key, Decimal] | None = None
     """(second, position, contracts) of a hedge that a decision of its own opens."""
+    halts: tuple[float, ...] = ()
+    """Seconds at which a halt cancels what adds risk: the halt itself, and then again."""
+    entries: tuple[tuple[float, Key, Decimal], ...] = ()
+    """(second, position, contracts) of orders of a bot that would enlarge a position, and rest."""
+    exits: tuple[Key, ...] = ()
+    """Positions that are not closed, with a stop and a target of a bot over half of each."""
 
 
 def plain_plan(chance: random.Random, positions: int | None) -> Plan:
@@ -115,6 +121,27 @@ def neutral_plan(chance: random.Random, positions: int | None) -> Plan:
     hedge = (chance.choice((0.0, 2.0, 8.0)), ("HEDGE", side), Decimal(chance.randint(1, 30_000)) / 1000)
     targets = tuple(moment for moment in moments if moment[1]) or plan.targets
     return replace(plan, targets=targets, hedge=hedge)
+
+
+KEPT: tuple[Key, ...] = (("KEPT", "long"), ("ALSO", "short"))
+AGAIN: tuple[float, ...] = (0.0, 1.0, 3.0, 8.0, 16.0, 35.0)
+"""Seconds after a halt at which it cancels: the last time after the longest that an order can be on its way."""
+
+
+def halted_plan(chance: random.Random, positions: int | None) -> Plan:
+    """A disturbed close with a halt in the middle of it, while a bot sends entries that arrive up to 2 s after it."""
+    plan = disturbed_plan(chance, positions)
+    while plan.mode == "spot":
+        plan = disturbed_plan(chance, positions)
+    book = {**plan.book, **{key: Decimal(chance.randint(2, 50)) for key in KEPT}}
+    halt = chance.uniform(0, 6)
+    entries = tuple(
+        (chance.uniform(0, halt + 2), chance.choice(sorted(book)), Decimal(chance.randint(1, 20_000)) / 1000)
+        for _ in range(chance.randint(2, 6))
+    )
+    halts = tuple(halt + after for after in AGAIN)
+    traits = replace(plan.traits, whole_book=False)  # a whole-book close would take the kept positions as well
+    return replace(plan, book=book, hands=(), halts=halts, entries=entries, exits=KEPT, traits=traits)
 
 
 def _symbols(count: int) -> list[str]:

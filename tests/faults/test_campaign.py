@@ -33,6 +33,15 @@ def test_no_random_neutralisation_turns_a_position_or_opens_more_than_its_hedge(
     assert sum(run.statuses.get("h1") == "flat" for run in runs) > BLOCK // 2
 
 
+@pytest.mark.parametrize("first", [2000, 2050])
+def test_no_halt_in_the_middle_of_a_close_takes_an_exit_or_leaves_an_entry(first: int) -> None:
+    """Nor is anything sold twice: requests and answers are lost and late, and the process is killed meanwhile."""
+    runs = [random_run(seed, halted=True) for seed in range(first, first + BLOCK)]
+    failed = [run.seed for run in runs if run.violations]
+    assert not failed, str(smallest(failed[0], halted=True))
+    assert sum(any(name.startswith("halt") for name in run.statuses) for run in runs) > BLOCK // 2
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     """Every request, every mishap and every second of it; otherwise a failing seed would be of no use."""
     assert random_run(7) == random_run(7)

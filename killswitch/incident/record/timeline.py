@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import groupby
 
 from msgspec import Struct
 
-from killswitch.incident.record.close_causes import manual_close_text
+from killswitch.incident.record.close_causes import command_text, manual_close_text
 from killswitch.incident.record.document import Firing, IncidentReset, MomentKind, TimelineEntry
 from killswitch.incident.record.filters import amount, place
+from killswitch.incident.record.firing import scope_accounts
 from killswitch.incident.record.order_outcomes import NEVER_REACHED
 from killswitch.incident.record.results import RecordedDecision, Result
+from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import (
     Abandoned,
     Absent,
@@ -36,8 +39,16 @@ from killswitch.journal.entries import (
     known,
     text_of,
 )
-from killswitch.model.decision import Cancel, Notice
+from killswitch.model.decision import Cancel, Decision, Notice
+from killswitch.model.effects import Lock, locked_place, of_kind
 from killswitch.model.snapshot import Order, Snapshot
+from killswitch.model.store import Store
+from killswitch.render.formats import instant
+
+HOLDS_SEARCHED = 1_000
+"""The number of newest decisions that are searched for what was held by hand during an incident."""
+LOCK_ENDS = ("lifted", "superseded by another lock", "the lock ran out before it was written")
+"""The journal's words for a lock that is not in force any more."""
 
 _LEAST_GROUPED = 4
 """This many similar moments within one second, with nothing else between them, become one line."""
@@ -72,12 +83,14 @@ def timeline(
     notifications: Iterable[TimelineEntry],
     reset: IncidentReset | None,
     suspicions: Iterable[RecordedDecision],
+    holds: Iterable[TimelineEntry] = (),
 ) -> tuple[TimelineEntry, ...]:
     """Return all moments, oldest first: triggers, firings, locks, orders, answers, ends, notices, messages, the reset.
 
-    `recorded` has the decision of each firing. `suspicions` are included although they fired nothing.
+    `recorded` has the decision of each firing. `suspicions` are included although they fired nothing. `holds`: what was
+    held by hand meanwhile.
     """
-    moments: list[TimelineEntry] = [*notifications]
+    moments: list[TimelineEntry] = [*notifications, *holds]
     orders: list[_Row] = []
     for firing, decided in zip(firings, recorded, strict=True):
         moments += _triggers(firing)
@@ -304,3 +317,42 @@ def _named(cancel: Cancel, resting: Resting) -> str:
 
 def _key(cancel: Cancel) -> tuple[str, str, str]:
     return (cancel.account, cancel.symbol, cancel.order)
+
+
+def holds_meanwhile(store: Store, opening: RecordedDecision, closed_at: datetime | None) -> Iterator[TimelineEntry]:
+    """Yield what people held by hand on a scope of the incident while it was open, newest first, and what ended that.
+
+    Halts, pauses, locks and cancels; of those before it, the ones that were in force when it opened.
+    """
+    began, scopes = opening.decision.as_of, _scopes_of(opening)
+    for each in (stored.decision for stored in store.decisions(HOLDS_SEARCHED)):
+        is_mine = scopes is None or each.scope in scopes
+        if not is_mine or not (each.is_hold or each.is_unlock) or (closed_at is not None and each.as_of > closed_at):
+            continue
+        if each.as_of < began and not _is_held_at(store, each, began):
+            continue
+        lock = of_kind(each.effects, Lock)
+        where = each.scope if lock is None else locked_place(lock.order)
+        end = "" if lock is None or lock.order.until is None else f", until {instant(lock.order.until)}"
+        text = f"{command_text(each)} of {where} by {each.author or 'unknown'}: {each.reason or 'no reason given'}{end}"
+        yield TimelineEntry(each.as_of, "hand", None, text)
+
+
+def _scopes_of(opening: RecordedDecision) -> frozenset[str] | None:
+    """The scopes that share an account with the incident; None: all."""
+    decision = opening.decision
+    if decision.scope == "portfolio" or opening.snapshot is None:
+        return None
+    names = {each.account for each in scope_accounts(decision.scope, opening.snapshot)} or set(decision.accounts)
+    accounts = [each for each in opening.snapshot.accounts if each.account in names]
+    own = (f"account/{each.account}" for each in accounts), (f"venue/{each.venue}" for each in accounts)
+    return frozenset({"portfolio", decision.scope, *own[0], *own[1]})
+
+
+def _is_held_at(store: Store, decision: Decision, at: datetime) -> bool:
+    """Whether the lock of a command was written before `at`, and neither lifted nor over by then."""
+    lock = of_kind(decision.effects, Lock)
+    if lock is None or (lock.order.until is not None and lock.order.until <= at):
+        return False
+    ends = [each for each in decode_all(store.journal(decision.id)) if isinstance(each, Finished)]
+    return not any(each.status in LOCK_ENDS and each.at <= at for each in ends)

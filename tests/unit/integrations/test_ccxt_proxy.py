@@ -199,6 +199,16 @@ def test_only_true_is_a_flag_and_in_hedge_mode_the_side_decides(params: Any, cla
     assert {key: found[key] for key in ("reduce_only", "position_side", "is_exit") if key in found} == claim
 
 
+@pytest.mark.parametrize("flag", ["reduceOnly", "closePosition"])
+def test_on_spot_no_flag_makes_an_exit_of_what_is_bought(flag: str) -> None:
+    """The venue ignores it there, and buys; with margin it is the venue's."""
+    bought = asked("buy", SPOT, params={flag: True})
+    assert not bought.keys() & {"reduce_only", "close_position", "is_exit"}
+    assert bought["amount"] != "0"
+    assert asked("sell", SPOT, params={"reduceOnly": True})["is_exit"]
+    assert asked("buy", SPOT, params={"reduceOnly": True, "marginMode": "cross"})["reduce_only"]
+
+
 def test_on_spot_selling_into_cash_is_an_exit() -> None:
     """What receives another asset is an entry, whichever side it is on."""
     cash = ["USDT"]

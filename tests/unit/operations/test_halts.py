@@ -15,6 +15,9 @@ from killswitch.cli.operate.command_output import outcome_of
 from killswitch.cli.operate.holds import cancel, halt
 from killswitch.gate.lock_reader import LockVerdict, read_lock
 from killswitch.graph.nodes import PolicySet
+from killswitch.incident.incident_builder import incident_of
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.incident_decisions import read_incidents
 from killswitch.model.snapshot import Order
 from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
 from killswitch.operations.lifting import UnnamedError, chosen, holds_of, manual_holds
@@ -424,3 +427,33 @@ def test_a_plan_and_the_status_show_the_limits_of_each_account(site: HaltSite) -
     assert AT_MOST in status_text(status, "ks.sqlite")
     assert status.view is not None
     assert status.view.limits == policies.limits
+
+
+def _held_by_hand(site: HaltSite) -> list[str]:
+    """What the report of the newest incident says of holds."""
+    shown = incident_of(site.store, read_incidents(site.store)[-1], StartedAs("ks.sqlite"))
+    return [each.text for each in shown.timeline if each.kind == "hand" and " of " in each.text]
+
+
+def test_a_report_shows_what_was_held_when_it_began_and_nothing_that_was_over(site: HaltSite) -> None:
+    """Nor what was held after its end."""
+    lock = {"kind": "lock", "lock": "all"}
+    site.ticked(lock, {"kind": "unlock"}, HALT, {"kind": "pause", "scope": "portfolio", "lock": "reduce_only"})
+    site.ticked({"kind": "close", "cause": "operator"}, lock, ticks=2)
+    assert _held_by_hand(site) == [
+        "halt by hand of account/main by ann: seen", "pause by hand of portfolio by ann: seen"
+    ]  # fmt: skip
+
+
+def test_a_report_shows_what_was_held_meanwhile_and_what_ended_it(site: HaltSite) -> None:
+    """In the scopes that share an account with the incident."""
+    site.policies = written(CRASH)
+    site.ticked()
+    site.venue.answer = replace(book("800"), orders=site.venue.resting)
+    site.ticked()
+    assert _held_by_hand(site) == []
+    site.ticked(HALT, {"kind": "unlock"}, {"kind": "cancel", "scope": "venue/paper"})
+    assert _held_by_hand(site) == [
+        "halt by hand of account/main by ann: seen", "unlock by hand of account/main by ann: seen",
+        "cancel by hand of venue/paper by ann: seen",
+    ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -18,7 +19,14 @@ from killswitch.model.record_entry import RecordEntry
 from killswitch.record.anchors import Anchor, anchor_text
 from killswitch.record.line import keys_of
 from killswitch.server.rates import ServerCounters
-from killswitch.server.server_record import MOST_FIRSTS, PERIOD, CountedRepetitions, ServerRecord, UnrecordedError
+from killswitch.server.server_record import (
+    MOST_FIRSTS,
+    PERIOD,
+    WITHIN,
+    CountedRepetitions,
+    ServerRecord,
+    UnrecordedError,
+)
 from killswitch.store.recorded import server_record_of
 from killswitch.store.sqlite import open_store
 from tests.unit.server.conftest import CREATED, Served
@@ -164,3 +172,26 @@ def test_verify_covers_both_chains_and_holds_an_anchor_against_the_one_that_it_n
     assert verify("--store", store_at, "--anchors", anchors)[0] == 1
     at.unlink()
     assert verify("--store", store_at, "--anchors", anchors)[0] == 4
+
+
+def test_a_record_that_hangs_is_waited_for_by_one_request_and_refuses_the_others_at_once(
+    store_at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request waits on the loop of the server, and with it every verdict of the gate and every halt."""
+    record = ServerRecord(store_at, lambda: CREATED, lambda: 0.0, ServerCounters())
+    waits: list[float | None] = []
+
+    class Hanging(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return False
+
+    with monkeypatch.context() as hangs:
+        hangs.setattr(record, "later", lambda *_, **__: Hanging())
+        for _ in range(3):
+            with pytest.raises(UnrecordedError, match="accepts no line within"):
+                record.written("request", {})
+    assert waits == [WITHIN]
+    record.later("request", {}).wait()
+    record.written("request", {})
+    assert record.finish()
