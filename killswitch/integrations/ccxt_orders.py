@@ -55,6 +55,8 @@ def order_asked(
     if trigger is not None:
         asked["trigger_price"] = _number(trigger, "trigger price")
     asked |= _claims(market, side, params, cash)
+    if _is_whole(market, amount, params):
+        asked["close_position"] = True
     name = client_order_id(params)
     if name is not None:
         asked["client_order_id"] = name
@@ -118,7 +120,7 @@ def _amount(
     market: Mapping[str, Any], kind: str, side: str, amount: object, params: Params, buys_by_cost: bool
 ) -> dict[str, Any]:
     """Amount and unit: contracts as ccxt counts them, or the cost of a market buy on spot."""
-    if params.get("closePosition") is True and _has_flags(market, params):
+    if _is_whole(market, amount, params):
         return {"amount": "0", "unit": "contracts"}
     is_market_buy = bool(market.get("spot")) and kind.lower() == "market" and side == "buy"
     cost = params.get("cost")
@@ -128,6 +130,12 @@ def _amount(
         value = cost if cost is not None else amount
         return {"amount": _number(value, "cost"), "unit": "money", "currency": market["quote"]}
     return {"amount": _number(amount, "amount"), "unit": "contracts"}
+
+
+def _is_whole(market: Mapping[str, Any], amount: object, params: Params) -> bool:
+    """Whether the order is for the whole position. Next to an amount the flag counts for nothing: a venue that does not
+    know it carries the amount out."""
+    return params.get("closePosition") is True and _has_flags(market, params) and not amount
 
 
 def _has_flags(market: Mapping[str, Any], params: Params) -> bool:
@@ -145,8 +153,6 @@ def _claims(market: Mapping[str, Any], side: str, params: Params, cash: Collecti
             found["reduce_only"] = True
         elif side == "sell":
             found["is_exit"] = True  # the bot's word, as no venue sees to it
-    if params.get("closePosition") is True and _has_flags(market, params):
-        found["close_position"] = True
     stated = str(params.get("positionSide") or params.get("posSide") or "").lower()
     if stated in ("long", "short"):
         found["position_side"] = stated

@@ -209,6 +209,13 @@ def test_on_spot_no_flag_makes_an_exit_of_what_is_bought(flag: str) -> None:
     assert asked("buy", SPOT, params={"reduceOnly": True, "marginMode": "cross"})["reduce_only"]
 
 
+def test_a_whole_position_is_closed_only_by_an_order_without_an_amount() -> None:
+    """A venue that does not know the flag would carry the amount out."""
+    assert asked("sell", amount=None, params={"closePosition": True})["close_position"]
+    stated = asked("sell", amount=5, params={"closePosition": True})
+    assert ("close_position" in stated, stated["amount"]) == (False, "5")
+
+
 def test_on_spot_selling_into_cash_is_an_exit() -> None:
     """What receives another asset is an entry, whichever side it is on."""
     cash = ["USDT"]
