@@ -102,7 +102,8 @@ def _form(number: str, seal: str) -> str:
         '<form method="post">'
         f'<input type="hidden" name="number" value="{escape(number)}">'
         f'<input type="hidden" name="seal" value="{escape(seal)}">'
-        f'<label>Your name <input name="name" maxlength="{LONGEST_NAME}" autocomplete="name"></label> '
+        '<label for="name">Your name</label>'
+        f'<input id="name" name="name" maxlength="{LONGEST_NAME}" autocomplete="name">'
         "<button>Acknowledge</button></form>"
     )
 
@@ -111,7 +112,7 @@ def _html(title: str, body: str) -> Response:
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="../board/board.css"></head>'
-        f"<body><main><h1>{escape(title)}</h1>{body}</main></body></html>"
+        f'<body class="login"><main><h1>{escape(title)}</h1>{body}</main></body></html>'
     )
     headers = {"content-security-policy": POLICY, "referrer-policy": "same-origin"}  # a form needs an Origin
     return Response(page, headers=headers, media_type="text/html")
