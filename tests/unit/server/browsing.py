@@ -84,6 +84,7 @@ class BoardPage:
         self.page.fill("#token", self._served.tokens[who])
         self.page.click("form button")
         self.page.wait_for_selector("#list", state="attached")
+        self.page.wait_for_load_state("load")  # the script of the page is deferred, and runs before that
         # What the browser logs for the form itself, which is answered with 401.
         self.problems = [each for each in self.problems if "401" not in each]
         return self.page

@@ -101,6 +101,12 @@ def store_path(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def whole_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are read whole: a test of notifications in this process may have had those of `requests` cut off."""
+    monkeypatch.setattr(requests.sessions, "HTTPAdapter", requests.adapters.HTTPAdapter)
+
+
 @pytest.fixture
 def served(store_path: Path, tmp_path: Path) -> Iterator[Served]:
     server = Served(store_path, tmp_path)
