@@ -114,8 +114,8 @@ OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
     "anchor", "console", "disk", "events", "expect", "gate-view", "heartbeat", "locks", "part", "ping", "policies",
-    "recording", "reload", "reports", "sentinel", "server", "shadow", "silence", "source", "spool", "store", "telemetry", "token",
-    "unrouted",
+    "recording", "reload", "reports", "sentinel", "server", "shadow", "silence", "source", "spool", "store",
+    "telemetry", "token", "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""
 
