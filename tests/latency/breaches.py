@@ -103,7 +103,8 @@ def play(venue: str, fight: Callable[[Desk], Awaitable[None]], *, fraction: str 
             await site.close()
         assert site.observed.problems == []
 
-    with tempfile.TemporaryDirectory() as folder:
+    # A worker that the end of the played time abandons may still write a file.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         site = Desk(kind, Path(folder), time, pushed=pushed)
         site.fraction = fraction
         time.run(scenario(site))

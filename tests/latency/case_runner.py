@@ -58,7 +58,8 @@ def run(venue_name: str, case_name: str) -> Outcome:
     """Run the case at the venue, in virtual time."""
     venue, case = VENUES[venue_name], CASES[case_name]
     time = VirtualTime(OPEN_MARKET if venue.market == "equity" else START)
-    with tempfile.TemporaryDirectory() as folder:
+    # A worker that the end of the played time abandons may still write a file.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         return time.run(_play(Site(
             venue, Path(folder), time, accounts=case.accounts, mode=case.mode, portfolio=len(case.accounts) > 1,
             pushed=case.pushed,
