@@ -95,7 +95,8 @@ def _result(decision: Decision, result: Result, outcome: CommandOutcome) -> list
     lines = hold_lines(decision, result) if decision.is_hold else result_lines(result)
     lock = of_kind(decision.effects, Lock)
     if lock is not None and result.standing != "recorded only":
-        lines.append(_lock_line(lock.order, outcome.store, is_written=result.locked_at is not None))
+        verb = "resume" if decision.command == "pause" else "unlock"
+        lines.append(_lock_line(lock.order, verb, outcome.store, is_written=result.locked_at is not None))
     return [*lines, *([f"in progress: {outcome.continuation}"] if result.standing == "closing" else [])]
 
 
@@ -104,7 +105,7 @@ def _basis_line(equity: str, reset: Decision) -> str:
     return f"the next stage measures from {equity}, the equity at {instant(reset.as_of)}: start, peak and windows"
 
 
-def _lock_line(order: LockOrder, store: str, *, is_written: bool) -> str:
+def _lock_line(order: LockOrder, verb: str, store: str, *, is_written: bool) -> str:
     """The lock of a command in one line, and the command that lifts it."""
     where = locked_place(order)
     if not is_written:
@@ -112,12 +113,12 @@ def _lock_line(order: LockOrder, store: str, *, is_written: bool) -> str:
             f"the lock of {where} ({order.mode}) is not written yet, and a runner repeats it: bots may still "
             "trade there"
         )
-    end = f"until {instant(order.until)}" if order.until else f"until `{_unlock_command(order.scope, store)}`"
+    end = f"until {instant(order.until)}" if order.until else f"until `{_lifting_command(order.scope, store, verb)}`"
     return f"{where} is locked ({order.mode}) {end}"
 
 
-def _unlock_command(scope: str, store: str) -> str:
-    return with_store(f"ksctl unlock {scope} --reason … {STORE_OPTION}", store)
+def _lifting_command(scope: str, store: str, verb: str) -> str:
+    return with_store(f"ksctl {verb} {scope} --reason … {STORE_OPTION}", store)
 
 
 def _lock_text(lock: LockView, closing: tuple[str, ...], *, is_unlock: bool) -> str:
