@@ -17,7 +17,7 @@ import pytest
 
 from killswitch.graph.compile import compile_loaded
 from killswitch.policy.loader import load
-from tests.unit.docs.walkthrough import missing_lines, run_blocks, shell_blocks
+from tests.unit.docs.walkthrough import logs, missing_lines, run_blocks, shell_blocks
 
 DEMO, ACTIVATE = "make demo", ". .venv/bin/activate"
 """Replaced: an environment exists already, and output and files of the demo come from its one run for all tests."""
@@ -48,7 +48,7 @@ def follow_page(page: str, repository: Path, folder: Path, instead: Mapping[str,
     assert len(outputs) == len(steps), f"the shell ended in block {len(outputs)}: {outputs[-1:]}"
     for step, (printed, status) in zip(steps, outputs, strict=True):
         lost = [line for shown, differ in step.shown for line in missing_lines(shown, printed, numbers_differ=differ)]
-        assert (status, lost) == (step.status, []), f"{step.commands}\nprinted\n{printed}"
+        assert (status, lost) == (step.status, []), f"{step.commands}\nprinted\n{printed}\n{logs(folder)}"
 
 
 def test_the_tutorial_works_as_written(repository: Path, tmp_path: Path, demo: tuple[Path, str]) -> None:

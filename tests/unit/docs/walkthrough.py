@@ -45,9 +45,10 @@ def shell_blocks(page: str) -> list[Block]:
 def run_blocks(
     commands: list[str], folder: Path, environment: Mapping[str, str], seconds: float
 ) -> list[tuple[str, int]]:
-    """Run all blocks in one shell. Returns output (stdout and stderr merged) and status; raises TimeoutExpired.
+    """Run all blocks in one shell. Returns output (stdout and stderr merged) and status.
 
-    The status of a block is that of its last command that failed, also where later ones succeed.
+    The status of a block is that of its last command that failed, also where later ones succeed. Raises AssertionError
+    with the block that hangs, what it printed, and the last lines of the files that the page left.
     """
     ended_by = f"last=$?\nprintf '\\n{_END} %s\\n' $(( failed ? failed : last ))\n"
     marked = ["trap 'failed=$?' ERR\n", *(f"failed=0\n{each}\n{ended_by}" for each in commands)]
@@ -60,13 +61,34 @@ def run_blocks(
         )  # fmt: skip
         try:
             shell.wait(seconds)
+        except subprocess.TimeoutExpired as hanging:
+            ended = _ended(output)
+            raise AssertionError(
+                f"after {seconds:g} s this hangs:\n{commands[len(ended)]}\n{logs(folder)}"
+            ) from hanging
         finally:
             with contextlib.suppress(ProcessLookupError):  # no process of it is running
                 os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
-    printed = output.read_text(encoding="utf-8", errors="replace")
-    ended = re.split(rf"\n{_END} (\d+)\n", printed)
+    return _ended(output)
+
+
+def _ended(output: Path) -> list[tuple[str, int]]:
+    """Of each block that ended: what it printed, and its status."""
+    ended = re.split(rf"\n{_END} (\d+)\n", output.read_text(encoding="utf-8", errors="replace"))
     return [(text, int(status)) for text, status in zip(ended[0::2], ended[1::2], strict=False)]
+
+
+def logs(folder: Path) -> str:
+    """The last lines of the files in which a page keeps what its background processes print."""
+    return "\n".join(
+        _last_lines(each) for each in sorted(folder.iterdir()) if each.suffix in (".log", ".jsonl", ".out")
+    )
+
+
+def _last_lines(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
+    return "\n".join([f"--- {file.name}", *(line[:400] for line in lines)])
 
 
 def _own() -> dict[str, str]:
