@@ -294,6 +294,9 @@ def _notes(machine: MachineStatus, now: datetime, way_back: str | None) -> Itera
         yield f"locked on suspicion of {machine.suspected.stage} until {instant(machine.suspected.until)}"
     if machine.no_reset_before is not None and machine.no_reset_before > now:
         yield f"no reset before {instant(machine.no_reset_before)}"
+    if machine.reset_approvals is not None:
+        needs, given = machine.reset_approvals.needed, " and ".join(machine.reset_approvals.approved)
+        yield one_line(f"a reset needs {count_of(needs, 'approval')}; approved by {given or 'nobody'}")
     if way_back is not None:
         yield f"way back: {one_line(way_back)}"
 

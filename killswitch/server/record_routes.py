@@ -145,7 +145,12 @@ class RecordRoutes:
             signed = read_approval(content)
         except StatementError as error:
             raise HTTPException(422, f"`statement` is no approval: {error}") from error
-        at = await self._reads.read(lambda store, _: tick_time(store, CLOCK))
+        at, is_verified = await self._reads.read(
+            lambda store, _: (tick_time(store, CLOCK), source_state(store) is not None)
+        )
+        if not is_verified:
+            why = "no run on this store follows a source with a trust file, by which approvals are verified"
+            raise HTTPException(409, f"{why}: start `ksctl run --source FILE`")
         event = Event(f"hand-{signed.id[:16]}", at, "approve", None, caller.principal, signed.statement.purpose)
         delivery = SpooledDelivery(f"{DELIVERED}{signed.id}", body.statement)
         return await self._carried(SpooledCommand(event, signed.id, delivery), "tighten")

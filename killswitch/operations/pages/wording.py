@@ -258,6 +258,12 @@ def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
         yield one_line(f"PAUSED until {instant(pause.until)} {by}; it fires nothing new, and what it has begun goes on")
     if machine.no_reset_before is not None and machine.no_reset_before > now:
         yield f"nobody resets it before {instant(machine.no_reset_before)}, neither `ksctl reset` nor `ksctl unlock`"
+    if (needs := machine.reset_approvals) is not None:
+        given = " and ".join(needs.approved) or "nobody yet"
+        yield one_line(
+            f"its reset needs {count_of(needs.needed, 'approval')} by other people than who gives it; approved by "
+            f"{given}"
+        )
     if (waiting := machine.waiting) is not None:
         waited_for = " and ".join(waiting.accounts) or "the scope's account"
         yield one_line(
