@@ -105,6 +105,7 @@ class MalformedAnswerError(VenueError):
 
 Call = Literal[
     "snapshot", "submit", "submit_batch", "close_book", "find_order", "open_orders", "fills", "cancel", "dead_man",
+    "transfer",
 ]  # fmt: skip
 
 

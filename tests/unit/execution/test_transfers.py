@@ -60,10 +60,12 @@ class Bank:
         return {name: Transfers(place, name, self.send) for name in ("treasury", "main")}
 
 
-def performer(store: SqlStore, bank: Bank, *, later: float = 0.0, is_run: bool = True) -> TransferPerformer:
-    """A performer whose clock is `later` seconds after the decision."""
+def performer(
+    store: SqlStore, bank: Bank, *, later: float = 0.0, is_run: bool = True, clock: VirtualClock | None = None
+) -> TransferPerformer:
+    """A performer whose clock is `later` seconds after the decision, or this one."""
     made = context(store, transfers=bank.transfers(), is_run=is_run)
-    return TransferPerformer(replace(made, clock=VirtualClock(START + timedelta(seconds=later))))
+    return TransferPerformer(replace(made, clock=clock or VirtualClock(START + timedelta(seconds=later))))
 
 
 def commit(store: SqlStore, one: TransferPerformer, decision: Decision = DECIDED) -> None:
@@ -177,15 +179,15 @@ class Listed(Bank):
         return {name: replace(it, find=self.find) for name, it in super().transfers(place).items()}
 
 
-async def watched(one: TransferPerformer, seconds: float, *, first: bool = True) -> list[str]:
+async def watched(one: TransferPerformer, clock: VirtualClock, seconds: int, *, first: bool = True) -> list[str]:
     """The texts of the alerts of a pass each second, of which the first has the decision."""
     texts: list[str] = []
     await one.recover()
-    for second in range(int(seconds)):
+    for second in range(seconds):
         texts += (await one.perform((DECIDED,) if first and second == 0 else (), SNAPSHOT)).texts
         for _ in range(3):
             await asyncio.sleep(0)
-        await one._context.clock.sleep(1.0)
+        await clock.sleep(1.0)
     await one.abandon()
     return texts
 
@@ -206,10 +208,10 @@ def test_a_transfer_whose_answer_was_lost_is_looked_up_and_never_sent_again(
     store: SqlStore, fates: tuple[TransferFate | VenueError, ...], end: str, queries: int, page: str | None
 ) -> None:
     """Every five seconds for two minutes, under the id and from the time of its decision."""
-    bank = Listed(LOST, *fates)
-    one = performer(store, bank)
+    bank, clock = Listed(LOST, *fates), VirtualClock(START)
+    one = performer(store, bank, clock=clock)
     commit(store, one)
-    texts = asyncio.run(watched(one, 130))
+    texts = asyncio.run(watched(one, clock, 130))
     assert (len(bank.requests), statuses(store)) == (1, ["sent", end])
     assert bank.queries == [SentTransfer("main", Decimal(750), "kstrd1", START)] * queries
     assert [page in text for text in texts if page is not None] == ([] if page is None else [True])
@@ -218,12 +220,12 @@ def test_a_transfer_whose_answer_was_lost_is_looked_up_and_never_sent_again(
 
 def test_a_restart_looks_up_the_transfer_of_the_run_before(store: SqlStore) -> None:
     """The run ended before the answer: the next one asks, and pages nobody where the money has moved."""
-    bank = Listed(None, "moved", is_silent=True)
-    first = performer(store, bank)
+    bank, clock = Listed(None, "moved", is_silent=True), VirtualClock(START)
+    first = performer(store, bank, clock=clock)
     commit(store, first)
-    assert asyncio.run(watched(first, 3)) == []
+    assert asyncio.run(watched(first, clock, 3)) == []
     assert statuses(store) == ["sent"] and bank.queries == []
-    assert asyncio.run(watched(performer(store, bank, later=3600), 5, first=False)) == []
+    assert asyncio.run(watched(performer(store, bank, clock=clock), clock, 5, first=False)) == []
     assert (len(bank.requests), statuses(store), len(bank.queries)) == (1, ["sent", "moved"], 1)
 
 
