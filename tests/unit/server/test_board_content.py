@@ -18,9 +18,9 @@ from killswitch.cli.live.top import nearest, screen
 from killswitch.model.decision import Decision
 from killswitch.model.flags import Flag
 from killswitch.operations.board import Board, board_of
+from killswitch.operations.lifting import after_resets
 from killswitch.operations.status import RunnerState, StoreStatus
 from killswitch.planning.recovery.recoveries import RecoveryView
-from killswitch.server.board.previews import demands
 from killswitch.watcher.watch import SwitchView
 from tests.unit.planning.recovery.plans import planned
 from tests.unit.server.boards import AT, account, machine, open_page, put_view, run_view, trigger
@@ -201,11 +201,16 @@ def test_top_without_a_place_or_with_two_is_refused(tmp_path: Path) -> None:
 
 def test_the_preview_of_a_reset_says_what_the_policy_demands_after_it() -> None:
     """A plan from level 2 on: health for an hour, then seven steps of a day each; below that level nothing."""
-    ended = Decision("r", AT, "fall", "sha256:0", "account/main", "enforce", None, 0, 2, kind="reset")
+    ended = Decision("r", AT, "fall", "sha256:0", "account/main", "enforce", None, 0, 2, kind="reset", author="ada")
     policies = planned(ramp="{steps: 7, every: 24h, thresholds: fixed, approvals: 2}")
-    (line,) = demands([ended], policies)
+    accepted, line = after_resets([ended], policies)
+    assert accepted == "the reset of fall accepts the loss: losses are measured from the equity of that moment on"
     assert "nothing is opened until its health condition has held for 1h, then 7 steps" in line
     assert line.endswith("each after 1d without a warning and 2 approvals")
-    (line,) = demands([replace(ended, previous_level=1)], policies)
+    _, line = after_resets([replace(ended, previous_level=1)], policies)
     assert line == "fall demands no way back: its reset leaves the limits whole"
-    assert not list(demands([replace(ended, level=2, kind=None), replace(ended, policy="operator")], policies))
+    assert not list(
+        after_resets(
+            [replace(ended, level=2, kind=None), replace(ended, policy="operator", previous_level=0)], policies
+        )
+    )
