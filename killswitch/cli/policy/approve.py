@@ -232,8 +232,8 @@ def _step(settings: SourceSettings, place: str, store_at: str) -> Statement:
 
 def _given(statement: Statement, key: SigningKey, expires: float) -> Statement:
     from killswitch.model.instant import to_micros
-    from killswitch.operations.approving import given_by
     from killswitch.runner.clock import SystemClock
+    from killswitch.source.statements import given_by
 
     return given_by(statement, key.fingerprint, to_micros(SystemClock().now()), int(expires * 1_000_000))
 
