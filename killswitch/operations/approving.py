@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from killswitch.model.applied_set import ChangeClass, PolicyFile, folder_digest
 from killswitch.model.instant import from_micros
@@ -30,13 +29,13 @@ from killswitch.source.polling import SourceSettings
 from killswitch.source.statement_signatures import StatementProblem, verify_statement
 from killswitch.source.statements import (
     DELIVERED,
-    LONGEST,
     NAMESPACE,
     Purpose,
     SignedStatement,
     Statement,
     arrival_subject,
     encode_statement,
+    given_by,
     join_signature,
     read_approval,
 )
@@ -181,13 +180,6 @@ def statements_of(change: ChangeToApprove, key: str, now: int, lasts: int) -> tu
         )
         for purpose in change.purposes
     )  # fmt: skip
-
-
-def given_by(statement: Statement, key: str, now: int, lasts: int) -> Statement:
-    """The statement with its key and its times, in whole seconds."""
-    given = now - now % 1_000_000
-    lasts = lasts if statement.purpose == "manifest" else min(lasts, LONGEST)
-    return replace(statement, key=key, given=given, expires=given + lasts)
 
 
 def plain_statement(

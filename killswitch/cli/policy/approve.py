@@ -253,8 +253,8 @@ def _drill(settings: SourceSettings, documents: Path, name: str) -> Statement:
 
 def _given(statement: Statement, key: SigningKey, expires: float) -> Statement:
     from killswitch.model.instant import to_micros
-    from killswitch.operations.approving import given_by
     from killswitch.runner.clock import SystemClock
+    from killswitch.source.statements import given_by
 
     return given_by(statement, key.fingerprint, to_micros(SystemClock().now()), int(expires * 1_000_000))
 
