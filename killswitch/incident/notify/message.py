@@ -16,7 +16,7 @@ from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.notify.scope_members import ScopeMembers, SeenScope, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
-from killswitch.incident.record.close_causes import command_text, order_texts
+from killswitch.incident.record.close_causes import DRILL, command_text, order_texts
 from killswitch.incident.record.first_minute import contacts_text, net_text, resting_text, worst_text
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
 from killswitch.model.decision import Decision, Notice
@@ -370,10 +370,6 @@ def notice_message(notice: Notice, subject: MessageAttributes, started: StartedA
         sections=(Section("", (_text_of(notice, started), f"next: {started.command('status')}")),),
     )
     return replace(_message(about, subject, page, at=notice.as_of), thread=notice_thread(notice))
-
-
-DRILL: Final = "DRILL: "
-"""Begins title and text of every message of a drill: a phone shows no more."""
 
 
 def drill_message(message: Message) -> Message:
