@@ -1,4 +1,4 @@
-"""docs/on-unknown.md and docs/strategies.md, the pages for risk teams: what they name exists, and compiles."""
+"""docs/on-unknown.md, docs/strategies.md and docs/compliance.md, the pages for risk teams: what they name exists."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from killswitch.policy.diagnostics.pages import pages
 from killswitch.policy.loader import load
 from tests.backtests import written
 from tests.evidence.on_unknown import AND_A_LOCK, CHOICES, COLUMNS, SITUATIONS, Seen, compiled, observe
+from tests.unit.docs.pages import Rows, sections
 from tests.worlds.judge import seeded
 
 QUIET = "no loss, outage of 5 to 60 s"
@@ -70,3 +71,32 @@ def test_the_documents_of_the_page_of_strategies_compile(repository: Path) -> No
     assert [rule.name for rule in found.strategies] == ["carry", "grid"]
     assert [rule.name for rule in found.graphs[0].scope.strategies] == ["grid"]
     assert set(re.findall(r"KS\d{4}", text)) <= pages().keys()
+
+
+def _compliance(repository: Path, heading: str) -> Rows:
+    (table,) = sections((repository / "docs" / "compliance.md").read_text(encoding="utf-8"))[heading].tables
+    return table
+
+
+def test_the_page_on_compliance_has_every_article_of_rts_6_once(repository: Path) -> None:
+    """Articles 1 to 28 of Delegated Regulation (EU) 2017/589; 29 is its entry into force."""
+    found: set[int] = set()
+    for row in _compliance(repository, "RTS 6: Commission Delegated Regulation (EU) 2017/589"):
+        numbers = re.match(r"(\d+)(?: to (\d+))?\b", row["article"])
+        if numbers is not None:
+            first, last = numbers.groups()
+            found.update(range(int(first), int(last or first) + 1))
+    assert found == set(range(1, 29))
+
+
+@pytest.mark.parametrize(
+    "heading", ["RTS 6: Commission Delegated Regulation (EU) 2017/589", "Rule 15c3-5 (Market Access Rule, SEC)"]
+)
+def test_no_row_on_compliance_is_without_a_verdict_or_the_firms_part(repository: Path, heading: str) -> None:
+    """Where a feature only helps, or nothing here does it, the page names what is left."""
+    for row in _compliance(repository, heading):
+        first, what, verdict, here, duty = row.values()
+        assert verdict in {"does", "helps", "firm"}, first
+        assert what, first
+        assert duty, first
+        assert here or verdict == "firm", first
