@@ -25,7 +25,7 @@ from killswitch.journal.codec import encode
 from killswitch.journal.entries import Finished, PlannedWork
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import to_micros
-from killswitch.model.record_entry import RecordEntry, private
+from killswitch.model.record_entry import RecordEntry, private, with_known
 from killswitch.model.snapshot import Event
 from killswitch.model.store import MachineState, Outgoing, TickRecord
 from killswitch.record.anchors import Anchor, FetchedAnchor
@@ -74,7 +74,7 @@ class Site:
 
     def note(self, at: datetime, text: str = "") -> None:
         with self.opened() as store:
-            store.add_to_record([RecordEntry("cut", at, {"size": 1}, {"text": private(text)} if text else {})])
+            store.add_to_record([RecordEntry("cut", at, {"size": 1}, with_known({"text": private(text or None)}))])
 
     def anchor(self) -> FetchedAnchor:
         with self.opened() as store:

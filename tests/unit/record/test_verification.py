@@ -13,9 +13,10 @@ from msgspec.structs import replace
 
 from killswitch.model.record_entry import RecordEntry
 from killswitch.record.anchors import Anchor, FetchedAnchor, anchor_text, read_anchors
+from killswitch.record.checkpoint import Start
 from killswitch.record.line import FORMAT, NO_LEAF, leaf_of, make_line
 from killswitch.record.tree import EMPTY_ROOT, TreeEdge
-from killswitch.record.verification import EXIT_CODES, RecordVerifier, Start, in_order
+from killswitch.record.verification import EXIT_CODES, RecordVerifier, in_order
 from tests.unit.record.chains import AT, CHAIN, an_order, anchor_at, chained, first_entry, raw_lines, verified
 
 Lines = list[bytes]
