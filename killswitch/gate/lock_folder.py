@@ -279,8 +279,8 @@ def _not_readable(locks: Iterable[LockRecord]) -> list[LockProblem]:
     return [
         LockProblem(
             f"unreadable: {lock.scope}",
-            f"{lock.reason}, so that {lock.scope} is locked ({lock.mode}) until `ksctl reset {lock.scope}`: find the "
-            "program that wrote it",
+            f"{lock.reason}, so that {lock.scope} is locked ({lock.mode}) until `ksctl reset {lock.scope}`, which "
+            "also accepts a loss that a policy has measured there: find the program that wrote it",
             is_warning=True,
         )
         for lock in locks

@@ -16,15 +16,16 @@ from killswitch.signals.arguments import HedgeLegs
 ONE: Final = Decimal(1)
 _DIGITS: Final = 12
 """Significant digits of a share, which is rounded down, so that rounding makes no step larger than the factor."""
+_COUNT_DIGITS: Final = 1000
+"""Digits of start × fᵏ before it is cut to a whole number: exact for a factor of two places and 365 steps."""
 _FINEST: Final = Decimal("1e-9")
 """A factor that follows from a number of steps is rounded up by this, so that the last step reaches the full size."""
 
 
-def step_shares(start: Decimal, factor: Decimal | None, steps: int | None) -> tuple[Decimal, ...]:
-    """The shares of the full size from the start, step 0, to 1: min(1, start × fᵏ), none above the factor.
+def factor_of(start: Decimal, factor: Decimal | None, steps: int | None) -> Decimal:
+    """The factor f of a ramp. `start`: between 0 and 1.
 
-    `start`: between 0 and 1. With `steps` f is (1 ÷ start)^(1 ÷ steps), at most `factor`; else it is `factor`.
-    ValueError without either.
+    With `steps` f is (1 ÷ start)^(1 ÷ steps), at most `factor`; else it is `factor`. ValueError without either.
     """
     if steps is not None:
         with localcontext(prec=50):
@@ -32,11 +33,29 @@ def step_shares(start: Decimal, factor: Decimal | None, steps: int | None) -> tu
         factor = even if factor is None else min(even, factor)
     if factor is None:
         raise ValueError("a ramp needs a factor or a number of steps")
-    found = [start]
+    return factor
+
+
+def step_shares(start: Decimal, factor: Decimal | None, steps: int | None) -> tuple[Decimal, ...]:
+    """The shares of the full size from the start, step 0, to 1: min(1, start × fᵏ), none above the factor.
+
+    Arguments and ValueError: as of `factor_of`.
+    """
+    factor, found = factor_of(start, factor, steps), [start]
     with localcontext(prec=_DIGITS, rounding=ROUND_FLOOR):
         while found[-1] < ONE:
             found.append(min(ONE, found[-1] * factor))
     return tuple(found)
+
+
+def step_count(start: int, factor: Decimal, step: int) -> int:
+    """The number of positions at a step: the whole part of start × fᵏ, so that it is never above start × fᵏ.
+
+    Five by 1.5 are 5, 7, 11, 16: each from the exact product, and not from the rounded number before, by which one
+    position would stay one for ever.
+    """
+    with localcontext(prec=_COUNT_DIGITS, rounding=ROUND_FLOOR):
+        return int(start * factor**step)
 
 
 @frozen_from(schema.Health, by_hand=["when"], hold="for")
@@ -59,6 +78,8 @@ class RampRule(Struct, frozen=True):
     approvals: int = 0
     steps_back: int | None = None
     """How many steps a trip takes back; None: all."""
+    factors: tuple[tuple[str, Decimal], ...] = ()
+    """Account → the factor between two of its steps."""
 
     @property
     def last(self) -> int:
@@ -95,7 +116,14 @@ class RecoveryRule(Struct, frozen=True):
     health: HealthRule
     ramp: RampRule
     positions: int | None = None
-    """The largest number of positions until the full size is reached; None: no limit."""
+    """The largest number of positions at the start, which grows by the ramp's factor; None: no limit."""
     monitoring: MonitoringRule | None = None
     hedges: tuple[HedgeLegs, ...] = ()
     """Declared hedges, whose legs count as one position."""
+
+    def most_positions(self, account: str, step: int) -> int | None:
+        """The largest number of positions of an account at a step; None: no limit, as at the full size."""
+        if self.positions is None or step >= self.ramp.last:
+            return None
+        factor = next((factor for name, factor in self.ramp.factors if name == account), ONE)
+        return step_count(self.positions, factor, step)

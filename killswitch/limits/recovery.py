@@ -8,7 +8,7 @@
 | `day.trades`, `day.fees`, `orders_per_minute`           | as written: rates and costs follow the sizes          |
 | `free_margin`, `price_band`, `latency`, `spread`        | as written: they are no sizes                         |
 | `banned`, `session`, `maintenance`                      | as written                                            |
-| positions                                               | the plan's number, until the full size                |
+| positions                                               | the plan's number × fᵏ, rounded down, until full size |
 
 A limit below what is held closes nothing: entries are refused, exits pass.
 """

@@ -1,4 +1,4 @@
-"""What holds a scope now, by id, and which of it a `resume`, an `unlock` or a `reset` ends.
+"""What holds a scope now, by id, which of it a `resume`, an `unlock` or a `reset` ends, and what follows a reset.
 
 A command that loosens names the decisions that it ends, which its author has seen. So it cannot end a halt that
 somebody else orders at the same moment, in whatever order the two are carried out. Where only one thing is there,
@@ -7,12 +7,13 @@ somebody else orders at the same moment, in whatever order the two are carried o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
 from msgspec import Struct
 
+from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.close_causes import command_text
 from killswitch.incident.record.timeline import LOCK_ENDS
 from killswitch.journal.codec import decode_all
@@ -20,14 +21,17 @@ from killswitch.journal.entries import Finished
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Lock, locked_place, of_kind
 from killswitch.model.store import Store
-from killswitch.render.formats import instant
+from killswitch.render.formats import count_of, instant
 from killswitch.runner.status_blob import RunnerView
+from killswitch.signals.arguments import span
 
 Verb = Literal["resume", "unlock", "reset"]
 LOOK_BACK: Final = 10_000
 """Number of the newest decisions that are searched: as many as a start restores the locks of."""
 LEAST_ID: Final = 6
 """Digits by which a decision may be named."""
+MEASURED: Final = "losses are measured from the equity of that moment on"
+"""What it means that a reset accepts the loss."""
 
 
 class ScopeHold(Struct, frozen=True):
@@ -120,3 +124,30 @@ def chosen(verb: Verb, scope: str, ids: Sequence[str], holds: Sequence[ScopeHold
     if not meant and verb == "resume":
         raise UnnamedError(verb, scope, "no pause of it is in force", holds)
     return tuple(each.decision for each in meant)
+
+
+def after_resets(decisions: Collection[Decision], policies: PolicySet) -> Iterator[str]:
+    """What follows each reset of these decisions: the loss is accepted, and the way back that the policies demand."""
+    yield from (
+        f"the reset of {each.policy} accepts the loss: {MEASURED}" for each in decisions if _is_manual_reset(each)
+    )
+    graphs = {each.policy: each for each in policies.graphs}
+    for each in decisions:
+        graph = graphs.get(each.policy)
+        if graph is None or each.kind != "reset" or each.level:
+            continue
+        rule = graph.recovery
+        if rule is None or each.previous_level < rule.level:
+            yield f"{each.policy} demands no way back: its reset leaves the limits whole"
+            continue
+        ramp = rule.ramp
+        by = f" and {count_of(ramp.approvals, 'approval')}" if ramp.approvals else ""
+        yield (
+            f"{each.policy} demands the way back {rule.name}: nothing is opened until its health condition has held "
+            f"for {span(rule.health.hold)}, then {count_of(ramp.last, 'step')} to the whole limits, each after "
+            f"{span(ramp.every)} without a warning{by}"
+        )
+
+
+def _is_manual_reset(decision: Decision) -> bool:
+    return decision.kind == "reset" and not decision.is_unlock and not decision.level and decision.author is not None

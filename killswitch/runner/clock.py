@@ -260,7 +260,8 @@ def leap_message(leap: Leap | None) -> str | None:
         f"by the wall clock alone, no runner has run on this store for {rounded_duration(leap.until - leap.since)} "
         f"(since {rfc3339(leap.since.replace(microsecond=0))}): this machine was restarted, and nothing else measures "
         "that time, so cooldowns, confirmations and timed locks have as much time left as before it; if the time is "
-        "right, end what should be over with `ksctl reset`; if not, check the clock of this machine"
+        "right, end what should be over with `ksctl reset`, which accepts the loss; if not, check the clock of this "
+        "machine"
     )
 
 

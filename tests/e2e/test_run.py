@@ -107,11 +107,17 @@ def test_an_operator_reset_reaches_the_runner_at_its_next_tick(tmp_path: Path) -
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             until(lambda: "flat" in _close_statuses(site), "the closing ends flat")
-            done = ksctl(
+            reset = (
                 "reset", "account/main", "--store", str(site.store), "--reason", "reviewed", "--author", "operator-1"
-            )
+            )  # fmt: skip
+            dry = ksctl(*reset, "--dry-run")
+            assert dry.returncode == 0, dry.stderr
+            assert "accepts the loss: losses are measured from the equity of that moment on" in dry.stdout
+            assert f"{site.decisions()[0].id}  " in dry.stdout, "what it ends is named"
+            assert _locked(site), "a dry run changes nothing"
+            done = ksctl(*reset)
             assert done.returncode == 0, done.stderr
-            assert "back to normal" in done.stdout
+            assert "back to normal; the loss is accepted" in done.stdout
             newest = site.decisions()[0]
             assert (newest.kind, newest.author, newest.reason, newest.level) == ("reset", "operator-1", "reviewed", 0)
             until(lambda: _levels(site) == [0], "the machine is back at level 0")

@@ -1,4 +1,4 @@
-"""Dry run of a manual close, a halt, a pause, a lock or a cancel: read the venues, print it all, change nothing."""
+"""Dry run of a close, halt, pause, lock, cancel or reset by hand: read the venues, print it all, change nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
@@ -21,16 +22,17 @@ from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.effects import Lock, LockOrder, of_kind
 from killswitch.model.instant import to_micros
 from killswitch.model.lock_parts import merged_parts, parts_text
-from killswitch.model.snapshot import LockPart, Snapshot
+from killswitch.model.snapshot import Event, LockPart, Snapshot
 from killswitch.model.words import LockMode
 from killswitch.operations import commands
+from killswitch.operations.lifting import ScopeHold, after_resets, holds_of
 from killswitch.operations.pages.decision import decided
 from killswitch.operations.pages.levels import expected_section
 from killswitch.operations.pages.plan import execution_text
 from killswitch.operations.pages.wording import headline
 from killswitch.operations.preview import Preview, closes_under_way, from_store, plan_of, preview
 from killswitch.operations.status import LockView, store_status
-from killswitch.planning.notices import GIVE_UP_HINT
+from killswitch.planning.notices import GIVE_UP_HINT, RESET
 from killswitch.planning.operator.closes import accounts_in
 from killswitch.planning.orders.expected_cost import expected_orders
 from killswitch.render.document import Items, Page, Section, section
@@ -70,34 +72,82 @@ def confirm_portfolio(request: CommandRequest, site: CommandSite) -> None:
         raise click.ClickException("not confirmed: nothing was changed")
 
 
+class CommandTick(Struct, frozen=True):
+    """The tick that a command would cause, on what the venues answer now. `holds`: what the command ends."""
+
+    event: Event
+    accounts: dict[str, ArmedAccount]
+    shown: Preview
+    locks: tuple[LockView, ...]
+    notices: tuple[str, ...]
+    holds: tuple[ScopeHold, ...] = ()
+
+
+def preview_reset(request: CommandRequest, site: CommandSite) -> None:
+    """Print what a reset would end, that it accepts the loss, and what is demanded after it; nothing is changed.
+
+    UnnamedError where the command itself would be refused, because it names none of several.
+    """
+    tick = _tick_of(request, site)
+    ended = [each for each in tick.shown.decisions if each.kind == "reset" and each.author == tick.event.author]
+    if not ended:
+        raise click.ClickException("; ".join(tick.notices) or "nothing to reset")
+    if request.json:
+        click.echo("\n".join(encode_decision(each).decode() for each in ended))
+        return
+    others = [headline(each) for each in tick.shown.decisions if each not in ended]
+    print_page(
+        Page(
+            "Dry run",
+            summary=("Dry run: nothing is lifted, nothing is changed.",),
+            sections=(
+                *section("What it ends:", Items(tuple(each.line for each in tick.holds))),
+                *section("What it would do:", Items((*map(headline, ended), *tick.notices))),
+                *section("What follows:", Items(tuple(after_resets(ended, tick.shown.policies)))),
+                *section("The same tick would also decide:", Items(tuple(others))),
+            ),
+        )
+    )
+
+
 def _planned(
     request: CommandRequest, site: CommandSite
 ) -> tuple[Decision, dict[str, ArmedAccount], Preview, tuple[LockView, ...]]:
     """The decision of the command on fresh snapshots, and the lock files now; a note for each problem."""
+    tick = _tick_of(request, site)
+    closes = [decision for decision in tick.shown.decisions if decision.kind == "manual"]
+    if not closes or (closes[0].waits_for and not closes[0].accounts):
+        raise click.ClickException("; ".join(tick.notices) or "nothing to close")
+    for text in tick.notices:
+        print_note(text)
+    return closes[0], tick.accounts, tick.shown, tick.locks
+
+
+def _tick_of(request: CommandRequest, site: CommandSite) -> CommandTick:
     with store_if_any(site.store_at) as store:
         status = None if store is None else store_status(store, datetime.now(UTC), 0)
         view, locks = (None, ()) if status is None else (status.view, status.locks)
         loaded = site.policies(view)
         accounts = open_accounts(loaded.accounts, live=True)
-        commands.require_known_or_symbol(request.scope, closable_scopes(loaded.policies, accounts))
+        is_kept = request.scope in commands.watched_scopes(view) if request.lifts and view is not None else False
+        if not is_kept:
+            commands.require_known_or_symbol(request.scope, closable_scopes(loaded.policies, accounts))
         account_snapshots = process.run(read_once(accounts, site.read_timeout))
         interpreter, memory = from_store(loaded.policies, store)
-        command_event, now = request.event(None), tick_time(store, SystemClock())
+        event, now = request.event(store if request.lifts else None), tick_time(store, SystemClock())
+        found = holds_of(store, view, request.scope or "portfolio", now) if store is not None and request.lifts else ()
         snapshot = Snapshot(
-            now, account_snapshots, "killswitch.snapshot/v1", events=(command_event,), closings=closes_under_way(store)
+            now, account_snapshots, "killswitch.snapshot/v1", events=(event,), closings=closes_under_way(store)
         )
         shown = preview(loaded.policies, snapshot, interpreter, memory, frozenset(), with_levels=False)
-    closes = [decision for decision in shown.decisions if decision.kind == "manual"]
-    command_notices = [
-        notice.text.removesuffix(GIVE_UP_HINT.format(id=command_event.id))  # the command is not stored
+    notices = tuple(
+        notice.text.removesuffix(GIVE_UP_HINT.format(id=event.id))  # the command is not stored
         for notice in shown.notices
-        if notice.policy == "operator"
-    ]
-    if not closes or (closes[0].waits_for and not closes[0].accounts):
-        raise click.ClickException("; ".join(command_notices) or "nothing to close")
-    for text in command_notices:
-        print_note(text)
-    return closes[0], accounts, shown, locks
+        if notice.policy == "operator" or notice.subject in (event.id, RESET)
+    )
+    return CommandTick(
+        event, accounts, shown, locks, notices, tuple(each for each in found if each.decision in (event.ids or ()))
+    )
 
 
 def _preview_page(

@@ -204,14 +204,16 @@ def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: 
 @click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
 @id_option
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
+@click.option("--dry-run", is_flag=True, help="Show what it ends, and what follows, without any change.")
 @operator_options
 def reset(
-    scope: str, site: CommandSite, ids: tuple[str, ...], reason: str, live: bool, author: str, wait: float, output: str
-) -> None:
-    """Return SCOPE (such as account/main) to normal.
+    scope: str, site: CommandSite, ids: tuple[str, ...], reason: str, dry_run: bool, live: bool, author: str,
+    wait: float, output: str,
+) -> None:  # fmt: skip
+    """Return SCOPE (such as account/main) to normal, and accept the loss.
 
     A reset ends the latch of every policy on the scope and lifts its lock, whichever program wrote it, once no close is
-    in progress for it; windows restart, so that a reset accepts the loss. Of several things that hold the scope those
+    in progress for it; windows restart, so that the loss is accepted. Of several things that hold the scope those
     of --id end. SCOPE foreign is the lock of another program. A running runner processes the
     command at its next tick; without one, this command takes the lease and ticks once, which needs --live if a document
     says execution: live.
@@ -219,8 +221,13 @@ def reset(
     from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest, given
 
-    command = given("reset", scope, author, reason)
-    deliver(CommandRequest(command, wait, output == "json", named=ids), site, live=live)
+    request = CommandRequest(given("reset", scope, author, reason), wait, output == "json", named=ids)
+    if dry_run:
+        from killswitch.cli.operate.preview import preview_reset
+
+        preview_reset(request, site)
+        return
+    deliver(request, site, live=live)
 
 
 @options.verb("ksctl restate change-0b5e3a91c2 --as flow --reason 'payout to the bank' --store ks.sqlite")

@@ -11,7 +11,7 @@ from msgspec import Struct
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import ConditionNode
 from killswitch.graph.problems import FaultyDocuments, Findings, unknown_name
-from killswitch.graph.recovery import HealthRule, RampRule, RecoveryRule, step_shares
+from killswitch.graph.recovery import HealthRule, RampRule, RecoveryRule, factor_of, step_shares
 from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
 from killswitch.graph.resolution.triggers import SignalIndex, expression
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
@@ -55,11 +55,13 @@ def recovery_rule(
     plan: PlanOfPolicy, condition: int, policy: AnyPolicy, documents: Documents, hedges: Iterable[HedgeLegs]
 ) -> RecoveryRule:
     """The way back of a policy. `condition`: the index of the health condition in its graph."""
-    shares = tuple(sorted(_shares(plan.spec, policy, documents).items()))
+    ramp, starts = plan.spec.ramp, sorted(_starts(plan.spec, policy, documents).items())
+    shares = tuple((account, step_shares(start, ramp.factor, ramp.steps)) for account, start in starts)
+    factors = tuple((account, factor_of(start, ramp.factor, ramp.steps)) for account, start in starts)
     return freeze(
         plan.spec, RecoveryRule, name=plan.name, place=plan.found.place(("spec",), key=True),
         health=freeze(plan.spec.health, HealthRule, condition=condition),
-        ramp=freeze(plan.spec.ramp, RampRule, shares=shares),
+        ramp=freeze(ramp, RampRule, shares=shares, factors=factors if plan.spec.start.positions is not None else ()),
         positions=plan.spec.start.positions, hedges=tuple(hedges),
     )  # fmt: skip
 
@@ -130,13 +132,13 @@ def _has_start(spec: RecoverySpec, account: str, limits: LimitsSpec, found: Find
     return True
 
 
-def _shares(spec: RecoverySpec, policy: AnyPolicy, documents: Documents) -> dict[str, tuple[Decimal, ...]]:
-    """Account → the share of its limits at each step, where both are sound."""
-    result: dict[str, tuple[Decimal, ...]] = {}
+def _starts(spec: RecoverySpec, policy: AnyPolicy, documents: Documents) -> dict[str, Decimal]:
+    """Account → the share of its limits at which it starts, where start and ramp are sound."""
+    result: dict[str, Decimal] = {}
     for account, limits in _limits_of_accounts(policy, documents).items():
         share = None if limits is None else _start_share(spec, limits)
         if share is not None and share < 1 and (spec.ramp.factor is not None or spec.ramp.steps is not None):
-            result[account] = step_shares(share, spec.ramp.factor, spec.ramp.steps)
+            result[account] = share
     return result
 
 

@@ -369,7 +369,7 @@ def outlook(decision: Decision, graph: Graph | None, started: StartedAs) -> Iter
         return
     if own.reset is None:
         command = started.command("reset", decision.scope)
-        yield f"it stays latched until a person resets it, once the cause is known: {command} --reason …"
+        yield f"it stays latched until a person resets it, once the cause is known: it accepts the loss: {command} --reason …"
     else:
         held = duration_text(timedelta(microseconds=own.reset.hold))
         yield f"it resets by itself once its condition has held for {held}"

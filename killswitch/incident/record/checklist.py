@@ -191,7 +191,7 @@ def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool) ->
         ends = [each.no_reset_before for each in incident.firings if each.no_reset_before is not None]
         not_before = f", and not before {instant(max(ends))}: nobody can earlier" if ends else ""
         yield _ksctl(
-            f"Return the scope to normal, once the checklist is done{not_before}",
+            f"Return the scope to normal and accept the loss, once the checklist is done{not_before}",
             *("reset", incident.scope, "--reason", reason, *live, *policies, *store),
         )
     opening = incident.firings[0]

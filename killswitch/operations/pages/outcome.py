@@ -91,7 +91,7 @@ def _is_failed(decision: Decision, result: Result) -> bool:
 
 def _result(decision: Decision, result: Result, outcome: CommandOutcome) -> list[str]:
     if decision.kind == "reset":
-        return ["no lock by hand is left" if decision.is_unlock else "back to normal"]
+        return ["no lock by hand is left" if decision.is_unlock else "back to normal; the loss is accepted"]
     lines = hold_lines(decision, result) if decision.is_hold else result_lines(result)
     lock = of_kind(decision.effects, Lock)
     if lock is not None and result.standing != "recorded only":
@@ -128,7 +128,11 @@ def _lock_text(lock: LockView, closing: tuple[str, ...], *, is_unlock: bool) -> 
         return f"{lock.scope} has no lock of its own, but is locked by {', '.join(lock.wider)}: {lock.reason}"
     if closing:
         return f"{lock.scope} stays locked until the close of {', '.join(closing)} ends"
-    remedy = f"; `ksctl reset {lock.scope}` ends every lock and latch of the scope" if is_unlock else ""
+    remedy = (
+        f"; `ksctl reset {lock.scope}` ends every lock and latch of the scope, and accepts the loss"
+        if is_unlock
+        else ""
+    )
     return f"{lock.scope} is still locked: {lock.reason}{remedy}"
 
 

@@ -106,10 +106,14 @@ def _declared_ways_back(policies: PolicySet) -> Iterator[Section]:
         if rule is None:
             continue
         for account, shares in rule.ramp.shares:
-            steps = ", ".join(f"{float(share) * 100:.3g}%" for share in shares)
+            counts = (rule.most_positions(account, step) for step in range(len(shares)))
+            sizes = zip(shares, counts, strict=True)
+            steps = ", ".join(
+                f"{float(share) * 100:.3g}%" + ("" if most is None else f" in {most}") for share, most in sizes
+            )
             approvals = f", and {count_of(rule.ramp.approvals, 'approval')}" if rule.ramp.approvals else ""
             rows.append((graph.policy, account, steps, f"{span(rule.ramp.every)} watched{approvals}", rule.name))
-    head = ("policy", "account", "shares of its limits, step by step", "each after", "plan")
+    head = ("policy", "account", "shares of its limits (in so many positions), step by step", "each after", "plan")
     yield from section("After a reset", Table(head, tuple(rows), expendable=(4,)))
 
 

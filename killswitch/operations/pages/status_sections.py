@@ -34,7 +34,7 @@ from killswitch.watcher.watch import SwitchView
 
 SWITCH_COLUMNS = ("switch", "watches", "phase", "last heartbeat", "progress", "fires in", "on silence", "accounts")
 
-HELD = "Held by hand (`ksctl resume|unlock|reset SCOPE --id DECISION --reason …` ends one)"
+HELD = "Held by hand (`ksctl resume|unlock|reset SCOPE --id DECISION --reason …` ends one; a reset accepts the loss)"
 MOST_NAMES = 6
 """Maximum accounts of a `Limits` document that are named."""
 
@@ -183,7 +183,8 @@ def ways_back(views: Sequence[RecoveryView]) -> Iterator[Section]:
     for each in views:
         phase = f"step {each.step} of {each.steps}" if each.phase == "ramp" else each.phase
         attention = "closer attention" if each.is_monitored else "-"
-        size = "nothing" if not each.share else f"{float(each.share) * 100:.3g}% of the limits"
+        most = "" if each.positions is None else f", at most {count_of(each.positions, 'position')}"
+        size = "nothing" if not each.share else f"{float(each.share) * 100:.3g}% of the limits{most}"
         rows.append((each.scope, each.policy, phase, instant(each.since), size, each.progress, attention, each.plan))
     head = ("scope", "policy", "phase", "since", "may open", "progress", "monitoring", "plan")
     yield from section("Way back after a reset", Table(head, tuple(rows), expendable=(7, 6)))

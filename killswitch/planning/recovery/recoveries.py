@@ -29,6 +29,7 @@ from killswitch.planning.recovery.way_back import (
     is_monitored,
     loss_share,
     missing_approvals,
+    most_positions,
     progress_text,
 )
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
@@ -44,6 +45,8 @@ class RecoveryView(ReachedStep, frozen=True, omit_defaults=True):
     approved: tuple[str, ...] = ()
     approvals_missing: int = 0
     is_monitored: bool = False
+    positions: int | None = None
+    """The smallest number of positions that the step allows its accounts; None: no limit, or nothing may be opened."""
 
 
 _ENCODER = msgjson.Encoder()
@@ -256,13 +259,14 @@ def _unwatched(evaluator: ScopeEvaluator) -> str | None:
 
 
 def _cap(rule: RecoveryRule, way_back: WayBack, account: str, accounts: Sequence[AccountSnapshot]) -> RecoveryCap:
-    is_open, is_full = way_back.phase == "ramp", way_back.step >= rule.ramp.last
+    is_open = way_back.phase == "ramp"
     hedges, begun = _hedges(rule, account, accounts) if rule.positions is not None else ((), ())
     return RecoveryCap(
         plan=rule.name, policy=way_back.policy, scope=way_back.scope, phase=way_back.phase,
         since=from_micros(way_back.since), step=way_back.step, steps=rule.ramp.last,
         share=rule.ramp.share(account, way_back.step) if is_open else Decimal(0), why=progress_text(rule, way_back),
-        positions=None if is_open and is_full else rule.positions, hedges=hedges, begun=begun,
+        positions=rule.most_positions(account, way_back.step) if is_open else rule.positions,
+        hedges=hedges, begun=begun,
     )  # fmt: skip
 
 
@@ -299,4 +303,5 @@ def _view(rule: RecoveryRule, way_back: WayBack) -> RecoveryView:
         progress=progress_text(rule, way_back), clean_seconds=way_back.clean / 1e6,
         needs_seconds=rule.ramp.every / 1e6, warning=way_back.warned, approved=way_back.approved,
         approvals_missing=missing_approvals(rule, way_back), is_monitored=is_monitored(rule, way_back),
+        positions=most_positions(rule, way_back) if is_open else None,
     )  # fmt: skip

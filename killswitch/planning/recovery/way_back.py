@@ -139,6 +139,12 @@ def missing_approvals(rule: RecoveryRule, way_back: WayBack) -> int:
     return max(0, rule.ramp.approvals - len(way_back.approved))
 
 
+def most_positions(rule: RecoveryRule, way_back: WayBack) -> int | None:
+    """The smallest number of positions that the step allows an account; None: no limit."""
+    counts = (rule.most_positions(account, way_back.step) for account in way_back.accounts)
+    return min((each for each in counts if each is not None), default=None)
+
+
 def is_monitored(rule: RecoveryRule, way_back: WayBack) -> bool:
     """Whether closer attention is due: from the trip until its watched time after the first step is over."""
     return rule.monitoring is not None and way_back.attended < rule.monitoring.lasts
@@ -262,6 +268,5 @@ def _size(rule: RecoveryRule, way_back: WayBack) -> str:
     """What the step allows."""
     shares = sorted({rule.ramp.share(account, way_back.step) for account in way_back.accounts} or {ONE})
     text = " to ".join(f"{float(share) * 100:.3g}%" for share in dict.fromkeys((shares[0], shares[-1])))
-    if rule.positions is None or way_back.step >= rule.ramp.last:
-        return f"{text} of the limits"
-    return f"{text} of the limits and at most {count_of(rule.positions, 'position')}"
+    most = most_positions(rule, way_back)
+    return f"{text} of the limits" + ("" if most is None else f" and at most {count_of(most, 'position')}")

@@ -73,8 +73,8 @@ class RecoveryStart(Part):
     """The largest sum of the positions, in the unit of `gross` in the accounts' `Limits`; the other limits are reduced
     by the same share. Left out: `share` states the size."""
     positions: RankCount | None = None
-    """The largest number of positions until the full size is reached; the legs of a `HedgeGroup` count as one. Left
-    out: no limit."""
+    """The largest number of positions at the start. It grows with the steps, to the whole part of it times fᵏ, and is
+    unlimited at the full size; the legs of a `HedgeGroup` count as one. Left out: no limit."""
 
 
 class Ramp(Part):

@@ -6,7 +6,7 @@ asks no venue: positions and prices are those of the last tick, and the answer h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from killswitch.limits.view import decode_gate_view
 from killswitch.model.decision import Decision
 from killswitch.model.flags import OF_POLICY
 from killswitch.model.snapshot import Event, Snapshot
-from killswitch.operations.lifting import ScopeHold, holds_of
+from killswitch.operations.lifting import ScopeHold, after_resets, holds_of
 from killswitch.operations.notifying import Acknowledgeable, UnknownPageError, acknowledgeable
 from killswitch.operations.pages.decision import decided
 from killswitch.operations.pages.wording import headline
@@ -36,7 +36,6 @@ from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.runner.status_blob import RunnerView, last_view, tick_time
 from killswitch.server.access import EffectClass, class_of
 from killswitch.server.bodies import CommandBody
-from killswitch.signals.arguments import span
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 
@@ -182,26 +181,6 @@ def _is_of(decision: Decision) -> bool:
     return decision.kind in ("manual", "reset") or decision.is_unlock
 
 
-def demands(decisions: Iterable[Decision], policies: PolicySet) -> Iterator[str]:
-    """What the policies demand after each reset of these decisions: the way back of their recovery plan, or nothing."""
-    graphs = {each.policy: each for each in policies.graphs}
-    for each in decisions:
-        graph = graphs.get(each.policy)
-        if graph is None or each.kind != "reset" or each.level:
-            continue
-        rule = graph.recovery
-        if rule is None or each.previous_level < rule.level:
-            yield f"{each.policy} demands no way back: its reset leaves the limits whole"
-            continue
-        ramp = rule.ramp
-        by = f" and {count_of(ramp.approvals, 'approval')}" if ramp.approvals else ""
-        yield (
-            f"{each.policy} demands the way back {rule.name}: nothing is opened until its health condition has held "
-            f"for {span(rule.health.hold)}, then {count_of(ramp.last, 'step')} to the whole limits, each after "
-            f"{span(ramp.every)} without a warning{by}"
-        )
-
-
 def _answer(
     event: Event, shown: Preview, policies: PolicySet, as_of: datetime, warnings: tuple[str, ...]
 ) -> CommandPreview:
@@ -216,7 +195,7 @@ def _answer(
             *section("The same tick would also decide", Items(tuple(others))),
         ),
     )
-    summary = [*map(headline, own), *demands(own, policies), *notices] or [
+    summary = [*map(headline, own), *after_resets(own, policies), *notices] or [
         "nothing that this tick would decide or report"
     ]
     return CommandPreview(

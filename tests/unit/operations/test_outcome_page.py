@@ -32,7 +32,7 @@ def outcome(**changes: object) -> CommandOutcome:
 def test_a_reset_shows_what_fired_again_and_why_its_scope_is_locked() -> None:
     """Sections with a blank line between them; the lock comes last."""
     assert text(outcome_page(outcome(fired_again=FIRED, lock=LOCK))) == (
-        "reset from level 2 by ada: p on account/main  [r1]\n  back to normal\n\n"
+        "reset from level 2 by ada: p on account/main  [r1]\n  back to normal; the loss is accepted\n\n"
         "level 1 trim: p on account/main  [f1]\n  it fired again: its triggers are still true\n\n"
         "account/main is still locked: p: loss"
     )
@@ -41,7 +41,7 @@ def test_a_reset_shows_what_fired_again_and_why_its_scope_is_locked() -> None:
 def test_a_reset_says_from_what_the_next_stage_measures() -> None:
     """The equity of its scope when it was processed, with its time."""
     assert text(outcome_page(outcome(bases={"r1": "93,500.00 USDT"}))) == (
-        "reset from level 2 by ada: p on account/main  [r1]\n  back to normal\n"
+        "reset from level 2 by ada: p on account/main  [r1]\n  back to normal; the loss is accepted\n"
         f"  the next stage measures from 93,500.00 USDT, the equity at {instant(START)}: start, peak and windows"
     )
 

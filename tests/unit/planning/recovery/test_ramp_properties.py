@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from killswitch.graph.recovery import step_shares
+from killswitch.graph.recovery import step_count, step_shares
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.planning.recovery.way_back import EvaluatedScope, WayBack, advance
 from tests.unit.planning.recovery.plans import planned
@@ -75,3 +76,18 @@ def test_clean_time_is_never_more_than_the_watched_time_of_the_step(course: list
         assert after.step <= step + 1
         assert after.step <= step or way_back.clean + passed >= 24 * HOUR
         way_back, before = after, what
+
+
+@given(start=st.integers(1, 1000), factor=FACTORS, step=st.integers(0, 60))
+def test_the_number_of_positions_is_the_whole_part_of_the_exact_product(start: int, factor: Decimal, step: int) -> None:
+    """⌊start × fᵏ⌋ in fractions: the largest number that is not above it, and never less than a step before."""
+    exact = start * Fraction(factor) ** step
+    found = step_count(start, factor, step)
+    assert found <= exact < found + 1
+    assert step_count(start, factor, step + 1) >= found
+
+
+def test_five_positions_by_half_are_five_seven_eleven_sixteen() -> None:
+    """5, 7.5, 11.25, 16.875, 25.3125 rounded down; one grows too, where steps of rounded numbers would stay at one."""
+    assert [step_count(5, Decimal("1.5"), step) for step in range(5)] == [5, 7, 11, 16, 25]
+    assert [step_count(1, Decimal("1.5"), step) for step in range(5)] == [1, 1, 2, 3, 5]

@@ -270,7 +270,7 @@ def test_closer_attention_warns_earlier_shortens_the_interval_and_reports() -> N
 
 
 def test_a_money_start_follows_the_limits_and_counts_positions() -> None:
-    """10,000 of 1,000,000 in steps of 1.5 is 1%; twelve steps, and at most five positions until the last."""
+    """10,000 of 1,000,000 in steps of 1.5 is 1%; twelve steps, and five positions that grow by half, rounded down."""
     course = Course(planned("{gross: 10000 USDT, positions: 5}", "{factor: 1.5, every: 24h, thresholds: fixed}"))
     first = begun(course)
     course.until(first + 0.2)
@@ -278,6 +278,10 @@ def test_a_money_start_follows_the_limits_and_counts_positions() -> None:
     assert cap is not None and (cap.share, cap.positions, cap.steps) == (Decimal("0.01"), 5, 12)
     course.until(first + 7 * 24 + 0.2)
     assert course.share == Decimal("0.170859375"), "10,000 × 1.5⁷ = 170,859"
+    assert course.cap is not None and course.cap.positions == 85, "5 × 1.5⁷ = 85.4"
+    (view,) = course.interpreter.recoveries.views()
+    assert view.positions == 85
+    assert "17.1% of the limits and at most 85 positions" in view.progress
 
 
 def test_a_plan_that_is_taken_out_ends_the_way_back_with_a_notice() -> None:
