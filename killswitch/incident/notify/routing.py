@@ -369,7 +369,8 @@ def outlook(decision: Decision, graph: Graph | None, started: StartedAs) -> Iter
         return
     if own.reset is None:
         command = started.command("reset", decision.scope)
-        yield f"it stays latched until a person resets it, once the cause is known: it accepts the loss: {command} --reason …"
+        when = "once the cause is known, which accepts the loss"
+        yield f"it stays latched until a person resets it, {when}: {command} --reason …"
     else:
         held = duration_text(timedelta(microseconds=own.reset.hold))
         yield f"it resets by itself once its condition has held for {held}"

@@ -465,7 +465,7 @@ def test_a_page_says_which_stage_follows_and_who_resets() -> None:
     assert next_stage_text(2, ladder, {"fall": FALL}) == "no stage is above this one"
     last = tuple(outlook(decision(level=2, stage="all"), graph, started))
     assert last == (
-        "it stays latched until a person resets it, once the cause is known: it accepts the loss: "
+        "it stays latched until a person resets it, once the cause is known, which accepts the loss: "
         "ksctl reset account/main --store /var/ks.sqlite --reason …",
     )
     assert tuple(outlook(decision(kind="manual"), graph, started)) == ()
