@@ -33,11 +33,11 @@ from killswitch.incident.record.document import (
 from killswitch.incident.record.equity_curve import read_curve
 from killswitch.incident.record.firing import build_firing, common_currency, is_part_of_accounts, scope_accounts
 from killswitch.incident.record.first_minute import next_stage_text
-from killswitch.incident.record.incident_books import books_of
+from killswitch.incident.record.incident_books import books_of, newest_exposure
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_held, positions_left
-from killswitch.incident.record.remarks import remarks
+from killswitch.incident.record.remarks import obstacles, remarks
 from killswitch.incident.record.results import RecordedDecision, Result, read_decision
 from killswitch.incident.record.timeline import holds_meanwhile, timeline
 from killswitch.incident.record.totals import Totals, count_orders
@@ -151,6 +151,7 @@ def _recorded_facts(
     notices = _notices(store, opening, closed_at)
     holds = holds_meanwhile(store, recorded[0], closed_at)
     moments = timeline(firings, recorded, notices, delivery_moments(notifications), found.reset, suspicions, holds)
+    books = books_of(store, incident.id, is_closed=closed_at is not None)
     return replace(
         found,
         state="open" if closed_at is None else "closed",
@@ -158,7 +159,9 @@ def _recorded_facts(
         as_of=max(moment.at for moment in moments),
         timeline=moments,
         course=read_curve(store, incident.decisions, closed_at),
-        books=books_of(store, incident.id, is_closed=closed_at is not None),
+        books=books,
+        newest=newest_exposure(books, found.scope, firings[-1].at),
+        obstacles=obstacles(notices, found.left) if closed_at is None else (),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from killswitch.incident.record.document import Incident
+from killswitch.incident.record.document import Incident, PositionLeft
 from killswitch.incident.record.first_minute import net_text
 from killswitch.incident.record.verdict import verdict
 from killswitch.render.formats import count_of, instant, money
@@ -39,10 +39,16 @@ def _to_venue(incident: Incident) -> Iterator[str]:
     if incident.left:
         yield "These positions are still open and could not be closed; please state what prevents it:"
         for left in incident.left[:MOST_ORDERS]:
-            held = "unknown" if left.contracts is None else f"{left.contracts.normalize():f}"
-            yield f"  - {left.symbol} {left.side or ''} on {left.account}: {held} contracts, target {left.target}"
+            yield f"  - {left.symbol} {left.side or ''} on {left.account}: {_held(left)}, target {left.target}"
     yield "Please confirm open positions and resting orders of the account as of now, and keep your logs of it."
     yield "[our name, firm and client number; a number at which we are reached]"
+
+
+def _held(left: PositionLeft) -> str:
+    """The contracts that are left: as the venue showed them last, else what our orders leave."""
+    if left.contracts is not None:
+        return f"{left.contracts.normalize():f} contracts"
+    return "unknown contracts" if left.expected is None else f"{left.expected.normalize():f} contracts by our orders"
 
 
 def stakeholder_text(incident: Incident) -> str:
@@ -68,6 +74,9 @@ def _to_stakeholders(incident: Incident) -> Iterator[str]:
         f"Net exposure {net_text(None if before is None else before.before.net, last.currency)} before, "
         f"{net_text(None if after is None else after.net, last.currency)} once every order is filled."
     )
+    if incident.newest is not None and incident.state == "open":
+        now = incident.newest
+        yield f"At {instant(now.at)} it was {net_text(now.net, now.currency)}, gross {money(now.gross, now.currency)}."
     yield f"Realised {money(incident.money.realised, incident.money.currency)} before fees, " + (
         f"cost of the close {money(incident.money.cost, incident.money.currency)}."
     )

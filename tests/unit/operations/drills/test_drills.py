@@ -186,12 +186,13 @@ def test_a_currency_without_prices_is_refused(loaded: LoadedPolicies) -> None:
         book_for([euro])
 
 
-def test_the_verb_refuses_to_run_a_live_drill_and_prints_the_way(tmp_path: Path) -> None:
-    """It sends nothing, and names the commands of the person."""
+def test_the_verb_of_simulations_runs_no_live_drill_and_prints_the_way(tmp_path: Path) -> None:
+    """It sends nothing, and names the commands that approve and run it."""
     text = json.dumps(DOCUMENT | {"spec": {"every": "90d"} | LIVE})
     (tmp_path / "drills.yaml").write_text(text, encoding="utf-8")
     result = CliRunner().invoke(drill, ["run", "monthly", "--policies", str(tmp_path)])
     assert result.exit_code == 1
-    assert "--reason 'drill: monthly' --live" in " ".join(result.output.split())
+    assert "ksctl approve --purpose drill --drill monthly" in " ".join(result.output.split())
+    assert "ksctl drill live monthly --live" in " ".join(result.output.split())
     missing = CliRunner().invoke(drill, ["run", "yearly", "--policies", str(tmp_path)])
     assert "it has monthly" in missing.output
