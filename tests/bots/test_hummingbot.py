@@ -74,11 +74,14 @@ def strategy(folder: Path, kind: str = "gate", pause: str = "3600") -> Iterator[
 def started(folder: Path, world: World, code: str, kind: str = "gate", token: str | None = None) -> Iterator[SpokenBot]:
     """The page's class in hummingbot; its output to stderr is in `log`."""
     words = [str(PROGRAMS / "hummingbot_bot.py"), code, world.address, KEY, SECRET, kind]
-    with (folder / "log").open("w") as log:
-        with running(environment_of("hummingbot"), folder, *words, errors=log, token=token) as process:
-            bot = SpokenBot(process)
-            assert bot.line() == {"ready": "MyStrategy" if kind == "gate" else "StrategyV2Base"}
-            yield bot
+    environment = environment_of("hummingbot")
+    with (
+        (folder / "log").open("w") as log,
+        running(environment, folder, *words, errors=log, token=token) as process,
+    ):
+        bot = SpokenBot(process)
+        assert bot.line() == {"ready": "MyStrategy" if kind == "gate" else "StrategyV2Base"}
+        yield bot
 
 
 def test_no_road_of_hummingbot_opens_anything_while_locked_and_closes_pass(tmp_path: Path) -> None:
