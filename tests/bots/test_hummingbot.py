@@ -39,7 +39,6 @@ class Strategy:
         """Wait until so many orders of the connector have a state."""
         until(lambda: self.states().count(state) >= number, f"{number} orders are {state}")
 
-
     def outcome(self, method: str, amount: str, action: str) -> str:
         """What became of a market order: `FILLED` or `FAILED`."""
         name = self.bot(method, amount, action)

@@ -129,7 +129,7 @@ def asking_node(folder: Path, environment: BotEnvironment) -> Iterator[AskingNod
     options = ("--equity=1000", *(f"--symbol={each}" for each in symbols))
     with served_account(folder, *options, watch=symbols) as account, account.running_apart():
         lines = filled_in(blocks("nautilus.md")[2], {"http://127.0.0.1:8600": account.gate})
-        words = (blocks("nautilus.md")[0], lines, str(account.lock_file), account.gate, account.world.control)
+        words = (blocks("nautilus.md")[0], lines, str(account.lock_file), account.world.control)
         with (folder / "log").open("w") as log:
             program = str(PROGRAMS / "nautilus_spoken.py")
             with running(environment, folder, program, *words, errors=log, token=account.token) as process:

@@ -1,7 +1,7 @@
 """A live node of nautilus_trader with a sandbox for orders, driven by a test through lines of JSON.
 
-Arguments: the page's class, the page's lines for a node, the lock file, the gate, and the control of a venue on loopback,
-where each order that the sandbox has filled is executed as well: the gate judges what that venue holds.
+Arguments: the page's class, the page's lines for a node, the lock file, and the control of a venue on loopback, where
+each order that the sandbox has filled is executed as well: the gate judges what that venue holds.
 """
 
 import asyncio
@@ -115,7 +115,7 @@ class Spoken(Strategy):
         return [order.status_string(), self.reasons.get(name)]
 
 
-def main(code, lines, lock, gate, control):
+def main(code, lines, lock, control):
     """Run the node, and follow the test's lines until they end."""
     node = TradingNode(TradingNodeConfig(
         trader_id="TESTER-001", logging=LoggingConfig(log_level="ERROR"),
@@ -125,7 +125,7 @@ def main(code, lines, lock, gate, control):
     ))  # fmt: skip
     node.add_data_client_factory("BINANCE", SteadyFactory)
     node.add_exec_client_factory("BINANCE", SandboxLiveExecClientFactory)
-    names = {"node": node, "LOCK_FILE": lock, "GATE": gate}
+    names = {"node": node, "LOCK_FILE": lock}
     exec(compile(code, "page", "exec"), names)
     exec(compile(lines, "page", "exec"), names)
     for instrument in (BTC, ETH):
