@@ -33,7 +33,7 @@ from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.lock_trading import selected_parts
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.closing_order import ClosingOrder, schedule_of
-from killswitch.planning.orders.hedge_netting import NettedBook, accounts_outside, changes_by_side
+from killswitch.planning.orders.hedge_netting import accounts_outside
 from killswitch.planning.orders.net_hedge import NetHedge
 from killswitch.planning.orders.unwind import Blocked as Blocked
 from killswitch.planning.orders.unwind import Unwound, declared_unwinding, most_urgent, unwind
@@ -42,7 +42,7 @@ from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, trigger_reading
 from killswitch.planning.targets.ranking import candidates, group_places
 from killswitch.planning.targets.selection import SelectedTarget, fallback
-from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares, shares_of
+from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
 from killswitch.signals.history.bleed_rates import bleed_rates
 from killswitch.signals.history.group_estimates import parts_of
 from killswitch.signals.history.scope import History
@@ -105,7 +105,7 @@ def propose(
     share, of which a close for one of them takes only its own part.
     """
     book = replace(known_book(evaluator, stage, view, policies, "UNKNOWN"), unseen=unseen)
-    attribution = attribution_of(evaluator, stage, book.netted)
+    attribution = attribution_of(evaluator, stage)
     book = replace(book, source=attribution.source)
     view, now = book.view, view.as_of
     plans = action_plans(stage, now, book)
@@ -156,13 +156,10 @@ def _opening(fired: Decision, hedge: NetHedge) -> Decision:
     )  # fmt: skip
 
 
-def attribution_of(evaluator: ScopeEvaluator, stage: Stage, book: NettedBook | None = None) -> Attribution:
-    """Attribution of the loss over the window of the trigger that fired the stage; unknown if none has a window.
-
-    `book`: in which the legs of each known hedge count together; None: none is netted.
-    """
+def attribution_of(evaluator: ScopeEvaluator, stage: Stage) -> Attribution:
+    """Attribution of the loss over the window of the trigger that fired the stage; unknown if none has a window."""
     window, named = attribution_window(evaluator, stage)
-    found = _NO_WINDOW if window is None else _shares(evaluator.history, window, book)
+    found = _NO_WINDOW if window is None else shares(evaluator.history, window)
     source = found.source(stage.attribution.source_at_least if stage.attribution else TWO_THIRDS)
     return Attribution(
         source=source,
@@ -171,14 +168,6 @@ def attribution_of(evaluator: ScopeEvaluator, stage: Stage, book: NettedBook | N
         window=named,
         reason=joined(found.reason, _without_a_losing_side(stage, source)),
     )
-
-
-def _shares(history: History, window: int, book: NettedBook | None) -> Shares:
-    """Each side's share of the loss in the window."""
-    change = pnl_change(history, window)
-    if book is None or not book.hedges or isinstance(change, str):
-        return shares(history, window)
-    return shares_of(changes_by_side(change, book))
 
 
 _FALLBACKS: dict[Fallback, str] = {

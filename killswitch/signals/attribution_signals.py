@@ -2,7 +2,8 @@
 
 A side's loss is the fall of its realised and unrealised P&L since the highest unit value in the window. It includes
 positions that fell but are still in profit, and positions opened, reduced or closed since. The loss of a side that
-gained in total is zero. A side's share is its loss ÷ the losses of both sides.
+gained in total is zero. A side's share is its loss ÷ the losses of both sides. The legs of a declared hedge count
+together, on the side of their net.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from msgspec import Struct
 from killswitch.model.words import Source
 from killswitch.signals.arguments import WINDOW
 from killswitch.signals.declaration import FRACTION, NO_AXIOMS, ScopeSignal, SignalSpec, TextSignal, unsure
-from killswitch.signals.history.windows import known, pnl_change_by_side
+from killswitch.signals.history.hedge_positions import changes_by_side
+from killswitch.signals.history.windows import known, pnl_change, pnl_change_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,16 +47,11 @@ class Shares(Struct, frozen=True):
         return "LONG" if self.long >= self.short else "SHORT"
 
 
-def shares(history: History, window: int) -> Shares:
-    """Each side's share of the loss in the window (microseconds)."""
-    change = pnl_change_by_side(history, window)
+def shares(history: History, window: int, view: ScopeView | None = None) -> Shares:
+    """Each side's share of the loss in the window (microseconds). `view`: in place of the last one observed."""
+    change = _changes(history, window, view or history.view)
     if isinstance(change, str):
         return Shares(None, None, change)
-    return shares_of(change)
-
-
-def shares_of(change: tuple[Decimal, Decimal]) -> Shares:
-    """The shares of what the long and the short side made."""
     zero = Decimal(0)
     long, short = (max(zero, -made) for made in change)
     total: Decimal = long + short
@@ -63,8 +60,16 @@ def shares_of(change: tuple[Decimal, Decimal]) -> Shares:
     return Shares(float(long / total), float(short / total))
 
 
-def _source(history: History, _: ScopeView, window: int) -> str | None:
-    source = shares(history, window).source(TWO_THIRDS)
+def _changes(history: History, window: int, view: ScopeView | None) -> tuple[Decimal, Decimal] | str:
+    """What the long and the short side made in the window, or why that is unknown."""
+    if not history.hedges or view is None:
+        return pnl_change_by_side(history, window)
+    change = pnl_change(history, window)
+    return change if isinstance(change, str) else changes_by_side(change, history.hedges, view)
+
+
+def _source(history: History, view: ScopeView, window: int) -> str | None:
+    source = shares(history, window, view).source(TWO_THIRDS)
     return None if source == "UNKNOWN" else source
 
 
@@ -77,7 +82,7 @@ def _share_ahead(path: EquityPath, window: int, side: Side) -> Bounds:
     import numpy as np
 
     book, rows = path.book, path.history.rows
-    if book is None or not path.are_exact or path.history.ledger.unknown:
+    if book is None or not path.are_exact or path.history.ledger.unknown or path.history.hedges:
         return unsure(path)
     now = (rows[-1].pnl or {}).keys()
     if not now or any(row.pnl is None or not row.pnl.keys() <= now for row in rows):
@@ -119,13 +124,16 @@ def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None])
         measures="loss",
         meaning=(
             f"The {side} side's part of what the losing sides lost, realised and unrealised, since the unit value "
-            "was highest in the window."
+            "was highest in the window. The legs of a HedgeGroup count together, on the side of their net."
         ),
         partly_known="never",
-        unknown="positions are unknown at either end; the window is not complete; neither side lost",
+        unknown=(
+            "positions are unknown at either end; the window is not complete; neither side lost; a leg of a hedge that "
+            "made something is unknown"
+        ),
         range=FRACTION,
         axioms=NO_AXIOMS,
-        reader=lambda history, _, window: known(reader(shares(history, window))),
+        reader=lambda history, view, window: known(reader(shares(history, window, view))),
         look_ahead=lambda path, window: _share_ahead(path, window, side),
         is_loss_size=False,
         counts_unexplained=False,

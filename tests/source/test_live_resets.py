@@ -14,7 +14,6 @@ from pathlib import Path
 from killswitch.gate.lock_reader import read_lock
 from killswitch.model.instant import HOUR, to_micros
 from killswitch.operations.approving import (
-    given_by,
     next_step,
     plain_statement,
     reset_to_approve,
@@ -23,7 +22,7 @@ from killswitch.operations.approving import (
 )
 from killswitch.server.access import TokenFile, issue, write_tokens
 from killswitch.source.settings import read_settings
-from killswitch.source.statements import Purpose, join_signature
+from killswitch.source.statements import Purpose, given_by, join_signature
 from killswitch.store.sqlite import open_store
 from tests.e2e.processes import POLICY, Site, ksctl, paper, process, terminate, until
 from tests.source.signed_repositories import KeyRing

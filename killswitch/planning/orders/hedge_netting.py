@@ -19,17 +19,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Side
-from killswitch.planning.orders.hedge_legs import base_units_of
 from killswitch.planning.orders.slices import DERIVATIVES, Blocked
 from killswitch.planning.rounding import CLOSED_STATES, reduction, whole_steps
 from killswitch.planning.targets.ranking import RankingCandidate, candidates
 from killswitch.planning.targets.selection import SelectedTarget
-from killswitch.signals.arguments import HedgeLegs, LegOfHedge
+from killswitch.signals.arguments import HedgeLegs
+from killswitch.signals.history.hedge_positions import hedge_position, net_of
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
-
-_SHARE = Decimal("1e-12")
-"""The fraction of the largest leg up to which a net is none: base units of inverse contracts are quotients."""
 
 
 class HeldLeg(Struct, frozen=True):
@@ -61,9 +58,7 @@ class HeldHedge(Struct, frozen=True):
     @property
     def net(self) -> Decimal:
         """Base units of the hedge, negative for a short; 0 where the legs cancel each other."""
-        net = sum((leg.units for leg in self.legs), ZERO)
-        largest = max((abs(leg.units) for leg in self.legs), default=ZERO)
-        return net if abs(net) > _SHARE * largest else ZERO
+        return net_of(leg.units for leg in self.legs)
 
     @property
     def is_netted(self) -> bool:
@@ -125,38 +120,14 @@ def held_hedge(
     hedge: HedgeLegs, own: Mapping[PnlKey, RankingCandidate], view: ScopeView, unseen: Collection[str]
 ) -> HeldHedge:
     """The open positions of the hedge, and why it is not known, or None. `own`: the positions of the scope by key."""
-    legs: list[HeldLeg] = []
-    unknown: list[str] = []
-    for leg in hedge.legs:
-        account = view.at_venue(leg.account)
-        reason = _unreadable(leg, account, view, unseen)
-        if reason is not None or account is None:
-            unknown.append(f"{leg.symbol} on {leg.account}: {reason}")
-        rows = [each for key, each in own.items() if key[:2] == (leg.account, leg.symbol)]
-        if account is not None and reason is None and all(each.account != leg.account for each in view.accounts):
-            outside = candidates(view.with_accounts([account]), None)
-            rows = [each for each in outside if each.position.symbol == leg.symbol]
-        for each in rows:
-            size = base_units_of(view, each.account, each.position)
-            if size is None:
-                unknown.append(f"{leg.symbol} on {leg.account}: the size of its contracts is unknown")
-            legs.append(HeldLeg(each, (size or ZERO) * leg.ratio, view.instrument(leg.account, leg.symbol)))
-        if len({each.position.side for each in rows}) > 1:
-            unknown.append(f"{leg.symbol} on {leg.account}: it is held on both sides")
-    in_scope = tuple(leg for leg in legs if leg.candidate.key in own)
-    return HeldHedge(hedge.name, tuple(legs), in_scope, "; ".join(dict.fromkeys(unknown)) or None)
-
-
-def _unreadable(
-    leg: LegOfHedge, account: AccountSnapshot | None, view: ScopeView, unseen: Collection[str]
-) -> str | None:
-    """Why the positions of the leg's account are unknown, or None."""
-    if account is None:
-        return "its account is not in the snapshot"
-    if leg.account in unseen:
-        return "only its last known position is there"
-    whole = view.with_accounts([account])
-    return next((reason for facts in whole.facts if (reason := whole.reason_unknown(facts)) is not None), None)
+    found = hedge_position(hedge, view, unseen)
+    outside = {leg.account.account: leg.account for leg in found.legs if leg.key not in own}
+    known = {**{each.key: each for each in candidates(view.with_accounts(list(outside.values())), None)}, **own}
+    legs = tuple(
+        HeldLeg(known[leg.key], leg.units, view.instrument(leg.account.account, leg.position.symbol))
+        for leg in found.legs
+    )
+    return HeldHedge(hedge.name, legs, tuple(leg for leg in legs if leg.candidate.key in own), found.unknown)
 
 
 def _item(hedge: HeldHedge) -> RankingCandidate:
@@ -202,27 +173,6 @@ def _of_legs(hedge: HeldHedge, read: Callable[[RankingCandidate], float | None])
 def _total(values: Iterable[float | None]) -> float | None:
     found = list(values)
     return None if None in found else sum(each for each in found if each is not None)
-
-
-# Attribution
-
-
-def changes_by_side(change: Mapping[PnlKey, Decimal], book: NettedBook) -> tuple[Decimal, Decimal]:
-    """The P&L of the long and of the short side; the legs of a netted hedge count together, on the side of its net.
-
-    What a hedge without a net made, such as its basis, is half of either side's. `change`: P&L by position.
-    """
-    sides = {"long": ZERO, "short": ZERO}
-    for key, made in change.items():
-        hedge = book.hedges.get(key)
-        if hedge is None or not hedge.is_netted:
-            sides[key[2]] += made
-        elif hedge.net:
-            sides["long" if hedge.net > ZERO else "short"] += made
-        else:
-            sides["long"] += made / 2
-            sides["short"] += made / 2
-    return sides["long"], sides["short"]
 
 
 # The cut

@@ -175,7 +175,9 @@ class ScopeEvaluator:
         self.compiled, self.scope = compiled, scope
         self.is_acting = True
         """Whether what it decides is carried out on any of its accounts."""
-        self.history = History(compiled.windows, compiled.keep, compiled.terms, compiled.collectors)
+        self.history = History(
+            compiled.windows, compiled.keep, compiled.terms, compiled.collectors, compiled.graph.hedges
+        )
         self.state: StageMachineState = initial()
         self.adaptive = _adaptive_thresholds(compiled)
         """The computed thresholds, by the number of their trigger."""

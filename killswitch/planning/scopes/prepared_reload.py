@@ -108,6 +108,7 @@ def fits(before: CompiledPolicy, after: CompiledPolicy) -> bool:
     return (
         before.terms == after.terms
         and before.collectors == after.collectors
+        and before.graph.hedges == after.graph.hedges
         and before.keep >= after.keep
         and set(before.windows) >= set(after.windows)
         and before.keep_samples >= after.keep_samples
@@ -129,7 +130,7 @@ def _resumed(
     samples: Sequence[HistoryRow] = ()
     if compiled.keep_samples:
         samples = rows(policy, f"{scope}{SAMPLES}", now - compiled.keep_samples)
-    made = History(compiled.windows, compiled.keep, compiled.terms, compiled.collectors)
+    made = History(compiled.windows, compiled.keep, compiled.terms, compiled.collectors, compiled.graph.hedges)
     made.restore(state, decoded_rows(rows(policy, scope, now - compiled.keep)), decoded_samples(samples))
     return made
 

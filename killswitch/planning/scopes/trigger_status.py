@@ -6,7 +6,7 @@ import math
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from killswitch.engine.state import level_in_force, may_reset_from, partial_in_force, stage_in_force
 from killswitch.graph.nodes import Compare, Disabled, SignalRead, SignalRef, Trigger
@@ -183,8 +183,8 @@ class MachineStatus(Struct, frozen=True):
     """The operator's pause, during which the policy fires nothing new; None without one."""
     no_reset_before: datetime | None = None
     """Before it nothing and nobody resets the scope; None where a reset is possible."""
-    reset_approvals: ResetApprovals | None = None
-    """What a reset of the firing in force needs; None where anybody may give it alone."""
+    reset_approvals: ResetApprovals | UnsetType = UNSET
+    """What a reset of the firing in force needs; absent where anybody may give it alone."""
     groups: tuple[GroupStatus, ...] = ()
     """The correlation groups that are estimated in it."""
 
@@ -238,7 +238,7 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
         disabled=graph.disabled if evaluator.compiled.is_disabled(evaluator.now) else None,
         paused=evaluator.pause,
         no_reset_before=None if state.no_reset_before is None else from_micros(state.no_reset_before),
-        reset_approvals=approvals_of(evaluator),
+        reset_approvals=approvals_of(evaluator) or UNSET,
         groups=group_statuses(evaluator),
     )  # fmt: skip
 

@@ -31,6 +31,7 @@ from killswitch.pnl_explain.pending_changes import (
     suspicious,
 )
 from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, total_of, unit_range
+from killswitch.signals.arguments import HedgeLegs
 from killswitch.signals.history.anchored_values import AnchoredValue, OpeningValues, SkippedBars
 from killswitch.signals.history.collector import (
     NO_COLLECTORS,
@@ -88,8 +89,11 @@ class History:
         keep: int,
         terms: EquityTerms,
         collectors: Mapping[type[Collector], Needs] = NO_COLLECTORS,
+        hedges: Sequence[HedgeLegs] = (),
     ) -> None:
         self._keep = keep
+        self.hedges = tuple(hedges)
+        """The declared hedges, whose legs count together where a loss is attributed."""
         self.collectors = Collectors(collectors, terms.max_gap)
         self.prices = self.collectors.get(PriceSamples)
         """Samples of prices if a signal, a ranking or a correlation group reads them, else None."""

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
-from tests.worlds import account, after, flow, position, snapshot
+from tests.worlds import account, after, flow, position, rules, snapshot
 from tests.worlds.firings import Scenario
 from tests.worlds.signals import made, minutes, recorded
 
@@ -61,6 +61,31 @@ def sides(*profits: tuple[str, str]) -> list[Snapshot]:
     return recorded(minutes(*found))
 
 
+PAIR = """apiVersion: killswitch.dev/v1
+kind: HedgeGroup
+metadata: {name: pair}
+spec:
+  legs:
+    - {account: main, symbol: A, ratio: 1}
+    - {account: main, symbol: B, ratio: 1}
+"""
+
+
+def around_a_pair(*profits: tuple[int, int, int, int], is_sized: bool = True) -> list[Snapshot]:
+    """The P&L of the long and the short leg of a hedge, of another long, and of another short, each minute.
+
+    `is_sized`: whether the contract sizes of the legs are known.
+    """
+    found = []
+    for each in profits:
+        names = (("A", "long"), ("B", "short"), ("C", "long"), ("D", "short"))
+        rows = [position(symbol, side, str(made)) for (symbol, side), made in zip(names, each, strict=True)]
+        known = [rules("A"), rules("B")] if is_sized else []
+        found.append(account(str(10_000 + sum(each)), rows, instruments=known))
+    return recorded(minutes(*found))
+
+
+STILL = (0, 0, 0, 0)
 BLIND = recorded(minutes(made("10000"), made("10000"), *[account("9400", None)] * 3))
 """6% are lost, and nobody knows by which position."""
 SCENARIOS: dict[str, Scenario] = {
@@ -119,5 +144,26 @@ SCENARIOS: dict[str, Scenario] = {
         sides(("0", "0"), ("0", "0"), ("-100", "-300"), ("-200", "-400")),  # two thirds
         sides(("0", "0"), ("0", "0"), ("-100", "-300"), ("-201", "-400")),  # less: it is mixed
         BLIND,
+    ),
+    "attribution.source:hedged": Scenario(
+        'when: \'attribution.source("2m") == "LONG" && equity.drawdown("2m") >= 0.05\'',
+        around_a_pair(STILL, STILL, STILL, (500, -500, -600, 0)),  # the long C lost, and no leg did
+        around_a_pair(STILL, STILL, STILL, (-600, 600, -300, -300)),  # what A lost B won: neither side lost alone
+        around_a_pair(STILL, STILL, *[(500, -500, -600, 0)] * 3, is_sized=False),
+        documents=PAIR,
+    ),
+    "attribution.long_share:hedged": Scenario(
+        'when: \'attribution.long_share("2m") >= 0.9 && equity.drawdown("2m") >= 0.05\'',
+        around_a_pair(STILL, STILL, STILL, (540, -540, -540, -60)),
+        around_a_pair(STILL, STILL, STILL, (-800, 800, -250, -250)),
+        around_a_pair(STILL, STILL, *[(-800, 800, -540, -60)] * 3, is_sized=False),
+        documents=PAIR,
+    ),
+    "attribution.short_share:hedged": Scenario(
+        'when: \'attribution.short_share("2m") >= 0.9 && equity.drawdown("2m") >= 0.05\'',
+        around_a_pair(STILL, STILL, STILL, (-540, 540, -60, -540)),
+        around_a_pair(STILL, STILL, STILL, (800, -800, -250, -250)),
+        around_a_pair(STILL, STILL, *[(800, -800, -60, -540)] * 3, is_sized=False),
+        documents=PAIR,
     ),
 }

@@ -43,6 +43,7 @@ class BinanceCoinm(BinanceFutures):
 
     exchange = "binancecoinm"
     api = "dapiPrivate"
+    wallet = "CMFUTURE"
     codes = binance_codes.COINM
     account_method = "dapiPrivateGetAccount"
     positions_method = "dapiPrivateGetPositionRisk"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import Event
@@ -120,7 +121,7 @@ def test_approvals_outlive_a_restart_and_are_gone_with_the_firing() -> None:
     again = desk.restarted(policy(reset_approvals=1))
     assert [each.kind for each in again.commands("reset", 12).decisions] == ["reset"]
     (machine,) = again.interpreter.status()
-    assert machine.reset_approvals is None
+    assert machine.reset_approvals is UNSET
 
 
 def test_status_says_how_many_are_needed_and_who_has_approved() -> None:

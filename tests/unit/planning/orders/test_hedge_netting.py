@@ -16,9 +16,10 @@ from killswitch.graph.nodes import AttributionRule, Graph
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.planning.interpreter import Interpreter, Outcome
-from killswitch.planning.orders.hedge_netting import HeldLeg, changes_by_side, common_cut, netted
+from killswitch.planning.orders.hedge_netting import HeldLeg, common_cut, netted
 from killswitch.planning.targets.ranking import candidates
 from killswitch.signals.arguments import HedgeLegs, LegOfHedge
+from killswitch.signals.history.hedge_positions import changes_by_side
 from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, after, operator_event, position, rules, snapshot
@@ -108,6 +109,23 @@ def test_loss_of_one_leg_is_not_the_loss_of_its_side() -> None:
     (decision,) = found.decisions
     assert decision.attribution is not None
     assert (decision.attribution.source, cut_of(found)) == ("LONG", {OTHER: D(5)})
+
+
+def test_loss_is_attributed_to_neither_side_while_a_leg_that_lost_is_unknown() -> None:
+    """On which side the hedge is depends on the leg that cannot be read: the stage takes what it declares for that."""
+    unread = (cash("10", quality="down"), main("10", "-6000", equity="94000"))
+    (decision,) = fire(policy("1"), (cash("10"), main("10")), unread).decisions
+    assert decision.attribution is not None
+    assert (decision.attribution.source, decision.attribution.long_share) == ("UNKNOWN", None)
+    assert "the hedge carry is not netted: BTC/USDT on cash" in (decision.attribution.reason or "")
+    assert not fire(policy("1", side="losing"), (cash("10"), main("10")), unread).decisions
+
+
+def test_loss_is_attributed_while_only_legs_that_made_nothing_are_unknown() -> None:
+    unread = (cash("10", quality="down"), main("10", "0", "-6000", equity="94000"))
+    (decision,) = fire(policy("1"), (cash("10"), main("10")), unread).decisions
+    assert decision.attribution is not None
+    assert decision.attribution.source == "LONG"
 
 
 def test_hedge_counts_as_one_position_of_the_top() -> None:
@@ -245,9 +263,48 @@ def test_what_a_hedge_without_a_net_made_is_half_of_either_side() -> None:
     rows = [held(SPOT, "long", "10"), held(PERP, "short", "10")]
     known = {("main", symbol): rules(symbol) for symbol in (SPOT, PERP)}
     seen = ScopeView(to_micros(START), True, (account("1000", rows),), known, None)
-    book = netted(candidates(seen, None), seen, [ONE_ACCOUNT])
     change = {("main", SPOT, "long"): D(-30), ("main", PERP, "short"): D(20), ("main", "X", "short"): D(-4)}
-    assert changes_by_side(change, book) == (D(-5), D(-9))
+    assert changes_by_side(change, [ONE_ACCOUNT], seen) == (D(-5), D(-9))
+
+
+MADE = st.decimals(min_value="-1000", max_value="1000", places=2)
+
+
+@given(MADE, MADE, MADE, SIZES, SIZES)
+def test_what_both_sides_made_is_what_the_positions_made(
+    long: Decimal, short: Decimal, other: Decimal, size: Decimal, against: Decimal
+) -> None:
+    """And a pair that made nothing together changes no side, whatever its net is."""
+    rows = [held(SPOT, "long", str(size)), held(PERP, "short", str(against))]
+    known = {("main", symbol): rules(symbol) for symbol in (SPOT, PERP)}
+    seen = ScopeView(to_micros(START), True, (account("1000", rows),), known, None)
+
+    def sides(one: Decimal, two: Decimal) -> tuple[Decimal, Decimal]:
+        change = {("main", SPOT, "long"): one, ("main", PERP, "short"): two, ("main", OTHER, "long"): other}
+        found = changes_by_side(change, [ONE_ACCOUNT], seen)
+        assert not isinstance(found, str)
+        return found
+
+    assert sum(sides(long, short)) == long + short + other
+    assert sides(long, -long) == (other, D(0))
+
+
+@pytest.mark.parametrize(
+    ("legs", "sides"),
+    [
+        (("0", "0"), (D(5), D(5))),  # both are closed
+        (("0", "10"), (D(0), D(10))),  # what is left is short
+        (("10", "0"), (D(10), D(0))),
+    ],
+)
+def test_what_closed_legs_made_counts_with_the_hedge(legs: tuple[str, str], sides: tuple[Decimal, Decimal]) -> None:
+    """The long leg lost 40, and the short one made 50."""
+    sizes = zip((SPOT, PERP), ("long", "short"), legs, strict=True)
+    rows = [held(symbol, side, size) for symbol, side, size in sizes if size != "0"]
+    known = {("main", symbol): rules(symbol) for symbol in (SPOT, PERP)}
+    seen = ScopeView(to_micros(START), True, (account("1000", rows),), known, None)
+    change = {("main", SPOT, "long"): D(-40), ("main", PERP, "short"): D(50)}
+    assert changes_by_side(change, [ONE_ACCOUNT], seen) == sides
 
 
 @pytest.mark.parametrize(
