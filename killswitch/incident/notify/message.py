@@ -16,7 +16,7 @@ from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.notify.scope_members import ScopeMembers, SeenScope, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
-from killswitch.incident.record.close_causes import command_text, order_texts
+from killswitch.incident.record.close_causes import DRILL, command_text, order_texts
 from killswitch.incident.record.first_minute import contacts_text, net_text, resting_text, worst_text
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
 from killswitch.model.decision import Decision, Notice
@@ -395,10 +395,6 @@ def closing_facts(account: str, snapshot: Snapshot | None, contacts: Sequence[Pe
     scope = seen_scope(f"account/{account}", None, snapshot)
     call = () if contacts is None else (f"call: {contacts_text(contacts)}",)
     return (f"left: {_held_text(scope, _count_held(scope))}", *call)
-
-
-DRILL: Final = "DRILL: "
-"""Begins title and text of every message of a drill: a phone shows no more."""
 
 
 def drill_message(message: Message) -> Message:
