@@ -19,6 +19,7 @@ from killswitch.incident.notify.joining import joined, sent_again
 from killswitch.incident.notify.message import (
     Message,
     MessageContext,
+    closing_facts,
     closing_message,
     decision_message,
     decode_message,
@@ -144,11 +145,9 @@ class NotificationRouter:
         if self.runbooks is None or decision.is_suspicion:
             return None
         if decision.kind == "manual":
-            facts = [each for stages in self.runbooks.values() for each in stages.values()]
-        else:
-            stage = self.runbooks.get(decision.policy, {}).get(decision.stage or "")
-            facts = [] if stage is None else [stage]
-        return tuple(dict.fromkeys(person for each in facts for person in each.contacts))
+            return self._every_contact()
+        stage = self.runbooks.get(decision.policy, {}).get(decision.stage or "")
+        return () if stage is None else tuple(dict.fromkeys(stage.contacts))
 
     def announce_closing(
         self,
@@ -178,17 +177,31 @@ class NotificationRouter:
                 is_drill=is_drill, decision=decision.id,
             )  # fmt: skip
 
-    def announce_notice(self, notice: Notice) -> Iterator[Announcement]:
-        """Yield the messages about a notice of severity warning or page."""
+    def announce_notice(self, notice: Notice, snapshot: Snapshot | None = None) -> Iterator[Announcement]:
+        """Yield the messages about a notice of severity warning or page; `snapshot` has what an account holds."""
         if notice.severity != "info":
             subject = self._notice_subject(notice)
-            message = notice_message(notice, subject, self._started)
+            message = notice_message(notice, subject, self._started, self._closing_facts(notice, snapshot))
             graph = self._graphs.get(notice.policy)
             yield Announcement(
                 message.id, to_micros(message.at), subject, f"{ALERT}{notice.alert}" if notice.alert else message.id,
                 encode_message(message), is_urgent=is_urgent(notice) and (graph is None or graph.mode == "enforce"),
                 lasts=bool(notice.alert) and not notice.is_over, ends=notice.is_over,
             )  # fmt: skip
+
+    def _closing_facts(self, notice: Notice, snapshot: Snapshot | None) -> tuple[str, ...]:
+        """What the account of a close holds and whom to call; nothing of any other notice."""
+        what, _, rest = notice.alert.partition("/")
+        if what != "closing" or snapshot is None:
+            return ()
+        return closing_facts(rest.partition("/")[0], snapshot, self._every_contact())
+
+    def _every_contact(self) -> tuple[Person, ...] | None:
+        """The contacts of every runbook; None where they are not known."""
+        if self.runbooks is None:
+            return None
+        facts = (each for stages in self.runbooks.values() for each in stages.values())
+        return tuple(dict.fromkeys(person for each in facts for person in each.contacts))
 
     def announce_repeats(self, repeats: RepeatedNotice) -> Iterator[Announcement]:
         """Yield the messages about notices that have repeated since the last message."""
@@ -356,7 +369,8 @@ def outlook(decision: Decision, graph: Graph | None, started: StartedAs) -> Iter
         return
     if own.reset is None:
         command = started.command("reset", decision.scope)
-        yield f"it stays latched until a person resets it, which accepts the loss: {command} --reason …"
+        when = "once the cause is known, which accepts the loss"
+        yield f"it stays latched until a person resets it, {when}: {command} --reason …"
     else:
         held = duration_text(timedelta(microseconds=own.reset.hold))
         yield f"it resets by itself once its condition has held for {held}"

@@ -147,7 +147,7 @@ class StartedAs(Struct, frozen=True):
     live: bool = False
     recording: str | None = None
     is_drill: bool = False
-    """Whether nothing of it is real: every message begins with DRILL."""
+    """Whether nothing of it is real: every message, report and page begins with DRILL."""
 
     def command(self, *words: str) -> str:
         """Return a line of `ksctl` for a shell, with the store."""

@@ -140,7 +140,7 @@ class Notifier:
             found += self._router.announce_repeats(repeats)
         for notice in notices:
             if self._groups.is_sent_at_once(notice):
-                found += self._router.announce_notice(notice)
+                found += self._router.announce_notice(notice, snapshot)
         messages = self._routed(found, snapshot, before)
         self._fresh |= bool(messages)
         return messages
