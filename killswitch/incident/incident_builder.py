@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from killswitch.incident.notify.message import Message, decode_message
 from killswitch.incident.record.checklist import StartedAs, checklist, next_commands
-from killswitch.incident.record.close_causes import cause_text
+from killswitch.incident.record.close_causes import DRILL, cause_text
 from killswitch.incident.record.closed_positions import (
     ClosedPosition,
     closed_by_request,
@@ -70,6 +71,8 @@ def incident_of(
     recorded = [read_decision(store, decision) for decision in incident.decisions]
     notifications = notifications_about(store, {it.id for it in (*incident.decisions, *filter(None, [incident.reset]))})
     found = _recorded_facts(store, incident, note, recorded, notifications)
+    if run.is_drill:
+        found = replace(found, title=f"{DRILL}{found.title}", reason=REHEARSED)
     as_of = found.closed_at or max(found.as_of, now or found.as_of)
     hops = {key for each in recorded for key in first_hops(each.decision)}
     unsent = dict.fromkeys(account for each in recorded for account in each.result.unsent)
@@ -228,6 +231,12 @@ def _is_given_up(incident: Incident, recorded: Sequence[RecordedDecision]) -> bo
     given_up = {(entry.decision, entry.account) for entry in entries}
     short = {(each.decision, each.account) for each in incident.endings if each.status != "flat"}
     return bool(given_up) and short <= given_up
+
+
+REHEARSED: Final = DeclaredReason(
+    "drill", "DRILL", "This is a DRILL on the paper market. Nothing was wrong, and no order left the process."
+)
+"""The reason of every incident of a drill, whichever stage of it fired."""
 
 
 def _title(highest: Decision) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from killswitch.incident.record.close_causes import DRILL
 from killswitch.incident.record.document import Incident, PositionLeft
 from killswitch.incident.record.first_minute import net_text
 from killswitch.incident.record.verdict import verdict
@@ -16,17 +17,24 @@ MOST_ORDERS = 12
 """The most orders that the text to a venue lists; the closing report has all of them."""
 
 
+def is_of_drill(incident: Incident) -> bool:
+    """Whether the incident is one of a drill: on the paper market, or a close by hand for that reason."""
+    return incident.reason is not None and incident.reason.cause == "drill"
+
+
 def venue_text(incident: Incident) -> str:
     """The text to the venues: which orders were sent, which are unclear, what they are asked to confirm."""
     return "\n".join(_to_venue(incident))
 
 
 def _to_venue(incident: Incident) -> Iterator[str]:
-    is_drill = incident.reason is not None and incident.reason.cause == "drill"
+    is_drill = is_of_drill(incident)
     accounts = ", ".join(dict.fromkeys(each.account for each in incident.orders)) or "[account]"
     what = "DRILL, emergency close" if is_drill else "emergency close"
     yield f"Subject: {what} on account {accounts}, {instant(incident.opened_at)}"
     yield ""
+    if is_drill and incident.reason is not None:
+        yield incident.reason.tone
     yield f"Our kill functionality acted at {instant(incident.opened_at)} (UTC) on our account {accounts}."
     yield f"It sent {count_of(len(incident.orders), 'order')}; all client order ids begin with `ks`."
     unclear = [each for each in incident.orders if not each.final]
@@ -48,7 +56,9 @@ def _held(left: PositionLeft) -> str:
     """The contracts that are left: as the venue showed them last, else what our orders leave."""
     if left.contracts is not None:
         return f"{left.contracts.normalize():f} contracts"
-    return "unknown contracts" if left.expected is None else f"{left.expected.normalize():f} contracts by our orders"
+    if left.expected is not None:
+        return f"{left.expected.normalize():f} contracts by our orders"
+    return "unknown contracts" if left.start is None else f"at most {left.start.normalize():f} contracts"
 
 
 def stakeholder_text(incident: Incident) -> str:
@@ -57,10 +67,12 @@ def stakeholder_text(incident: Incident) -> str:
 
 
 def _to_stakeholders(incident: Incident) -> Iterator[str]:
-    is_drill = incident.reason is not None and incident.reason.cause == "drill"
-    last = incident.firings[-1]
-    yield f"Subject: {'DRILL: ' if is_drill else ''}{incident.title}: {verdict(incident)}"
+    last, is_drill = incident.firings[-1], is_of_drill(incident)
+    marked = "" if not is_drill or incident.title.startswith(DRILL) else DRILL
+    yield f"Subject: {marked}{incident.title}: {verdict(incident)}"
     yield ""
+    if is_drill and incident.reason is not None:
+        yield incident.reason.tone
     yield f"At {instant(incident.opened_at)} (UTC) the kill switch acted: {incident.title}, policy {incident.policy}."
     if incident.by_hand:
         yield f"It was ordered by {last.author or 'unknown'}: {last.reason or 'no reason is recorded'}."
