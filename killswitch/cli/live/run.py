@@ -19,7 +19,7 @@ from killswitch.cli.console import (
 )
 from killswitch.cli.live.run_console import RunConsole
 from killswitch.cli.live.start_checks import StartFailures
-from killswitch.cli.terminal import print_note
+from killswitch.cli.terminal import chosen_log, print_note
 from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
 @options.option("--listen", default="127.0.0.1:8600", metavar="ADDRESS:PORT", help="With --serve: where it listens.")
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
+@options.log_format
 @options.output
 def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
@@ -181,7 +182,17 @@ def _server(
 
     settings: tuple[str, ...] = () if server_at is None else ("--settings", str(server_at))
     settings += () if sentinel_at is None else ("--sentinel", str(sentinel_at))
-    options_of_server = ("--store", store_at, "--tokens", str(tokens_at), "--listen", listen, *settings)
+    options_of_server = (
+        "--store",
+        store_at,
+        "--tokens",
+        str(tokens_at),
+        "--listen",
+        listen,
+        "--log-format",
+        chosen_log(),
+        *settings,
+    )
     server = ServerProcess(options_of_server, Path(store_at.removeprefix("sqlite:///")))
     server.start()
     try:
@@ -243,7 +254,9 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         files = next_sets(start, store, it.store_at, clock)
         intake = run_parts.open_intake(store_path, store)
-        console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
+        console = RunConsole(
+            store, outputs.incidents, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies)
+        )
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
@@ -254,7 +267,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
                 *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
-            timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
+            incidents=outputs.incidents, timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
             of_start=set_of_start(start, has_to_notify=it.live and not it.unnotified),
         )  # fmt: skip
