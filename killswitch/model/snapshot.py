@@ -353,6 +353,8 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The policy whose messages a `silence` holds; absent: any."""
     approves: str | None = None
     """What an `approve` approves, such as the step of a way back; its author is verified."""
+    most: Decimal | None = None
+    """The contracts above which a `close` touches no position and is refused, as for a drill; absent: none."""
 
 
 class ExternalAlert(Struct, frozen=True, gc=False, omit_defaults=True):

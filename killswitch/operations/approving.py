@@ -97,7 +97,7 @@ def change_of_runner(store: Store, settings: SourceSettings) -> ChangeToApprove:
         problem = next(iter(head.problems or (head.review.problems if head.review else ())), None)
         why = "the runner has not compared it yet" if problem is None else f"{problem.code} {problem.text}"
         raise ApprovalError(f"what the source proposes cannot be approved: {why}")
-    ref, path = _place(settings)
+    ref, path = statement_place(settings)
     return ChangeToApprove(
         source=settings.name, ref=ref, path=path, base=head.base, result=head.folder_digest, review=head.review,
         commit=head.commit, delay=settings.loosening_after, is_of_runner=True,
@@ -108,7 +108,7 @@ def change_of_files(
     base: Sequence[PolicyFile], head: Sequence[PolicyFile], settings: SourceSettings, seconds: float
 ) -> ChangeToApprove:
     """The change between two folders, reviewed here in a process of its own. ApprovalError if head does not compile."""
-    ref, path = _place(settings)
+    ref, path = statement_place(settings)
     result = folder_digest(head)
     candidate = Candidate(
         source=settings.name, kind=settings.kind, files=tuple(head), folder_digest=result, ref=ref, path=path or ""
@@ -124,7 +124,8 @@ def change_of_files(
     )  # fmt: skip
 
 
-def _place(settings: SourceSettings) -> tuple[str | None, str | None]:
+def statement_place(settings: SourceSettings) -> tuple[str | None, str | None]:
+    """The ref and the path that statements about the source have; none of either unless it is a repository."""
     if settings.git is None:
         return None, None
     return settings.git.ref, stated_path("git", settings.git.path)
@@ -185,7 +186,7 @@ def plain_statement(
     settings: SourceSettings, purpose: Purpose, digests: tuple[str | None, str | None], subject: str | None
 ) -> Statement:
     """A statement that no review precedes: of a merge, a trust file, an anchor, a folder. No key, no times yet."""
-    ref, path = _place(settings)
+    ref, path = statement_place(settings)
     return Statement(
         purpose=purpose, source=settings.name, key="-", given=0, expires=0, ref=ref, path=path, base=digests[0],
         result=digests[1], subject=subject,

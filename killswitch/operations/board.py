@@ -229,12 +229,16 @@ def board_of(
     venues = () if view is None else tuple(_venues(view))
     switches = tuple(_switches(status))
     troubles = tuple(sorted(_troubles(status), key=lambda each: TONES.index(each.tone)))
+    headline = _headline(status, scopes, incidents, troubles, venues, switches, locks)
+    mode = "no run" if view is None else "acts" if view.live else "observes only"
+    if status.is_drill:
+        headline, mode = replace(headline, text=f"DRILL: {headline.text}"), f"DRILL, {mode}"
     return Board(
         as_of=None if view is None else view.as_of,
         now=status.now,
         interval=None if view is None else view.interval,
-        mode="no run" if view is None else "acts" if view.live else "observes only",
-        headline=_headline(status, scopes, incidents, troubles, venues, switches, locks),
+        mode=mode,
+        headline=headline,
         troubles=troubles,
         firings=tuple(map(_firing, unacknowledged)),
         approvals=tuple(

@@ -33,7 +33,7 @@ from killswitch.runner.dead_man.catastrophe_stops import StopView, stop_views
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.shadow.record import ShadowRecord, shadow_records
-from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_last_tick, decode_view
+from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_last_tick, decode_view, is_of_drill
 from killswitch.runner.tick_inputs import dated_heartbeats, last_heartbeats
 from killswitch.store.errors import StoreError
 from killswitch.watcher.watch import SwitchView, switch_views
@@ -180,6 +180,8 @@ class StoreStatus(Struct, frozen=True):
     """The catastrophe stop of each position, as of the last tick of a run that keeps them."""
     source: SourceStatus | None = None
     """The source of the policies; null where no runner has followed one."""
+    is_drill: bool = False
+    """Whether the store is that of a drill: nothing in it is real."""
     format: str = STATUS_FORMAT
 
 
@@ -224,6 +226,7 @@ def store_status(
         flags=flags.read,
         pauses=tuple(flags.pauses.values()),
         source=source_status(store, tick_now or now),
+        is_drill=is_of_drill(store),
         shadows=tuple(each for each in shadow_records(store) if each.is_active),
         heartbeats=_heartbeats(store, tick_now or now),
         switches=switch_views(store),

@@ -17,6 +17,7 @@ ANCHOR_FORMAT: Final = "killswitch.anchor/v1"
 AnchorState = Literal[
     "confirmed",  # the log has exactly these entries up to its number
     "contradicted",  # the log has other entries, or is shorter, or another anchor of the number has another root
+    "removed",  # retention has removed lines up to behind its number: the next anchor covers them too
     "superseded",  # an epoch was declared before its number: what it covers was lost by a restore
     "could not tell",  # lines before its number are missing, or it is an anchor of another chain
 ]
@@ -99,16 +100,24 @@ def judge(
     last: int,
     chain: str,
     epochs: Iterable[DeclaredEpoch],
+    removed: int = 0,
 ) -> tuple[AnchorVerdict, ...]:
     """The verdict of each genuine anchor, in the order of their numbers.
 
     `roots`: number → the root of the log there, None where lines before it are missing. `last`: the number of the last
-    line. `chain`: the id of the chain at its beginning; `epochs` change it.
+    line. `chain`: the id of the chain at its beginning; `epochs` change it. `removed`: the number of the last line that
+    retention has removed.
     """
     genuine = sorted((each for each in fetched if each.refused is None), key=lambda each: each.anchor)
     forks, declared = forks_of(genuine), tuple(epochs)
-    known = {chain, *(each.chain for each in declared)}
-    return tuple(AnchorVerdict(each, *_judged(each.anchor, roots, last, forks, declared, known)) for each in genuine)
+    known = {chain, *(each.chain for each in declared), *(each.before for each in declared)}
+    found = []
+    for each in genuine:
+        state, why = _judged(each.anchor, roots, last, forks, declared, known)
+        if state == "could not tell" and each.anchor.chain in known and each.anchor.number < removed:
+            state, why = "removed", f"retention has removed the lines up to {removed}"
+        found.append(AnchorVerdict(each, state, why))
+    return tuple(found)
 
 
 def _judged(

@@ -129,13 +129,11 @@ def assemble(
 
     Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
     `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: an effect may end the run.
-    `incidents`: what spans and log lines name, which goes on from the decisions of earlier runs.
-    `is_watcher`: closing yields to a runner with another store. `startup_notices`: of the first tick. `on_wait`: called
+    `is_watcher`: closing yields to a runner with another store. `incidents`: those that spans name. `on_wait`: called
     with why it waits, `on_acquired` once the lease is held. `of_start`: the set with its files.
     """
     _require_possible(policies, accounts, pace if timers else None)
-    venues, accounts = _shared(accounts)
-    lease = _held_lease(store, clock, pace, on_wait, on_acquired)
+    (venues, accounts), lease = _shared(accounts), _held_lease(store, clock, pace, on_wait, on_acquired)
     timeline, arming = Timeline(clock, last_clock_state(last_view(store))), Arming(accounts, policies)
     restore_adapters(store, accounts)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
@@ -144,7 +142,6 @@ def assemble(
     view = _first_view(lease, timeline, pace, policies, paths, live, arming, _lock_places(store, locks, arming))
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget, dead_man = _dead_man(policies, accounts, meters, store, timeline, pace, within) if timers else (None, None)
-    incidents = _gone_on(incidents, store, is_wanted=tracer is not NO_TRACER or incidents is not None)
     isolation, reconciliation, own_orders = FaultIsolation(), OrderReconciliation(store), OwnOrders(last_tick(store))
     observed = CombinedClosingObserver(closing_observer, reconciliation, own_orders)
     closings = _closings(venues, meters, arming, store, timeline, unfinished, observed, yields=is_watcher)
@@ -158,19 +155,19 @@ def assemble(
         closings, _effects(closing, interpreter, arming, store, timeline, _transfers(accounts), is_run=is_run),
         Observers((publisher, AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at), is_drill=is_drill), tracer),
-                  isolation, reconciliation, own_orders, (tracer, incidents), dead_man, recorder),
+                  isolation, reconciliation, own_orders, _traced(tracer, incidents, store), dead_man, recorder),
         pace, judges=JUDGED_LIVE if watched else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip
     reloads.follow.append(partial(_follow, runner, arming, publisher, watched))
     return _keeping_stops(runner, policies, accounts if timers and arming.names else {}, meters, store, observed)
 
 
-def _gone_on(incidents: Incidents | None, store: Store, *, is_wanted: bool) -> Incidents:
-    """The incidents, with those that earlier runs have begun, where anything names them."""
+def _traced(tracer: Tracer, incidents: Incidents | None, store: Store) -> tuple[Tracer, Incidents]:
+    """The tracer, and the incidents with those that earlier runs have begun, where anything names them."""
     found = Incidents() if incidents is None else incidents
-    if is_wanted:
+    if incidents is not None or tracer is not NO_TRACER:
         found.follow(each.decision for each in reversed(store.decisions(RECENT)))
-    return found
+    return tracer, found
 
 
 def _shared(

@@ -32,9 +32,10 @@ SUFFIX = ".approval"
 DELIVERED = "policy_source_statement/"
 """How the names of the live blobs begin that hold files of approvals which were delivered to a runner itself."""
 
-Purpose = Literal["change", "arrival", "merge", "trust", "anchor", "manifest", "reset", "recovery"]
+Purpose = Literal["change", "arrival", "merge", "trust", "anchor", "manifest", "reset", "recovery", "drill"]
 """What is approved: a change of policies, what it fires on arrival (A8), the merge of a host (A9), a change of trust
-(T3), a moved anchor (H7), the content of a directory or mount (C4), a reset, a step of the way back after one."""
+(T3), a moved anchor (H7), the content of a directory or mount (C4), a reset, a step of the way back after one, a live
+drill."""
 
 SIGNED_BY_SIGNERS: frozenset[Purpose] = frozenset({"merge", "manifest"})
 """Purposes of which the key must be one that signs commits; for all others it must be one that approves."""

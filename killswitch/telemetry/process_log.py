@@ -72,11 +72,15 @@ class ProcessLog:
         """Write an error that ends the process, with its traceback, in one line."""
         self.write(f"{kind.__name__}: {error}", "critical", exc_info=(kind, error, trace))
 
-    def take_over(self) -> None:
-        """Let everything else that this process logs or prints on stderr become events of this log."""
+    def handler(self) -> logging.Handler:
+        """What makes records of `logging` events of this log."""
         handler = logging.StreamHandler(self._stream)
         handler.setFormatter(self._formatter)
-        logging.getLogger().addHandler(handler)
+        return handler
+
+    def take_over(self) -> None:
+        """Let everything else that this process logs or prints on stderr become events of this log."""
+        logging.getLogger().addHandler(self.handler())
         logging.getLogger("killswitch").setLevel(logging.INFO)
         logging.captureWarnings(capture=True)
         lines = LoggedLines(self)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import sqlite3
 import subprocess
 import urllib.error
@@ -18,6 +17,7 @@ import pytest
 
 from tests.bots.desk import PROGRAMS, LockFile, allowing_gate, blocks, filled_in, running, until
 from tests.bots.environments import environment_of
+from tests.bots.served import free_port, served_account
 from tests.e2e.wire_venues import VENUES, World, wire
 from tests.wire.server import KEY, SECRET
 
@@ -29,10 +29,10 @@ LOOPS: Final = 4
 
 
 class Desk:
-    """A bot at a venue, and what it is made to want."""
+    """A bot at a venue, and what it is made to want. `port`: that of its own API."""
 
-    def __init__(self, folder: Path, world: World, lock: LockFile, port: int) -> None:
-        self.folder, self.world, self.lock, self.port = folder, world, lock, port
+    def __init__(self, folder: Path, world: World) -> None:
+        self.folder, self.world, self.port = folder, world, free_port()
         self._wishes = dict(NO_WISHES)
         self.process: subprocess.Popen[str] | None = None
 
@@ -88,6 +88,13 @@ class Desk:
             error.close()
             return error.code
 
+    def require_refused(self, pair: str, reason: str, **more: Any) -> None:
+        """/forceenter ends in an error, nothing that may open reaches the venue, and the log has the reason."""
+        before = self.entries()
+        assert self.ask("forceenter", pair=pair, side="long", **more) != 200
+        assert self.entries() == before
+        until(lambda: any(f"buy {pair} is not sent: {reason}" in line for line in self.log().splitlines()), reason)
+
     def orders(self) -> list[tuple[str, str]]:
         """Pair and side of the orders in the bot's own records, without stops; a dry run has them, too."""
         with sqlite3.connect(f"file:{self.folder / 'trades.sqlite'}?mode=ro", uri=True) as database:
@@ -96,6 +103,14 @@ class Desk:
             ).fetchall()
         database.close()
         return [(str(pair), str(side)) for pair, side in rows]
+
+
+class LockedDesk(Desk):
+    """A bot that reads a lock file of the test."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        super().__init__(folder, world)
+        self.lock = LockFile(folder / "account__main.json")
 
 
 def configuration(world: World, section: dict[str, Any], port: int, *, dry_run: bool) -> dict[str, Any]:
@@ -119,34 +134,42 @@ def configuration(world: World, section: dict[str, Any], port: int, *, dry_run: 
     }  # fmt: skip
 
 
+SHOWN_LOCK: Final = '"/var/lib/killswitch/ks.sqlite.locks/account__main.json"'
+
+
 @contextmanager
-def desk(folder: Path, *, dry_run: bool = False, gate: str | None = None, **wishes: Any) -> Iterator[Desk]:
+def desk(folder: Path, *, dry_run: bool = False, gate: str | None = None, **wishes: Any) -> Iterator[LockedDesk]:
+    """A bot at a venue of its own, by the lock file alone, or by `gate`: the address of one that a test plays."""
+    with wire("binance", *(f"--symbol={pair}" for pair in PAIRS)) as addresses:
+        made = LockedDesk(folder, World(VENUES["binance"], **addresses))
+        shown = {SHOWN_LOCK: json.dumps(str(made.lock.path))}
+        section = json.loads(filled_in(blocks("freqtrade.md", "json")[0 if gate is None else 1], shown))
+        section["killswitch"] |= {"pause_after_lock": 3600} if gate is None else {"gate": gate, "timeout": 0.3}
+        with trading(made, section, dry_run=dry_run, **wishes):
+            yield made
+
+
+@contextmanager
+def trading(
+    made: Desk, section: dict[str, Any], *, dry_run: bool = False, token: str | None = None, **wishes: Any
+) -> Iterator[None]:
     """Follow the page: its strategy, its section of the configuration, and `freqtrade trade`."""
-    environment = environment_of("freqtrade")
-    lock = LockFile(folder / "account__main.json")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shown = '"/var/lib/killswitch/ks.sqlite.locks/account__main.json"'
-    section = json.loads(filled_in(blocks("freqtrade.md", "json")[0 if gate is None else 1],
-                                   {shown: json.dumps(str(lock.path))}))  # fmt: skip
-    section["killswitch"] |= {"pause_after_lock": 3600} if gate is None else {"gate": gate, "timeout": 0.3}
+    environment, folder = environment_of("freqtrade"), made.folder
     body = (PROGRAMS / "freqtrade_body.txt").read_text(encoding="utf-8")
     (folder / "strategies").mkdir()
-    (folder / "strategies" / "mine.py").write_text(filled_in(blocks("freqtrade.md")[0], {"    ...\n": body}))
-    with wire("binance", *(f"--symbol={pair}" for pair in PAIRS)) as addresses:
-        world = World(VENUES["binance"], **addresses)
-        made = Desk(folder, world, lock, port)
-        made.wish(**wishes)
-        settings = configuration(world, section, port, dry_run=dry_run)
-        (folder / "config.json").write_text(json.dumps(settings))
-        words = ["-m", "freqtrade", "trade", "-c", "config.json", "--strategy", "MyStrategy", "--userdir", str(folder),
-                 "--strategy-path", "strategies", "--db-url", f"sqlite:///{folder}/trades.sqlite"]  # fmt: skip
-        with (folder / "bot.log").open("w") as log, running(environment, folder, *words, log=log) as process:
-            made.process = process
-            made.loop(2)
-            assert "killswitch: every order of this bot is judged" in made.log()
-            yield made
+    (folder / "strategies" / "MyStrategy.py").write_text(
+        filled_in(blocks("freqtrade.md")[0], {"    ...\n": body}), encoding="utf-8"
+    )
+    made.wish(**wishes)
+    settings = configuration(made.world, section, made.port, dry_run=dry_run)
+    (folder / "config.json").write_text(json.dumps(settings))
+    words = ["-m", "freqtrade", "trade", "-c", "config.json", "--strategy", "MyStrategy", "--userdir", str(folder),
+             "--strategy-path", "strategies", "--db-url", f"sqlite:///{folder}/trades.sqlite"]  # fmt: skip
+    with (folder / "bot.log").open("w") as log, running(environment, folder, *words, log=log, token=token) as process:
+        made.process = process
+        made.loop(2)
+        assert "killswitch: every order of this bot is judged" in made.log()
+        yield
 
 
 @pytest.mark.parametrize("direction", ["long", "short"])
@@ -230,3 +253,40 @@ def test_in_a_dry_run_entries_stop_and_exits_go_on(tmp_path: Path) -> None:
         bot.wish(add={}, exit=[BTC, ETH])
         until(lambda: sorted(bot.orders()[2:]) == [(BTC, "sell"), (ETH, "buy")], "both are closed")
         assert bot.sent() == []
+
+
+def test_by_the_gate_entries_stop_at_a_limit_at_a_stage_and_without_the_gate_and_exits_pass(tmp_path: Path) -> None:
+    """Real orders, and a real run with its server: the reason of each refusal is in the bot's log."""
+    options = ("--equity=1000", *(f"--symbol={pair}" for pair in PAIRS))
+    with served_account(tmp_path, *options, watch=PAIRS) as account, account.running_apart():
+        shown = {SHOWN_LOCK: json.dumps(str(account.lock_file)), "http://127.0.0.1:8600": account.gate}
+        section = json.loads(filled_in(blocks("freqtrade.md", "json")[1], shown))
+        bot = Desk(tmp_path, account.world)
+        with trading(bot, section, token=account.token, enter={BTC: "long"}):
+            until(lambda: bot.is_held(BTC), "the gate has warmed up, and allows an entry")
+            bot.require_refused(SOL, "an order of 400.00 USDT is above the limit of 300.00 USDT", stakeamount=400)
+
+            account.lose_gate()
+            bot.wish(enter={XRP: "long"}, add={BTC: 100})
+            bot.require_refused(SOL, "the gate gives no verdict")
+            account.require_open()
+            bot.loop()
+            assert bot.entries() == [(BTC, "buy")], "neither the signal nor the addition"
+            bot.wish(add={}, exit=[BTC])
+            until(lambda: not bot.is_held(BTC), "the position is closed")
+
+            account.bring_gate()
+            bot.wish(enter={ETH: "long", SOL: "long"}, exit=[])
+            until(lambda: bot.is_held(ETH) and bot.is_held(SOL), "the bot enters again")
+            entered = bot.entries()
+            account.world.move("price", symbol=ETH, price="70")  # 60 USDT of 1000 are lost
+            until(lambda: account.mode() == "reduce_only", "the stage has locked trading")
+            bot.wish(enter={XRP: "long"})
+            bot.require_refused(XRP, "the lock file says reduce_only")
+            bot.wish(exit=[ETH])
+            until(lambda: not bot.is_held(ETH), "a position is closed under the lock")
+            account.lose_gate()
+            bot.wish(exit=[SOL])
+            until(lambda: not bot.is_held(SOL), "another one, by the lock file alone")
+            bot.loop()
+            assert bot.entries() == entered

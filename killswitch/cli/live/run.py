@@ -24,11 +24,14 @@ from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
+    from killswitch.accounts.opening import LoadedPolicies
     from killswitch.audit.anchor_settings import AnchorSettings
     from killswitch.cli.live.starting_set import StartingSet
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.gate.sentinel import SentinelWatch
     from killswitch.lab.recording import BackgroundRecorder
+    from killswitch.model.store import Store
+    from killswitch.model.tracing import Incidents
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.hot_reload import ReloadAnswer
@@ -231,7 +234,6 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
     from killswitch.cli.session import acting_store
     from killswitch.embedding import run_parts
-    from killswitch.incident.notify.message import trigger_texts
     from killswitch.preflight.run_start import arming_summary
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
@@ -254,9 +256,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         files = next_sets(start, store, it.store_at, clock)
         intake = run_parts.open_intake(store_path, store)
-        console = RunConsole(
-            store, outputs.incidents, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies)
-        )
+        console = _console(store, outputs.incidents, it, loaded)
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
@@ -285,6 +285,14 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     is_armed = any(account.armed for account in accounts.values())
     _print_end(end, console, (*runner.stop_problems, store.trouble), is_armed=is_armed)
     return end.exit_code
+
+
+def _console(store: Store, incidents: Incidents, settings: _RunSettings, loaded: LoadedPolicies) -> RunConsole:
+    """What prints the run, with the thresholds as the policies write them."""
+    from killswitch.incident.notify.message import trigger_texts
+
+    texts, is_taken = trigger_texts(loaded.policies), settings.events_at == "-"
+    return RunConsole(store, incidents, json=settings.json, err=is_taken, thresholds=texts)
 
 
 def _print_end(end: RunEnd, console: RunConsole, problems: Iterable[str | None], *, is_armed: bool) -> None:

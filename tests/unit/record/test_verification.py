@@ -13,9 +13,10 @@ from msgspec.structs import replace
 
 from killswitch.model.record_entry import RecordEntry
 from killswitch.record.anchors import Anchor, FetchedAnchor, anchor_text, read_anchors
+from killswitch.record.checkpoint import Start
 from killswitch.record.line import FORMAT, NO_LEAF, leaf_of, make_line
 from killswitch.record.tree import EMPTY_ROOT, TreeEdge
-from killswitch.record.verification import EXIT_CODES, RecordVerifier, Start, in_order
+from killswitch.record.verification import EXIT_CODES, RecordVerifier, in_order
 from tests.unit.record.chains import AT, CHAIN, an_order, anchor_at, chained, first_entry, raw_lines, verified
 
 Lines = list[bytes]
@@ -285,7 +286,7 @@ def test_an_unknown_format_could_not_tell() -> None:
 
 
 def test_after_retention_the_edge_of_what_was_deleted_carries_later_anchors() -> None:
-    """Anchors behind it are confirmed, those before it could not be told."""
+    """Anchors behind it are confirmed, and cover what those before it did. A line has to name what was removed."""
     lines = raw_lines(COUNT)
     edge = TreeEdge()
     for line in lines[:20]:
@@ -294,8 +295,10 @@ def test_after_retention_the_edge_of_what_was_deleted_carries_later_anchors() ->
     verifier = RecordVerifier([anchor_at(lines, 10), anchor_at(lines, 20), anchor_at(lines, COUNT)], start=start)
     verifier.read("b", lines[20:])
     states = [each.state for each in verifier.report().anchors]
-    assert states == ["could not tell", "confirmed", "confirmed"]
-    assert (verifier.report().first, verifier.report().uncovered) == (21, None)
+    assert states == ["removed", "confirmed", "confirmed"]
+    report = verifier.report()
+    assert (report.first, report.uncovered, report.removed, report.removal) == (21, None, 20, None)
+    assert report.verdict == "contradicted", "no line names it: it may be a cut"
 
 
 def test_contradicted_wins_over_could_not_tell() -> None:

@@ -87,9 +87,7 @@ def test_no_secret_reaches_a_line_wherever_it_is(text: str, place: str) -> None:
         log.failed(RuntimeError, RuntimeError(text), None)
     else:
         logger = logging.Logger("venue.client")
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(log._formatter)
-        logger.addHandler(handler)
+        logger.addHandler(log.handler())
         logger.warning("%s %s", "refused", text)
     (event,) = lines(stream)
     written = json.dumps(event, ensure_ascii=False)
