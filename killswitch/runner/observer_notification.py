@@ -25,6 +25,7 @@ from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.judged_keys import judged_by
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observers import (
+    CommandsByPolls,
     HasAlerts,
     HoldsPolicies,
     NotifiedOfLastPositions,
@@ -91,6 +92,13 @@ class Observers:
             if isinstance(observer, HoldsPolicies):
                 follow = partial(observer.reload, taken)
                 self.isolation.call(f"the policy set of {type(observer).__name__}", follow, None)
+
+    def polled(self, accounts: tuple[AccountSnapshot, ...]) -> None:
+        """Let observers store commands that the tick which has polled these accounts is to carry out."""
+        for observer in self.observers:
+            if isinstance(observer, CommandsByPolls):
+                made = partial(observer.polled, accounts)
+                self.isolation.call(f"the commands of {type(observer).__name__}", made, None)
 
     def notify(self, report: TickReport, span: Span) -> None:
         """Notify every observer of the tick; the timers last, as only a tick that has ended is healthy."""

@@ -110,7 +110,9 @@ class PositionLeft(Struct, frozen=True):
     worth: Decimal | None = None
     """The value of the position at the decision's mark, in the account's currency."""
     expected: Decimal | None = None
-    """What our own orders leave of it, while the venue has not been asked; None where it has, or a fill is unknown."""
+    """What our own orders leave of it, while the venue has not shown it; None where it has, or a fill is unknown."""
+    start: Decimal | None = None
+    """The contracts at the decision."""
 
 
 class HeldPosition(Struct, frozen=True):

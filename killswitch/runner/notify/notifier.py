@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -112,7 +112,7 @@ class Notifier:
         self,
         snapshot: Snapshot,
         decisions: Sequence[Decision],
-        notices: Iterable[Notice],
+        notices: Sequence[Notice],
         acting: Sequence[Decision],
         before: AlertState,
         paged: frozenset[str] = frozenset(),
@@ -133,7 +133,7 @@ class Notifier:
             found += self._router.announce_decision(
                 decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
                 is_paged=decision.id in paged, incident=self._incident_of(decision), thread=self._thread(decision),
-                machines=machines or (),
+                machines=machines or (), notices=notices,
             )  # fmt: skip
         found += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
