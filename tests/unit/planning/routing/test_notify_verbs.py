@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -134,7 +135,7 @@ def test_a_condition_that_can_match_nothing_is_refused(written: str, why: str) -
         matchers_of(["desk=eu", "desk=us"])
 
 
-def silenced(**keys: object) -> Event:
+def silenced(**keys: Any) -> Event:
     return Event("hand-1", START, "silence", author="ada", reason="upgrade", until=START + timedelta(hours=2), **keys)
 
 
