@@ -39,6 +39,7 @@ from killswitch.planning.entry_sweeps import EntrySweeps
 from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
 from killswitch.planning.firing import LevelPreview, RereadData, fire, is_still_held_back, preview_levels
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
+from killswitch.planning.hedge.net_exposure import ScopeExposure, present_exposure
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, is_unnamed, orphans_in, reset_orphan, reset_record
@@ -675,6 +676,11 @@ class Interpreter:
         reference = next((it.equity.reference for it in self._policies.graphs if it.equity.reference is not None), None)
         view = ScopeView(facts.as_of, True, facts.accounts, facts.rules, None, None, reference, around=facts)
         return hedge_nets(declared.values(), view)
+
+    def net_exposures(self) -> tuple[ScopeExposure, ...]:
+        """The exposure of each scope to the market after the last tick, where its policy declares one."""
+        found = ((each, present_exposure(each, self._policies)) for each in self._evaluators)
+        return tuple(ScopeExposure(it.policy, it.scope, shown) for it, shown in found if shown is not None)
 
     def positions(self) -> tuple[PositionExposure, ...]:
         """Every open position of the last snapshot, the largest loss first."""
