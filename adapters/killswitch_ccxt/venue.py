@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +24,9 @@ from killswitch.model.venue import (
     Prices,
     Push,
     RuleKeeping,
+    SentTransfer,
+    TransferFate,
+    Transfers,
     VenueAdapter,
     VenueError,
     VenueTimer,
@@ -31,7 +35,7 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.answers import UNKNOWN_SHAPE, failure_text
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.client_factory import timeout_of
-from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode
+from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode, TransferCalls
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.instruments import book_price, valuation_price
 from killswitch_ccxt.rules import Rules
@@ -70,6 +74,7 @@ class CcxtVenue(VenueAdapter):
         if arm is not None and disarm is not None and described.dead_man is not None:
             arm, disarm = partial(self._arm_dead_man, arm), partial(self._disarm_dead_man, disarm)
             self.dead_man = VenueTimer(described.dead_man, arm, disarm)
+        self.transfers = _transfers(self.dialect)
         # With an endpoint for requests and none for streams, a stream would connect to the venue itself.
         if dialect.streams and (spec.endpoint is None or spec.endpoint_ws is not None):
             self.listen = self._listen
@@ -225,6 +230,24 @@ class CcxtVenue(VenueAdapter):
 
     async def _listen(self, on_push: Callable[[Push], None]) -> None:
         await StreamListener(self.client, self.dialect, self.rules.ready, self.reader.note_activity).listen(on_push)
+
+
+def _transfers(dialect: Dialect) -> Transfers | None:
+    """The transfers of an account whose dialect has them; None where it reaches no other account."""
+    if not isinstance(dialect, TransferCalls) or dialect.transfer_place is None:
+        return None
+
+    async def send(to: str, amount: Decimal, transfer: str) -> None:
+        await _valid_answer(dialect.transfer(to, amount, transfer))
+
+    async def find(sent: SentTransfer) -> TransferFate:
+        return await _valid_answer(dialect.find_transfer(sent))
+
+    async def check() -> None:
+        await _valid_answer(dialect.check_owner())
+
+    place, name = dialect.transfer_place
+    return Transfers(place, name, send, find, check)
 
 
 def _check_account(spec: AccountSpec, dialect: type[Dialect]) -> None:

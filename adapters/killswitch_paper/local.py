@@ -20,6 +20,8 @@ from killswitch.model.venue import (
     OrderRequest,
     Prices,
     RateLimitedError,
+    SentTransfer,
+    TransferFate,
     Transfers,
     VenueAdapter,
     VenueDownError,
@@ -44,7 +46,7 @@ class LocalVenue(VenueAdapter):
         terms = market.terms.traits
         self.traits = replace(terms, conditional_orders=ONE_PRICE)
         self.close_book = self._close_book if terms.whole_book else None
-        self.transfers = Transfers(f"paper market {id(market)}", account, self._transfer)
+        self.transfers = Transfers(f"paper market {id(market)}", account, self._transfer, self._transfer_fate)
         self.batches = Batching(terms.batch, self._submit_batch) if terms.batch > 1 else None
 
     def used(self) -> Mapping[str, int]:
@@ -100,6 +102,10 @@ class LocalVenue(VenueAdapter):
         if self._clock is not None:
             self._market.move_clock(self._clock.now())
         self._market.move(self.account, account, amount, transfer)
+
+    async def _transfer_fate(self, sent: SentTransfer) -> TransferFate:
+        """A call of this market is never under way: what it does not have was never made."""
+        return "moved" if self._market.has_moved(sent.id) else "failed"
 
     async def close(self) -> None:
         """Nothing to release."""

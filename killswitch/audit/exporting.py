@@ -17,7 +17,16 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from killswitch.audit.log_files import SEGMENT_LINES, AuditError, LineSource, keep_body, segments_of
+from killswitch.audit.log_files import (
+    BODIES,
+    SEGMENT_LINES,
+    AuditError,
+    LineSource,
+    keep_body,
+    segments_of,
+    write_start,
+)
+from killswitch.gate.files import sync_folder
 from killswitch.model.record_entry import RecordEntry
 from killswitch.record.line import content_of, digest_of, keys_of, leaf_of, read_head, references_of
 from killswitch.store.recorded import StoredLine
@@ -51,24 +60,50 @@ class _Newest(Struct, frozen=True):
     size: int
     torn: bytes
 
+    @property
+    def number(self) -> int | None:
+        """The number of the last whole line."""
+        head = read_head(self.last)
+        return None if head is None else head.number
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the segment ends with this line, by its name: an export goes on in another one."""
+        return self.number is not None and self.path.stem.endswith(f"-to-{self.number:012}")
+
+
+def sealed_until(folder: Path) -> int:
+    """The number of the last line in a segment that no export continues; 0 where there is none. Raises AuditError."""
+    newest = _newest(folder) if folder.is_dir() else None
+    if newest is None:
+        return 0
+    first = segments_of(folder)[-1].first
+    ended = newest.number if newest.is_ended else None
+    return ended if ended is not None else 0 if first is None else first - 1
+
 
 def export_segments(
-    source: LineSource, folder: Path, *, with_bodies: bool = False, segment_lines: int = SEGMENT_LINES
-) -> ExportedLog:
+    source: LineSource, folder: Path, *, with_bodies: bool = False, segment_lines: int = SEGMENT_LINES,
+    until: int | None = None, ends_segment: bool = False,
+) -> ExportedLog:  # fmt: skip
     """Bring the segments in a folder up to date with a store. Raises AuditError; what was written before stays.
 
-    `with_bodies`: also what lines name by their digest, which verification with bodies needs.
+    `with_bodies`: also what lines name by their digest, which a log that has bodies gets in any case. `until`: the
+    number of the last line. `ends_segment`: the newest segment ends there, however short it is.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         newest = _newest(folder)
-        last = 0 if newest is None else _checked(newest, source)
+        with_bodies = with_bodies or (folder / BODIES).is_dir()
+        last = _begun(folder, source) if newest is None else _checked(newest, source)
         cut = None
         if newest is not None and newest.torn:
             os.truncate(newest.path, newest.size)
             cut = (len(newest.torn), digest_of(newest.torn))
-        open_one = None if newest is None or newest.lines >= segment_lines else newest
-        written = _append(source, folder, last + 1, open_one, segment_lines, with_bodies=with_bodies)
+        open_one = None if newest is None or newest.is_ended or newest.lines >= segment_lines else newest
+        written = _append(source, folder, last + 1, open_one, segment_lines, until, with_bodies=with_bodies)
+        if ends_segment:
+            _end_segment(folder)
     except OSError as error:
         raise AuditError(f"the log {folder} cannot be written: {error.strerror or error}") from error
     return ExportedLog(written, last + written, len(segments_of(folder)), cut)
@@ -95,9 +130,32 @@ def _newest(folder: Path) -> _Newest | None:
     return _Newest(path, lines, last, size, torn)
 
 
+def _end_segment(folder: Path) -> None:
+    """End the newest segment: its name has the number of its last line from now on."""
+    newest = _newest(folder)
+    if newest is not None and newest.number is not None and not newest.is_ended:
+        newest.path.rename(newest.path.with_stem(f"{newest.path.stem}-to-{newest.number:012}"))
+    sync_folder(folder)
+
+
+def _begun(folder: Path, source: LineSource) -> int:
+    """Begin a log where the store begins, with what is known of lines that retention has removed from it."""
+    content = source.record_checkpoint()
+    if content is not None:
+        write_start(folder, content)
+    return source.record_start().number
+
+
 def _checked(newest: _Newest, source: LineSource) -> int:
     """The number of the last line of the files. Raises AuditError where the store has another line there."""
-    head = read_head(newest.last)
+    head, start = read_head(newest.last), source.record_start()
+    if head is not None and head.number <= start.number:
+        if (head.number, leaf_of(newest.last)) == (start.number, start.leaf):
+            return head.number
+        raise AuditError(
+            f"{newest.path} ends with line {head.number}, and retention has removed the lines up to {start.number} "
+            "from the store: export to the archive that the retention names, or to another folder"
+        )
     if head is None:
         if newest.lines:
             raise AuditError(f"{newest.path} ends with a line that is none of a record: export to another folder")
@@ -121,19 +179,20 @@ def _before(empty: Path) -> int:
 
 
 def _append(
-    source: LineSource, folder: Path, first: int, newest: _Newest | None, most: int, *, with_bodies: bool
-) -> int:
+    source: LineSource, folder: Path, first: int, newest: _Newest | None, most: int, until: int | None, *,
+    with_bodies: bool,
+) -> int:  # fmt: skip
     """Append the lines from number `first` on; returns how many."""
     written, room = 0, 0 if newest is None else most - newest.lines
     path, batch = None if newest is None else newest.path, []  # type: Path | None, list[bytes]
-    for line in source.record_lines(first):
+    for line in source.record_lines(first, until):
         if room == 0:
             _write(path, batch)
             path, batch, room = folder / f"record-{line.number:012}.jsonl", [], most
         batch.append(line.text + b"\n")
         room, written = room - 1, written + 1
         if with_bodies:
-            _keep_bodies(source, folder, line)
+            keep_bodies(source, folder, line)
         if len(batch) >= _BATCH:
             _write(path, batch)
             batch = []
@@ -152,7 +211,8 @@ def _write(path: Path | None, lines: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def _keep_bodies(source: LineSource, folder: Path, line: StoredLine) -> None:
+def keep_bodies(source: LineSource, folder: Path, line: StoredLine) -> None:
+    """Keep what a line names by its digest next to the segments, as far as the store has it. Raises OSError."""
     content = content_of(line.text)
     for digest in () if content is None else references_of(content):
         assert content is not None

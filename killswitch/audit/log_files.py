@@ -12,15 +12,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.gate.files import replace_file
 from killswitch.model.legible import legible
-from killswitch.record.anchors import Anchor, FetchedAnchor
+from killswitch.record.anchors import Anchor, FetchedAnchor, OtherRecords
+from killswitch.record.checkpoint import Start, read_checkpoint
 from killswitch.record.line import LineContent, digest_of, read_head
-from killswitch.record.verification import Break, RecordReport, RecordVerifier, Start, in_order
+from killswitch.record.verification import Break, RecordReport, RecordVerifier, in_order
 from killswitch.store.record_chain import RecordTip
 from killswitch.store.recorded import StoredLine, server_record_of
 from killswitch.store.sqlite import open_store
@@ -40,21 +40,15 @@ class AuditError(Exception):
 class LineSource(Protocol):
     """What has the lines of a record, such as a store."""
 
+    def record_start(self) -> Start: ...
+
+    def record_checkpoint(self) -> bytes | None: ...
+
     def record_tip(self) -> RecordTip | None: ...
 
     def record_lines(self, first: int = 1, last: int | None = None) -> Iterator[StoredLine]: ...
 
     def record_body(self, digest: str, content: LineContent) -> bytes | None: ...
-
-
-class _KeptFile(msgspec.Struct, frozen=True):
-    """What `kept.json` has. `deleted`: SHA-256 over the deleted segments, in their order."""
-
-    number: int
-    leaf: str
-    edge: tuple[str, ...]
-    chain: str
-    deleted: str
 
 
 class LogSegment(Struct, frozen=True):
@@ -107,19 +101,21 @@ def start_of(log: Path) -> Start | None:
     if not log.is_dir() or not path.exists():
         return None
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_KeptFile)
-        hashes = tuple(bytes.fromhex(each) for each in found.edge)
-        return Start(found.number, bytes.fromhex(found.leaf), hashes, found.chain)
+        return read_checkpoint(path.read_bytes())
     except (OSError, ValueError) as error:
         raise AuditError(f"{path} cannot be read: {legible(str(error))}") from error
 
 
-def write_start(log: Path, start: Start, deleted: str) -> None:
-    """State in `kept.json` what is known of deleted lines. Raises OSError."""
-    kept = _KeptFile(
-        start.number, start.leaf.hex(), tuple(each.hex() for each in start.hashes), start.chain or "", deleted
-    )
-    replace_file(log / KEPT, msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
+def write_start(log: Path, checkpoint: bytes) -> None:
+    """Keep the checkpoint of removed lines in `kept.json`. Raises OSError."""
+    replace_file(log / KEPT, checkpoint)
+
+
+def kept_segments(log: Path, start: Start | None) -> tuple[LogSegment, ...]:
+    """The segments without those that lie before the beginning: an interrupted removal has left them."""
+    found, first = segments_of(log), 1 if start is None else start.number + 1
+    ends = [each.first for each in found[1:]]
+    return tuple(each for each, end in zip(found, [*ends, None], strict=True) if end is None or end > first)
 
 
 def body_in(log: Path) -> Callable[[str, LineContent], bytes | None] | None:
@@ -141,19 +137,21 @@ def body_in(log: Path) -> Callable[[str, LineContent], bytes | None] | None:
 
 def verify_log(log: Path, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor: bool = False) -> RecordReport:
     """Verify a log in files. Raises AuditError where it cannot be read."""
-    segments = segments_of(log)
-    verifier = RecordVerifier(anchors, body_in(log), start_of(log), needs_anchor=needs_anchor)
+    start = start_of(log)
+    segments = kept_segments(log, start)
+    verifier = RecordVerifier(anchors, body_in(log), start, needs_anchor=needs_anchor)
     for number, segment in enumerate(segments, start=1):
         verifier.read(segment.path.name, raw_lines(segment.path), is_newest=number == len(segments))
     return verifier.report()
 
 
 def verify_source(
-    source: LineSource, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor: bool = False, with_bodies: bool = True
-) -> RecordReport:
-    """Verify the record of a store."""
+    source: LineSource, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor: bool = False, with_bodies: bool = True,
+    others: OtherRecords = "possible",
+) -> RecordReport:  # fmt: skip
+    """Verify the record of a store. `others`: what is known of records with other anchors among these."""
     body = source.record_body if with_bodies else None
-    verifier = RecordVerifier(anchors, body, needs_anchor=needs_anchor)
+    verifier = RecordVerifier(anchors, body, source.record_start(), needs_anchor=needs_anchor, others=others)
     tip = source.record_tip()
     last = 0 if tip is None else tip.number
     verifier.read("store", (line.text + b"\n" for line in source.record_lines(1, last)))
@@ -183,12 +181,13 @@ def verify_both(
 ) -> tuple[RecordReport, RecordReport | None]:
     """Verify the record of a store, and that of its servers; None where none has recorded anything.
 
-    An anchor is held against the chain that it names. One of a server's chain that is gone is an anchor of another
-    chain for the store. Raises StoreError.
+    An anchor is held against the chain that it names. Where both records are here, one of any other chain contradicts
+    that of the store: one of both was written again. Raises StoreError.
     """
     tip, found = server_tip(store), tuple(anchors)
     ours = tuple(each for each in found if tip is None or each.anchor.chain != tip.chain)
-    report = verify_source(source, ours, needs_anchor=needs_anchor, with_bodies=with_bodies)
+    others: OtherRecords = "expected" if tip is None else "known"
+    report = verify_source(source, ours, needs_anchor=needs_anchor, with_bodies=with_bodies, others=others)
     if tip is None:
         return report, None
     theirs = [each for each in found if each.anchor.chain == tip.chain]

@@ -13,13 +13,13 @@ from typing import Final
 from msgspec import Struct
 
 from killswitch.audit.git_anchors import anchors_in_clone
-from killswitch.audit.log_files import AuditError, LineSource, raw_lines, segments_of, start_of
+from killswitch.audit.log_files import AuditError, LineSource, kept_segments, raw_lines, start_of
 from killswitch.audit.time_stamps import ANSWER_SUFFIX, refusal_of_stamp, stamp_time_text
 from killswitch.model.legible import legible
 from killswitch.record.anchors import Anchor, FetchedAnchor, read_anchors
+from killswitch.record.checkpoint import Start
 from killswitch.record.line import content_of, keys_of, leaf_of, read_head
 from killswitch.record.tree import Proof, TreeEdge, inclusion_path, refusal_of
-from killswitch.record.verification import Start
 
 SUFFIXES: Final = (".anchor", ".txt")
 _MOST_BYTES: Final = 16 * 1024 * 1024
@@ -79,7 +79,8 @@ def _in_file(file: Path, trust: AnchorTrust) -> Iterator[FetchedAnchor]:
             refused = "no certificates are named by which its time stamp can be verified"
         else:
             refused = refusal_of_stamp(text.encode(), answer, trust.certificates)
-    yield from (FetchedAnchor(each, str(file), at, refused) for each in anchors)
+    publication = str(file) if stamp.exists() else None  # a plain file may be a collection
+    yield from (FetchedAnchor(each, str(file), at, refused, publication) for each in anchors)
 
 
 def size_for(anchors: Iterable[Anchor], number: int) -> int | None:
@@ -101,7 +102,7 @@ def check_proof(proof: Proof, anchors: Iterable[FetchedAnchor]) -> ProofAnswer:
 
 def lines_of_log(log: Path) -> Iterator[bytes]:
     """The lines of a log without their LF, segment after segment."""
-    for segment in segments_of(log):
+    for segment in kept_segments(log, start_of(log)):
         for raw in raw_lines(segment.path):
             yield raw.rstrip(b"\r\n")
 
@@ -114,6 +115,11 @@ def lines_of_source(source: LineSource) -> Iterator[bytes]:
 def prove_from_log(log: Path, wanted: str, size: int | None = None) -> Proof:
     """The proof for a line of a log; `wanted` and `size` as in `prove`. Raises AuditError."""
     return prove(lines_of_log(log), wanted, size, start_of(log))
+
+
+def prove_from_source(source: LineSource, wanted: str, size: int | None = None) -> Proof:
+    """The proof for a line of a store; `wanted` and `size` as in `prove`. Raises AuditError."""
+    return prove(lines_of_source(source), wanted, size, source.record_start())
 
 
 def prove(lines: Iterable[bytes], wanted: str, size: int | None = None, start: Start | None = None) -> Proof:

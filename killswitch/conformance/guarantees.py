@@ -8,10 +8,18 @@ from decimal import Decimal
 import pytest
 
 from killswitch.conformance.answers import AnswerGuarantees
-from killswitch.conformance.case import READING, ConformanceCase, flat, guarantee, outcome, sizes
-from killswitch.conformance.harness import VenueHarness
+from killswitch.conformance.case import NOT_DONE, READING, ConformanceCase, flat, guarantee, outcome, refusal, sizes
+from killswitch.conformance.harness import Mishap, VenueHarness
 from killswitch.conformance.orders import OrderGuarantees
 from killswitch.conformance.snapshots import SnapshotGuarantees
+from killswitch.model.venue import (
+    OrderRejectedError,
+    RateLimitedError,
+    SentTransfer,
+    Transfers,
+    VenueDownError,
+    VenueError,
+)
 
 
 class BehaviourGuarantees:
@@ -84,7 +92,51 @@ class BehaviourGuarantees:
         await case.venue.close()
 
 
-class AdapterGuarantees(SnapshotGuarantees, OrderGuarantees, BehaviourGuarantees, AnswerGuarantees):
+class TransferGuarantees:
+    """An adapter moves money to another account of its venue once, and states what became of it as it is known."""
+
+    @guarantee("G33", "transfers", book=flat)
+    async def test_a_transfer_moves_its_amount_once_and_is_found(self, case: ConformanceCase) -> None:
+        """Exactly the amount leaves the account, and a query finds the transfer. One that the account cannot pay is
+        refused, and moves nothing."""
+        ways, amount = transfers_of(case), Decimal("12.5")
+        await case.venue.snapshot()
+        since = case.harness.now()
+        assert await outcome(ways.send(case.harness.transfer_target, amount, "kstr0001")) is None
+        assert case.harness.moved() == amount
+        too_much = case.harness.equity() + 1
+        await refusal(ways.send(case.harness.transfer_target, too_much, "kstr0002"))
+        assert case.harness.moved() == amount
+        if ways.find is not None:
+            lost = SentTransfer(case.harness.transfer_target, too_much, "kstr0002", since)
+            assert await ways.find(lost) in ("failed", "open")
+
+    @guarantee("G34", "transfers", "faults", book=flat)
+    @pytest.mark.parametrize("mishap", ["lost", "done", "silent", "done_silent", "garbled", "down", "limited"])
+    async def test_a_failed_transfer_has_the_right_error(self, case: ConformanceCase, mishap: Mishap) -> None:
+        """Rejected and rate-limited are raised only where nothing has moved; the adapter sends nothing twice by itself,
+        and its query finds what has moved, and never states that it failed."""
+        ways, amount = transfers_of(case), Decimal("12.5")
+        await case.venue.snapshot()
+        since = case.harness.now()
+        case.harness.breaks("transfer", mishap)
+        result = await outcome(ways.send(case.harness.transfer_target, amount, "kstr0001"))
+        assert isinstance(result, VenueError), "a missing answer was reported as a transfer"
+        assert case.harness.moved() == (0 if mishap in NOT_DONE else amount)
+        if isinstance(result, OrderRejectedError | RateLimitedError | VenueDownError):
+            assert case.harness.moved() == 0, f"{type(result).__name__}, and it was moved"
+        if ways.find is not None:
+            fate = await ways.find(SentTransfer(case.harness.transfer_target, amount, "kstr0001", since))
+            assert fate in (("failed", "open") if case.harness.moved() == 0 else ("moved", "open"))
+
+
+def transfers_of(case: ConformanceCase) -> Transfers:
+    """The transfers that the adapter offers, without which nothing could be tried."""
+    assert case.venue.transfers is not None, "the harness offers transfers, and the adapter has none"
+    return case.venue.transfers
+
+
+class AdapterGuarantees(SnapshotGuarantees, OrderGuarantees, BehaviourGuarantees, TransferGuarantees, AnswerGuarantees):
     """The guarantees of an adapter. Subclass it, and define a fixture `harness`."""
 
     @pytest.fixture

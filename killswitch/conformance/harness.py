@@ -28,7 +28,7 @@ Mishap = Literal[
     "mispacked",  # it is done, and the answer claims to be compressed, but is not
     "huge",  # it is done, and the answer, a good one, unpacks to more than 64 MB
 ]
-Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers", "watch"]
+Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers", "watch", "transfers"]
 
 
 class VenueHarness(Protocol):
@@ -97,6 +97,13 @@ class VenueHarness(Protocol):
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
         """Make the next call of this kind fail once, in this way. Hostile failures need the offer `hostile`."""
+
+    @property
+    def transfer_target(self) -> str:
+        """The name of another account of the venue that transfers reach. Needs the offer `transfers`."""
+
+    def moved(self) -> Decimal:
+        """The true amount that has left the account by transfers. Needs the offer `transfers`."""
 
     def strayed(self) -> int:
         """The true number of requests that reached the target of a redirect. Needs the offer `hostile`."""

@@ -107,6 +107,8 @@ class StopOrders:
         self._save = save
         self._gone: dict[str, float] = {}
         """Venue id of a cancelled order → monotonic seconds at which the venue confirmed its end."""
+        self._queried: dict[str, float] = {}
+        """Client order id of a stop of unknown fate → its age in seconds at the last query."""
         self.changed_at = -math.inf
         """Monotonic seconds of the last change: a snapshot that was begun before is out of date."""
 
@@ -239,6 +241,8 @@ class StopOrders:
 
     async def _query(self, sent: SentStop) -> None:
         """Query a stop of unknown fate. Its absence counts once its request can no longer be carried out."""
+        self._queried = {name: age for name, age in self._queried.items() if name in self.record.sent}
+        self._queried[sent.name] = self._context.seconds_since(sent.sent_at)
         report = await self._context.find_order(sent.symbol, sent.name, sent.amount, purpose="reading")
         if isinstance(report, VenueError):
             return
@@ -257,7 +261,15 @@ class StopOrders:
             self._record(self._end(sent.name, sent.symbol, sent.position_side, report))
 
     def _is_due(self, sent: SentStop) -> bool:
-        return sent.state == "sent" or self._context.seconds_since(sent.sent_at) >= LAG
+        """Whether to query the stop: one of unknown fate after times that double, up to LAG.
+
+        At some venues few queries of ended orders are allowed in ten minutes, and none of the first is the last one.
+        """
+        age = self._context.seconds_since(sent.sent_at)
+        if sent.state == "resting":
+            return age >= LAG
+        last = self._queried.get(sent.name, 0.0)
+        return age < last or age - last >= min(last, LAG)
 
     def _end(self, name: str, symbol: str, side: Side, report: OrderReport) -> Entry:
         head = self._head(name, symbol, side)

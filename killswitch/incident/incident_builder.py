@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from killswitch.incident.notify.message import Message, decode_message
 from killswitch.incident.record.checklist import StartedAs, checklist, next_commands
-from killswitch.incident.record.close_causes import cause_text
+from killswitch.incident.record.close_causes import DRILL, cause_text
 from killswitch.incident.record.closed_positions import (
     ClosedPosition,
     closed_by_request,
@@ -33,11 +34,11 @@ from killswitch.incident.record.document import (
 from killswitch.incident.record.equity_curve import read_curve
 from killswitch.incident.record.firing import build_firing, common_currency, is_part_of_accounts, scope_accounts
 from killswitch.incident.record.first_minute import next_stage_text
-from killswitch.incident.record.incident_books import books_of
+from killswitch.incident.record.incident_books import books_of, newest_exposure
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_held, positions_left
-from killswitch.incident.record.remarks import remarks
+from killswitch.incident.record.remarks import obstacles, remarks
 from killswitch.incident.record.results import RecordedDecision, Result, read_decision
 from killswitch.incident.record.timeline import holds_meanwhile, timeline
 from killswitch.incident.record.totals import Totals, count_orders
@@ -70,6 +71,8 @@ def incident_of(
     recorded = [read_decision(store, decision) for decision in incident.decisions]
     notifications = notifications_about(store, {it.id for it in (*incident.decisions, *filter(None, [incident.reset]))})
     found = _recorded_facts(store, incident, note, recorded, notifications)
+    if run.is_drill:
+        found = replace(found, title=f"{DRILL}{found.title}", reason=REHEARSED)
     as_of = found.closed_at or max(found.as_of, now or found.as_of)
     hops = {key for each in recorded for key in first_hops(each.decision)}
     unsent = dict.fromkeys(account for each in recorded for account in each.result.unsent)
@@ -151,6 +154,7 @@ def _recorded_facts(
     notices = _notices(store, opening, closed_at)
     holds = holds_meanwhile(store, recorded[0], closed_at)
     moments = timeline(firings, recorded, notices, delivery_moments(notifications), found.reset, suspicions, holds)
+    books = books_of(store, incident.id, is_closed=closed_at is not None)
     return replace(
         found,
         state="open" if closed_at is None else "closed",
@@ -158,7 +162,9 @@ def _recorded_facts(
         as_of=max(moment.at for moment in moments),
         timeline=moments,
         course=read_curve(store, incident.decisions, closed_at),
-        books=books_of(store, incident.id, is_closed=closed_at is not None),
+        books=books,
+        newest=newest_exposure(books, found.scope, firings[-1].at),
+        obstacles=obstacles(notices, found.left) if closed_at is None else (),
     )
 
 
@@ -225,6 +231,12 @@ def _is_given_up(incident: Incident, recorded: Sequence[RecordedDecision]) -> bo
     given_up = {(entry.decision, entry.account) for entry in entries}
     short = {(each.decision, each.account) for each in incident.endings if each.status != "flat"}
     return bool(given_up) and short <= given_up
+
+
+REHEARSED: Final = DeclaredReason(
+    "drill", "DRILL", "This is a DRILL on the paper market. Nothing was wrong, and no order left the process."
+)
+"""The reason of every incident of a drill, whichever stage of it fired."""
 
 
 def _title(highest: Decision) -> str:

@@ -48,11 +48,11 @@ class KillswitchFreqtrade:
 
     def confirm_trade_entry(self, pair: str, *_: Any, side: str = "", **__: Any) -> bool:
         """Freqtrade's hook before a first entry."""
-        return not _held_back(self, pair, "sell" if side == "short" else "buy")
+        return not _is_not_sent(self, pair, "sell" if side == "short" else "buy")
 
     def check_entry_timeout(self, pair: str, trade: Any, *_: Any, **__: Any) -> bool:
         """Freqtrade's hook for each entry that rests, in every loop: True cancels it."""
-        return _held_back(self, pair, trade.entry_side)
+        return _must_end(self, pair, trade.entry_side)
 
 
 def guard_exchange(strategy: Any) -> None:
@@ -153,14 +153,30 @@ def _dependency_error(text: str) -> Exception:
     return kind(text)
 
 
-def _held_back(strategy: Any, pair: str, side: str) -> bool:
-    """Whether entries are held back. Never raises; False where nothing is judged (a backtest)."""
+def _is_not_sent(strategy: Any, pair: str, side: str) -> bool:
+    """Whether an entry that would be sent now is held back, with the reason in the bot's log."""
+    return _held_back(strategy, pair, side, f"{side} {pair} is not sent")
+
+
+def _must_end(strategy: Any, pair: str, side: str) -> bool:
+    """Whether an entry that rests is held back, with the reason in the bot's log."""
+    return _held_back(strategy, pair, side, f"the entry of {pair} that rests is cancelled")
+
+
+def _held_back(strategy: Any, pair: str, side: str, outcome: str) -> bool:
+    """Whether entries are held back; then the log has the outcome and the reason, as freqtrade asks for no reason.
+
+    Never raises; False where nothing is judged (a backtest).
+    """
     permits: OrderPermits | None = strategy.killswitch
     try:
-        return permits is not None and permits.held_back(pair, side) is not None
+        reason = None if permits is None else permits.held_back(pair, side)
     except Exception:  # noqa: BLE001 - freqtrade would take it for a yes
         _LOG.exception("killswitch: whether entries are held back could not be found out")
         return True
+    if reason is not None:
+        _LOG.warning("killswitch: %s: %s", outcome, reason)
+    return reason is not None
 
 
 def _guarding_start(own: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,7 +191,7 @@ def _guarding_start(own: Callable[..., Any]) -> Callable[..., Any]:
 def _confirming(own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def confirm_trade_entry(self: Any, pair: str, *arguments: Any, **named: Any) -> bool:
-        if _held_back(self, pair, "sell" if named.get("side") == "short" else "buy"):
+        if _is_not_sent(self, pair, "sell" if named.get("side") == "short" else "buy"):
             return False
         try:
             return bool(own(self, pair, *arguments, **named))
@@ -189,7 +205,7 @@ def _confirming(own: Callable[..., Any]) -> Callable[..., Any]:
 def _timing_out(own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def check_entry_timeout(self: Any, pair: str, trade: Any, *arguments: Any, **named: Any) -> bool:
-        if _held_back(self, pair, trade.entry_side):
+        if _must_end(self, pair, trade.entry_side):
             return True
         return bool(own(self, pair, trade, *arguments, **named))
 
@@ -202,7 +218,7 @@ def _adding(own: Callable[..., Any]) -> Callable[..., Any]:
         wanted = own(self, trade, *arguments, **named)
         stake = wanted[0] if isinstance(wanted, tuple) and wanted else wanted
         adds = stake is not None and not stake < 0
-        return None if adds and stake and _held_back(self, trade.pair, trade.entry_side) else wanted
+        return None if adds and stake and _is_not_sent(self, trade.pair, trade.entry_side) else wanted
 
     return adjust_trade_position
 
@@ -210,7 +226,7 @@ def _adding(own: Callable[..., Any]) -> Callable[..., Any]:
 def _repricing(own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def adjust_price(self: Any, trade: Any, *arguments: Any, **named: Any) -> Any:
-        if named.get("is_entry", True) is not False and _held_back(self, trade.pair, trade.entry_side):
+        if named.get("is_entry", True) is not False and _must_end(self, trade.pair, trade.entry_side):
             return None  # cancels the entry
         return own(self, trade, *arguments, **named)
 

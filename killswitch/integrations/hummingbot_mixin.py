@@ -115,7 +115,9 @@ def guard_connector(connector: Any, permits: OrderPermits, symbols: Mapping[str,
         permission = await asyncio.to_thread(permits.ask, asked)
         if not permits.may_still_send(permission):
             reason = permission.text if not permission.may_send else "a lock came between"
-            raise OrderNotSentError(f"killswitch: {asked['side']} {order.trading_pair} is not sent: {reason}")
+            text = f"killswitch: {asked['side']} {order.trading_pair} is not sent: {reason}"
+            _LOG.warning("%s", text)  # hummingbot itself shows "Check API key and network connection"
+            raise OrderNotSentError(text)
         try:
             return await send(order=order, **more)
         except Exception as error:

@@ -155,6 +155,10 @@ class PaperMarket:
         holder = self._account(account)
         return self._actions.transfer(holder, kind, amount, asset or holder.currency, self._time(), lag)
 
+    def has_moved(self, transfer: str) -> bool:
+        """Whether a transfer of this id was made."""
+        return transfer in self._transfers
+
     def move(self, source: str, account: str, amount: Decimal, transfer: str) -> None:
         """Move free money between two accounts of one currency; both rows show at once, whatever the lag of the terms.
 

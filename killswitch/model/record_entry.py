@@ -31,6 +31,7 @@ EntryKind = Literal[
     "login",  # by a server: a credential is used, or a login failed; repetitions by their number
     "request",  # by a server: a request with an effect, and how it was answered
     "token",  # by a server: a token is issued or revoked
+    "retention",  # lines or files that are older than declared are removed: announced, then what was removed
     "cut",  # half a line at the end of a file was cut: its length and hash
 ]
 """Kinds of entries. A later version adds kinds and never changes the meaning of one."""

@@ -105,6 +105,7 @@ class MalformedAnswerError(VenueError):
 
 Call = Literal[
     "snapshot", "submit", "submit_batch", "close_book", "find_order", "open_orders", "fills", "cancel", "dead_man",
+    "transfer",
 ]  # fmt: skip
 
 
@@ -290,17 +291,35 @@ class Prices(Struct, frozen=True):
     at: datetime | None = None
 
 
+class SentTransfer(Struct, frozen=True):
+    """A transfer that was sent, and whose answer is unknown: to the account `to`, under our `id`, after `since`."""
+
+    to: str
+    amount: Decimal
+    id: str
+    since: datetime
+
+
+TransferFate = Literal["moved", "failed", "open"]
+"""What a venue states of a transfer. `open`: under way, or not listed: a list that lacks it proves nothing."""
+
+
 class Transfers(Struct, frozen=True):
     """Money between accounts of one venue. `place`: what all accounts that reach each other share; `name`: this account
     in it.
 
-    `send` moves an amount, in the currency of the account, to the account of this name, under an id of ours, which the
-    venue carries out at most once. OrderRejectedError: it moved nothing.
+    `send` moves an amount, in the currency of the account, to the account of this name, under an id of ours. It is
+    called once for each id, since not every venue knows such ids. OrderRejectedError: it moved nothing.
+    `find` looks up a transfer of this account whose answer was lost; None where the venue has no list of them.
+    `check` asks the venue whether the account is the one that `name` and `place` state, where a document declares
+    them; OrderRejectedError if it is not. None where nothing was declared.
     """
 
     place: str
     name: str
     send: Callable[[str, Decimal, str], Awaitable[None]]
+    find: Callable[[SentTransfer], Awaitable[TransferFate]] | None = None
+    check: Callable[[], Awaitable[None]] | None = None
 
 
 class RuleKeeping(Struct, frozen=True):

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import UNSET, Struct
 
 from killswitch.model.applied_set import ChangeClass, PolicyFile, folder_digest
 from killswitch.model.instant import from_micros
 from killswitch.model.store import Store, decoded
 from killswitch.operations.impact.revision import PolicyRepository
 from killswitch.operations.review.child import reviewed
+from killswitch.planning.operator.reset_approvals import reset_subject
 from killswitch.planning.recovery.recoveries import approval_subject
 from killswitch.render.document import Facts, Items, Page, Section, section
 from killswitch.render.formats import count_of, instant
@@ -30,13 +30,13 @@ from killswitch.source.polling import SourceSettings
 from killswitch.source.statement_signatures import StatementProblem, verify_statement
 from killswitch.source.statements import (
     DELIVERED,
-    LONGEST,
     NAMESPACE,
     Purpose,
     SignedStatement,
     Statement,
     arrival_subject,
     encode_statement,
+    given_by,
     join_signature,
     read_approval,
 )
@@ -98,7 +98,7 @@ def change_of_runner(store: Store, settings: SourceSettings) -> ChangeToApprove:
         problem = next(iter(head.problems or (head.review.problems if head.review else ())), None)
         why = "the runner has not compared it yet" if problem is None else f"{problem.code} {problem.text}"
         raise ApprovalError(f"what the source proposes cannot be approved: {why}")
-    ref, path = _place(settings)
+    ref, path = statement_place(settings)
     return ChangeToApprove(
         source=settings.name, ref=ref, path=path, base=head.base, result=head.folder_digest, review=head.review,
         commit=head.commit, delay=settings.loosening_after, is_of_runner=True,
@@ -109,7 +109,7 @@ def change_of_files(
     base: Sequence[PolicyFile], head: Sequence[PolicyFile], settings: SourceSettings, seconds: float
 ) -> ChangeToApprove:
     """The change between two folders, reviewed here in a process of its own. ApprovalError if head does not compile."""
-    ref, path = _place(settings)
+    ref, path = statement_place(settings)
     result = folder_digest(head)
     candidate = Candidate(
         source=settings.name, kind=settings.kind, files=tuple(head), folder_digest=result, ref=ref, path=path or ""
@@ -125,7 +125,8 @@ def change_of_files(
     )  # fmt: skip
 
 
-def _place(settings: SourceSettings) -> tuple[str | None, str | None]:
+def statement_place(settings: SourceSettings) -> tuple[str | None, str | None]:
+    """The ref and the path that statements about the source have; none of either unless it is a repository."""
     if settings.git is None:
         return None, None
     return settings.git.ref, stated_path("git", settings.git.path)
@@ -182,18 +183,11 @@ def statements_of(change: ChangeToApprove, key: str, now: int, lasts: int) -> tu
     )  # fmt: skip
 
 
-def given_by(statement: Statement, key: str, now: int, lasts: int) -> Statement:
-    """The statement with its key and its times, in whole seconds."""
-    given = now - now % 1_000_000
-    lasts = lasts if statement.purpose == "manifest" else min(lasts, LONGEST)
-    return replace(statement, key=key, given=given, expires=given + lasts)
-
-
 def plain_statement(
     settings: SourceSettings, purpose: Purpose, digests: tuple[str | None, str | None], subject: str | None
 ) -> Statement:
     """A statement that no review precedes: of a merge, a trust file, an anchor, a folder. No key, no times yet."""
-    ref, path = _place(settings)
+    ref, path = statement_place(settings)
     return Statement(
         purpose=purpose, source=settings.name, key="-", given=0, expires=0, ref=ref, path=path, base=digests[0],
         result=digests[1], subject=subject,
@@ -215,6 +209,36 @@ def next_step(store: Store, place: str) -> tuple[str, str]:
         raise ApprovalError(f"the way back at {place} has no next step now: {here.progress}")
     subject = approval_subject(here.policy, here.scope, here.step, here.since)
     return subject, f"step {here.step + 1} of {here.steps} at {place}, after {here.progress}"
+
+
+def reset_to_approve(store: Store, place: str) -> tuple[str, str]:
+    """What an approval of the reset at `POLICY/SCOPE` names, and what it ends for people.
+
+    ApprovalError if nothing is in force there, or if its reset needs no approval.
+    """
+    view = last_view(store)
+    waiting = [each for each in (() if view is None else view.machines) if each.reset_approvals is not UNSET]
+    here = next((each for each in waiting if f"{each.policy}/{each.scope}" == place), None)
+    if here is None or here.reset_approvals is UNSET or here.decision is None:
+        known = ", ".join(f"{each.policy}/{each.scope}" for each in waiting) or "none"
+        raise ApprovalError(f"no reset at {place} needs an approval. Resets that need one: {known}")
+    given = ", ".join(here.reset_approvals.approved) or "nobody yet"
+    shown = (
+        f"the reset of {here.stage}, level {here.level}, at {place}, fired at {instant(here.fired_at)} as "
+        f"{here.decision}, which accepts the loss: {count_of(here.reset_approvals.needed, 'approval')} by other people "
+        f"needed; given by {given}"
+    )
+    return reset_subject(here.policy, here.scope, here.decision), shown
+
+
+def require_source(store: Store, settings: SourceSettings) -> None:
+    """ApprovalError unless the run on this store follows the source: another one verifies no approval."""
+    state = decoded(decode_source, store.live(SOURCE_STATE))
+    if state is None or state.source != settings.name:
+        raise ApprovalError(
+            f"no run on this store follows the source {settings.name}, so that nothing verifies the approval: start "
+            f"`ksctl run --source {settings.file}`, with a trust file in it"
+        )
 
 
 def trust_digest(content: bytes) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from killswitch.incident.notify.message import decode_message
@@ -23,6 +23,7 @@ from killswitch.model.store import ROUTING, Store
 from killswitch.operations.policy_sources import source_facts
 from killswitch.operations.status import LockView, OpenClosing, StoreStatus, store_status
 from killswitch.operations.status_answer import answer, unmet_positions
+from killswitch.operations.waiting_approvals import WaitingApproval, waiting_approvals
 from killswitch.planning.routing.state import OpenPage, read_routing
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
 from killswitch.render.formats import count_of, instant, interval, money
@@ -150,6 +151,16 @@ class BoardFiring(Struct, frozen=True):
     at: datetime
 
 
+class BoardApproval(Struct, frozen=True):
+    """Something that waits for the signature of a person. `given`: who has approved it so far."""
+
+    key: str
+    scope: str
+    title: str
+    missing: int
+    given: tuple[str, ...]
+
+
 class BoardHeadline(Struct, frozen=True):
     """The worst thing of all in a few words, its circumstances, and the answer of `ksctl status`."""
 
@@ -171,6 +182,8 @@ class Board(Struct, frozen=True):
     troubles: tuple[BoardTrouble, ...] = ()
     firings: tuple[BoardFiring, ...] = ()
     """What waits for an acknowledgement."""
+    approvals: tuple[BoardApproval, ...] = ()
+    """What waits for a signature; `GET /v1/approvals` has what it changes, and the text that is signed."""
     incidents: tuple[BoardIncident, ...] = ()
     scopes: tuple[BoardScope, ...] = ()
     locks: tuple[BoardLock, ...] = ()
@@ -200,11 +213,15 @@ def is_lost(age: float | None, interval_seconds: float | None) -> bool:
 
 def read_board(store: Store, now: datetime, tick_now: datetime, sign: bytes | None) -> Board:
     """Read everything once; arguments and errors are those of `store_status`."""
-    return board_of(store_status(store, now, 0, tick_now, sign), read_routing(store.live(ROUTING)).unacknowledged)
+    unacknowledged = read_routing(store.live(ROUTING)).unacknowledged
+    return board_of(store_status(store, now, 0, tick_now, sign), unacknowledged, waiting_approvals(store))
 
 
-def board_of(status: StoreStatus, unacknowledged: Iterable[OpenPage] = ()) -> Board:
-    """The board of a status. `unacknowledged`: the firings that wait for an acknowledgement."""
+def board_of(
+    status: StoreStatus, unacknowledged: Iterable[OpenPage] = (), waiting: Iterable[WaitingApproval] = ()
+) -> Board:
+    """The board of a status. `unacknowledged`: the firings that wait for an acknowledgement; `waiting`: what waits for
+    approvals."""
     view = status.view
     locks = tuple(_locks(status))
     scopes = () if view is None else tuple(sorted(map(_scope_of(status), view.machines), key=_scope_order))
@@ -212,14 +229,21 @@ def board_of(status: StoreStatus, unacknowledged: Iterable[OpenPage] = ()) -> Bo
     venues = () if view is None else tuple(_venues(view))
     switches = tuple(_switches(status))
     troubles = tuple(sorted(_troubles(status), key=lambda each: TONES.index(each.tone)))
+    headline = _headline(status, scopes, incidents, troubles, venues, switches, locks)
+    mode = "no run" if view is None else "acts" if view.live else "observes only"
+    if status.is_drill:
+        headline, mode = replace(headline, text=f"DRILL: {headline.text}"), f"DRILL, {mode}"
     return Board(
         as_of=None if view is None else view.as_of,
         now=status.now,
         interval=None if view is None else view.interval,
-        mode="no run" if view is None else "acts" if view.live else "observes only",
-        headline=_headline(status, scopes, incidents, troubles, venues, switches, locks),
+        mode=mode,
+        headline=headline,
         troubles=troubles,
         firings=tuple(map(_firing, unacknowledged)),
+        approvals=tuple(
+            BoardApproval(each.key, each.scope, one_line(each.title), each.missing, each.given) for each in waiting
+        ),
         incidents=incidents,
         scopes=scopes,
         locks=locks,
@@ -294,6 +318,9 @@ def _notes(machine: MachineStatus, now: datetime, way_back: str | None) -> Itera
         yield f"locked on suspicion of {machine.suspected.stage} until {instant(machine.suspected.until)}"
     if machine.no_reset_before is not None and machine.no_reset_before > now:
         yield f"no reset before {instant(machine.no_reset_before)}"
+    if machine.reset_approvals is not UNSET:
+        needs, given = machine.reset_approvals.needed, " and ".join(machine.reset_approvals.approved)
+        yield one_line(f"a reset needs {count_of(needs, 'approval')}; approved by {given or 'nobody'}")
     if way_back is not None:
         yield f"way back: {one_line(way_back)}"
 
@@ -543,4 +570,5 @@ def _policies(status: StoreStatus) -> Iterator[tuple[str, str]]:
         yield from ((name or "also", one_line(text)) for name, text in source_facts(status.source))
     for each in view.needs_start or ():
         yield "needs a start", one_line(each)
-    yield "runner", f"pid {status.runner.pid}, since {instant(view.started_at)}, every {view.interval:g} s"
+    process = "none" if status.runner.pid is None else f"pid {status.runner.pid}"
+    yield "runner", f"{process}, since {instant(view.started_at)}, every {view.interval:g} s"

@@ -237,7 +237,7 @@ def _rights(inspected: InspectedAccount, now: datetime) -> Iterator[Finding]:
         weight: Severity = "warning" if spec.execution == "live" else "note"
         yield Finding(weight, "key", "whether it may trade is unknown", "check the key at the venue")
     if rights.transfer:
-        yield _note("key", "it may transfer between accounts, which Killswitch never does")
+        yield _note("key", "it may transfer between accounts, which only `top_up_margin` needs")
     if rights.bound_to_addresses is False:
         yield _note("key", "it works from any address", "restrict it to the address of this machine at the venue")
     if rights.expires_at is not None and rights.expires_at - now < EXPIRES_SOON:

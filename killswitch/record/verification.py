@@ -12,15 +12,14 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from killswitch.record.anchors import AnchorVerdict, DeclaredEpoch, FetchedAnchor, judge
+from killswitch.record.anchors import AnchorVerdict, DeclaredEpoch, FetchedAnchor, OtherRecords, judge
+from killswitch.record.checkpoint import Start, epoch_in
 from killswitch.record.line import (
     FORMAT,
     MOST_BYTES,
-    NO_LEAF,
     LineContent,
     content_of,
     digest_of,
-    keys_of,
     leaf_of,
     read_head,
     references_of,
@@ -29,6 +28,9 @@ from killswitch.record.tree import TreeEdge
 
 Verdict = Literal["verified", "contradicted", "could not tell"]
 EXIT_CODES: Final[dict[Verdict, int]] = {"verified": 0, "contradicted": 1, "could not tell": 4}
+
+_NO_DOUBT: Final = frozenset({"confirmed", "removed", "other record"})
+"""States of anchors that leave a record verified."""
 
 MOST_LISTED: Final = 20
 """Numbers of a kind that a report lists; it counts all."""
@@ -40,15 +42,6 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict over several records: contradicted wins over could not tell, and that over verified."""
     found = set(verdicts)
     return next((each for each in ("contradicted", "could not tell") if each in found), "verified")
-
-
-class Start(Struct, frozen=True):
-    """What is known of the lines before the first one kept: their number, the last leaf, and the edge of the tree."""
-
-    number: int = 0
-    leaf: bytes = NO_LEAF
-    hashes: tuple[bytes, ...] = ()
-    chain: str | None = None
 
 
 class Break(Struct, frozen=True):
@@ -122,6 +115,10 @@ class RecordReport(Struct, frozen=True):
     epochs: tuple[DeclaredEpoch, ...]
     unknown_format: str | None
     needs_anchor: bool = False
+    removed: int = 0
+    """The number of the last line that retention has removed; 0 where the record begins with its first line."""
+    removal: int | None = None
+    """The line that names the checkpoint of what was removed; None where none does, which is a break."""
 
     @property
     def verdict(self) -> Verdict:
@@ -129,7 +126,7 @@ class RecordReport(Struct, frozen=True):
         states = {each.state for each in self.anchors}
         if self.breaks or self.altered.count or "contradicted" in states:
             return "contradicted"
-        unclear = self.missing or self.withheld.count or self.unknown_format or states - {"confirmed"}
+        unclear = self.missing or self.withheld.count or self.unknown_format or states - _NO_DOUBT
         unclear = unclear or self.entries == 0 or (self.needs_anchor and "confirmed" not in states)
         return "could not tell" if unclear else "verified"
 
@@ -144,12 +141,14 @@ class RecordVerifier:
         start: Start | None = None,
         *,
         needs_anchor: bool = False,
+        others: OtherRecords = "possible",
     ) -> None:
         """`body`: the bytes that a line names by their digest, None where they are missing; without it none is read.
 
         `start`: of a record whose older lines were deleted. `needs_anchor`: without a confirmed anchor it is not
-        verified.
+        verified. `others`: what is known of records with other anchors among these.
         """
+        self._others = others
         self._anchors = tuple(anchors)
         self._body = body
         self._needs_anchor = needs_anchor
@@ -158,6 +157,7 @@ class RecordVerifier:
         self._leaf: bytes | None = start.leaf
         self._number = start.number
         self._chain = start.chain
+        self._start, self._removal = start, None  # type: Start, int | None
         self._first: int | None = None
         self._entries = 0
         wanted = {each.anchor.number for each in self._anchors}
@@ -171,7 +171,7 @@ class RecordVerifier:
         self._remarks: dict[str, int] = {}
         self._clock_back, self._withheld, self._altered, self._late = Numbers(), Numbers(), Numbers(), Numbers()
         self._open: dict[int, None] = {}
-        self._epochs: list[DeclaredEpoch] = []
+        self._epochs: list[DeclaredEpoch] = list(start.epochs)
         self._unknown_format: str | None = None
         self._at = ""
 
@@ -278,6 +278,8 @@ class RecordVerifier:
             self._open.pop(content.answers, None)
         if content.kind in ("chain", "epoch"):
             self._beginning(number, content, text)
+        elif content.kind == "retention" and content.body and content.body.get("sha256") == self._start.digest:
+            self._removal = number
         if self._body is not None:
             self._bodies(number, content)
 
@@ -285,12 +287,7 @@ class RecordVerifier:
         if content.format != FORMAT:
             self._unknown_format = self._unknown_format or f"line {number} has the format {content.format}"
         if content.kind == "epoch" and content.chain is not None:
-            keys = keys_of(text) or {}
-            newest = keys.get("newest_anchor")
-            epoch = DeclaredEpoch(
-                number, str(keys.get("before")), content.chain, newest if type(newest) is int else None
-            )
-            self._epochs.append(epoch)
+            self._epochs.append(epoch_in(text, number, content.chain))
         elif self._chain is None:
             self._chain = content.chain
 
@@ -305,13 +302,16 @@ class RecordVerifier:
 
     def report(self) -> RecordReport:
         """What was found in the segments read so far."""
+        self._require_declared_removal()
         chain = self._chain
         if chain is None and self._epochs:
             chain = self._epochs[0].before
         if chain is None and self._first != 1 and self._anchors:
             chain = self._anchors[0].anchor.chain  # the line that names it was deleted or is missing
         last = self._number
-        verdicts = judge(self._anchors, self._roots, last, chain or "", self._epochs)
+        verdicts = judge(
+            self._anchors, self._roots, last, chain or "", self._epochs, self._start.number, others=self._others
+        )
         covered = max((each.fetched.anchor.number for each in verdicts if each.state == "confirmed"), default=0)
         open_ones = Numbers(len(self._open), list(self._open)[:MOST_LISTED])
         return RecordReport(
@@ -337,7 +337,16 @@ class RecordVerifier:
             epochs=tuple(self._epochs),
             unknown_format=self._unknown_format,
             needs_anchor=self._needs_anchor,
+            removed=self._start.number,
+            removal=self._removal,
         )
+
+    def _require_declared_removal(self) -> None:
+        """Lines that retention removed are named by a line that is still there; all others were cut."""
+        removed = self._start.number
+        if removed and self._removal is None and self._first_break is None:
+            what = f"lines 1 to {removed} are not there, and no line states that retention removed them"
+            self._breaks, self._first_break = 1, Break("its beginning", 1, 1, what)
 
 
 def in_order(firsts: Sequence[tuple[str, bytes]]) -> tuple[str, ...]:

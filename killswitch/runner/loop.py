@@ -225,6 +225,7 @@ class Runner:
             fresh = [account for account in accounts if account.account in polled]
             self._pass_to_executors(fresh)
             self._scheduler.called.clear()
+            self.observers.polled(accounts)
             commands = self.store.commands()
             snapshot = self._snapshot(accounts, commands, scheduled=wake is None)
             self.poller.observe(fresh, snapshot.as_of)

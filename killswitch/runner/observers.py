@@ -82,6 +82,13 @@ class HasAlerts(Protocol):
 
 
 @runtime_checkable
+class CommandsByPolls(Protocol):
+    """An observer that may store commands because of what was polled: called before the same tick decides."""
+
+    def polled(self, accounts: tuple[AccountSnapshot, ...]) -> None: ...
+
+
+@runtime_checkable
 class HoldsPolicies(Protocol):
     """An observer that holds the policy set, and takes the next one between two ticks."""
 

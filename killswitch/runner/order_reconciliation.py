@@ -213,8 +213,8 @@ class OrderReconciliation:
                     self._found.append(_finding(key, text))
             case OrderDetached():
                 what = (
-                    "it is detached, and the venue is still queried. Its position continues without it: a full close "
-                    "of a swap or future as a whole, since such orders only reduce, anything else as if it had filled"
+                    "it may have filled: look at the venue, which is still queried. The close goes on without it, of a "
+                    "swap or future as a whole, of anything else as if it had filled"
                 )
                 self._found.append(_of_order(name, "detached", f"{order}: {what} {way_out}"))
             case Abandoned():

@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -155,11 +156,24 @@ def unfinished_close_views(unfinished: Mapping[str, UnfinishedClose]) -> tuple[U
 _RECORDING = "recording"
 
 
-def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | None) -> None:
-    """Store at the start of a run the runbooks and the recording, which reports need."""
+_DRILL: Final = "drill"
+"""The live blob of a store on which a drill ran: nothing of it is real."""
+
+
+def keep_start(
+    store: Store, digest: str, runbooks: Runbooks, recording: Path | None, *, is_drill: bool = False
+) -> None:
+    """Store at the start of a run what reports need: the runbooks, the recording, and whether it is a drill."""
     keep_runbooks(store, digest, runbooks)
     # Not resolved: that would access a disk that may hang.
     store.put_live(_RECORDING, b"" if recording is None else str(recording.absolute()).encode())
+    if is_drill:
+        store.put_live(_DRILL, b"drill")
+
+
+def is_of_drill(store: Store) -> bool:
+    """Whether a drill ran on this store. StoreError if it cannot be read."""
+    return store.live(_DRILL) is not None
 
 
 def started_as(store: Store, store_at: str) -> StartedAs:
@@ -167,7 +181,9 @@ def started_as(store: Store, store_at: str) -> StartedAs:
     view, path, recording = last_view(store), full_path(store_at), recording_of(store)
     # A packed recording cannot be read while it is written, so it is not offered.
     replayed = str(recording) if recording is not None and recording.suffix == ".jsonl" else None
-    return StartedAs(path) if view is None else StartedAs(path, view.policies, view.live, replayed)
+    if view is None:
+        return StartedAs(path, is_drill=is_of_drill(store))
+    return StartedAs(path, view.policies, view.live, replayed, is_of_drill(store))
 
 
 def recording_of(store: Store) -> Path | None:

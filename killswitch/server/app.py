@@ -21,6 +21,7 @@ from killswitch.runner.locks.gate_view import gate_view_file
 from killswitch.server.access import Tokens
 from killswitch.server.acknowledge_routes import AcknowledgeRoutes
 from killswitch.server.alert_routes import AlertRoutes, read_secret
+from killswitch.server.approval_routes import ApprovalRoutes
 from killswitch.server.board.routes import BoardRoutes
 from killswitch.server.board.sessions import SessionDoor, Sessions
 from killswitch.server.bodies import ERRORS
@@ -134,11 +135,12 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     received = ReceivedWriter(settings.store, _wall, counters)
     secret = None if file.webhook_secret is None else read_secret(Path(file.webhook_secret))
+    records = RecordRoutes(reads, spool, commands)
     for routes in (
         BookRoutes(reads, counters), GateRoutes(gate, received), commands,
         TokenRoutes(entrance.tokens, commands, _wall, record),
-        AlertRoutes(received, commands, reads, secret, (_wall, monotonic)), RecordRoutes(reads, spool, commands),
-        PreviewRoutes(reads, commands, counters),
+        AlertRoutes(received, commands, reads, secret, (_wall, monotonic)), records,
+        ApprovalRoutes(reads, records), PreviewRoutes(reads, commands, counters),
         BoardRoutes(settings.store, entrance, sessions, commands, monotonic),
         AcknowledgeRoutes(settings.store, reads, commands),
     ):  # fmt: skip

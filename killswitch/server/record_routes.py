@@ -1,4 +1,4 @@
-"""Routes of the record and of the source: decisions, reports, the policies in force, approvals and commands to it."""
+"""Routes of the record and of the source: decisions, reports, the policies in force, and commands to their source."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ from killswitch.operations.policy_sources import (
 from killswitch.runner.status_blob import last_tick, started_as, tick_time
 from killswitch.server.access import EffectClass
 from killswitch.server.command_routes import CLOCK, CommandRoutes, Key, request_id
-from killswitch.server.entrance import Identified
+from killswitch.server.entrance import Caller, Identified
 from killswitch.server.store_reads import StoreReads
-from killswitch.source.statements import DELIVERED, StatementError, read_approval
 from killswitch.store.command_spool import CommandSpool, SpooledCommand, SpooledDelivery, digest_of
 from killswitch.store.sql import SqlStore
 
@@ -40,13 +39,6 @@ _ENCODER: Final = msgspec.json.Encoder(decimal_format="string")
 Limit = Annotated[int, Query(ge=1, le=MOST_SHOWN)]
 IncidentId = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9-]{4,80}$")]
 SourceVerb = Literal["rollback", "pin", "pause", "resume"]
-
-
-class ApprovalBody(BaseModel):
-    """The text of the file of an approval, as `ksctl approve --out` writes it: a statement and its signature."""
-
-    model_config = ConfigDict(extra="forbid")
-    statement: Annotated[str, Field(min_length=1, max_length=40_000)]
 
 
 class SourceBody(BaseModel):
@@ -82,9 +74,6 @@ class RecordRoutes:
         app.add_api_route("/v1/reports", self.reports, methods=["GET"], summary="The incidents")
         app.add_api_route("/v1/reports/{id}", self.report, methods=["GET"], summary="The report of an incident")
         app.add_api_route("/v1/policies", self.policies, methods=["GET"], summary="How the source of the policies is")
-        app.add_api_route(
-            "/v1/approvals", self.approve, methods=["POST"], status_code=202, summary="Carry a signed statement"
-        )
         app.add_api_route(
             "/v1/source/{verb}", self.command, methods=["POST"], status_code=202, summary="Command the source"
         )
@@ -134,22 +123,6 @@ class RecordRoutes:
         body = await self._reads.read(lambda store, _: _ENCODER.encode(source_status(store, tick_time(store, CLOCK))))
         return Response(body, media_type="application/json")
 
-    async def approve(self, body: ApprovalBody, caller: Identified) -> Carried:
-        """Carry an approval to the runner, which verifies it. A token says who carried it, and approves nothing.
-
-        A statement is known by what is signed: to send it again is the same approval, so that no key is needed.
-        """
-        caller.require("carry", is_scoped=False)
-        content = body.statement.encode()
-        try:
-            signed = read_approval(content)
-        except StatementError as error:
-            raise HTTPException(422, f"`statement` is no approval: {error}") from error
-        at = await self._reads.read(lambda store, _: tick_time(store, CLOCK))
-        event = Event(f"hand-{signed.id[:16]}", at, "approve", None, caller.principal, signed.statement.purpose)
-        delivery = SpooledDelivery(f"{DELIVERED}{signed.id}", body.statement)
-        return await self._carried(SpooledCommand(event, signed.id, delivery), "tighten")
-
     async def command(
         self, request: Request, verb: SourceVerb, body: SourceBody, idempotency_key: Key, caller: Identified
     ) -> Carried:
@@ -168,7 +141,7 @@ class RecordRoutes:
         name, blob = delivered(msgspec.structs.replace(found, id=f"{verb}-{id_}"))
         event = Event(f"hand-{id_}", at, "reload", None, caller.principal, body.reason)
         delivery = SpooledDelivery(name, blob.decode())
-        return await self._carried(SpooledCommand(event, digest_of(await request.body()), delivery), effect)
+        return await self.carried(SpooledCommand(event, digest_of(await request.body()), delivery), effect, caller)
 
     async def _set_of(self, verb: SourceVerb, body: SourceBody) -> tuple[str | None, Any]:
         """The digest of the set that is named, and the time of ticks. 409 where there is no source or no such set."""
@@ -189,11 +162,11 @@ class RecordRoutes:
             raise HTTPException(409, found)
         return found
 
-    async def _carried(self, command: SpooledCommand, effect: EffectClass) -> Carried:
+    async def carried(self, command: SpooledCommand, effect: EffectClass, caller: Caller) -> Carried:
         """Leave it for the runner, once; 422 if its key was used with another body."""
         known = self._spool.find(command.event.id)
         is_new = known is None and await self._commands.spool(
-            command, "0-tighten" if effect == "tighten" else "1-loosen"
+            command, "0-tighten" if effect == "tighten" else "1-loosen", caller
         )
         known = None if is_new else self._spool.find(command.event.id)
         if known is not None and known[0].body != command.body:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.applied_set import Approval, ChangeClass
 from killswitch.model.instant import from_micros
@@ -31,7 +32,8 @@ class ApprovedChange(Struct, frozen=True, kw_only=True):
     source: str
     ref: str | None
     path: str | None
-    base: str
+    base: str | None
+    """None for what replaces nothing, such as a drill."""
     result: str
     verdict: ChangeClass
     commits: tuple[VerifiedCommit, ...] = ()
@@ -110,6 +112,31 @@ def count_arrival_approvals(
         return StatementProblem("KS8313", f"it does not name {missing[0]}, which fires on arrival") if missing else None
 
     return _counted(change, "arrival", given, 1, unnamed)
+
+
+def count_drill_approvals(subject: str, change: ApprovedChange, given: Given, author: str) -> CountedApprovals:
+    """The approvals of a live drill: as many as a loosening needs, none of them by whoever runs it.
+
+    `subject`: what an approval names. `author` is a claim that nobody verified; it can only take an approval away.
+    """
+    needed = approvals_needed(given.trust)
+    if given.trust is None or needed > len(given.trust.approvers):
+        return CountedApprovals(needed, (), (_nobody_may(given.trust, needed),))
+    own = frozenset(identities(author))
+    by_others = tuple(each for each in given.statements if own.isdisjoint(identities(each.principal)))
+    refused = tuple(
+        StatementProblem("KS8311", f"the approval of {each.principal}: {author} runs the drill, and approves none")
+        for each in given.statements
+        if each not in by_others
+    )
+
+    def other(statement: Statement) -> StatementProblem | None:
+        if statement.subject == subject:
+            return None
+        return StatementProblem("KS8308", f"it approves `{statement.subject or '-'}`, not `{subject}`")
+
+    found = _counted(change, "drill", replace(given, statements=by_others), needed, other)
+    return replace(found, not_counted=(*found.not_counted, *refused))
 
 
 def _change(

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Literal, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.applied_set import ChangeClass
 from killswitch.model.instant import DAY, from_micros, rfc3339
@@ -31,9 +32,10 @@ SUFFIX = ".approval"
 DELIVERED = "policy_source_statement/"
 """How the names of the live blobs begin that hold files of approvals which were delivered to a runner itself."""
 
-Purpose = Literal["change", "arrival", "merge", "trust", "anchor", "manifest", "reset", "recovery"]
+Purpose = Literal["change", "arrival", "merge", "trust", "anchor", "manifest", "reset", "recovery", "drill"]
 """What is approved: a change of policies, what it fires on arrival (A8), the merge of a host (A9), a change of trust
-(T3), a moved anchor (H7), the content of a directory or mount (C4), a reset, a step of the way back after one."""
+(T3), a moved anchor (H7), the content of a directory or mount (C4), a reset, a step of the way back after one, a live
+drill."""
 
 SIGNED_BY_SIGNERS: frozenset[Purpose] = frozenset({"merge", "manifest"})
 """Purposes of which the key must be one that signs commits; for all others it must be one that approves."""
@@ -63,7 +65,7 @@ class Statement(Struct, frozen=True, kw_only=True):
     shown: ChangeClass | None = None
     """The class of the change as it was shown to the approver."""
     subject: str | None = None
-    """What else is approved: the stages that fire on arrival, a commit, a version, the scope of a reset."""
+    """What else is approved: the stages that fire on arrival, a commit, a version, the firing that a reset ends."""
 
 
 class SignedStatement(Struct, frozen=True):
@@ -88,6 +90,14 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ARMOUR = re.compile(rb"^-----BEGIN (?:SSH|PGP) SIGNATURE-----\r?$", re.MULTILINE)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Control characters, and those that change what a reader sees: other line ends, directions, characters of no width."""
+
+
+def given_by(statement: Statement, key: str, now: int, lasts: int) -> Statement:
+    """The statement of a key, given `now` and valid for `lasts` microseconds: times in whole seconds, and at most
+    `LONGEST` for all but a manifest."""
+    given = now - now % 1_000_000
+    lasts = lasts if statement.purpose == "manifest" else min(lasts, LONGEST)
+    return replace(statement, key=key, given=given, expires=given + lasts)
 
 
 def encode_statement(statement: Statement) -> bytes:

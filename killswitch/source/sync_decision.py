@@ -128,7 +128,7 @@ def _arriving(state: SourceState, _rules: SourceRules, head: Head, review: Revie
 
     Nobody can approve what an unprotected source proposes: an operator's reload takes it.
     """
-    if not review.arrival or _counted(state, review.arrival_approvals):
+    if not review.arrival or counted(state, review.arrival_approvals):
         return None
     if not head.is_protected and head.arrival_accepted_by is not None:
         return None
@@ -179,11 +179,11 @@ def is_approved(state: SourceState, head: Head) -> bool:
         return False
     if review.verdict in _REDUCING or not head.is_protected:
         return True
-    return len(_counted(state, review.approvals)) >= max(review.approvals_needed, 1)
+    return len(counted(state, review.approvals)) >= max(review.approvals_needed, 1)
 
 
-def _counted(state: SourceState, approvals: tuple[Approval, ...]) -> tuple[Approval, ...]:
-    """Those that are not spent, of different keys and of different persons."""
+def counted(state: SourceState, approvals: tuple[Approval, ...]) -> tuple[Approval, ...]:
+    """The approvals that are not spent, of different keys and of different persons."""
     found: list[Approval] = []
     for each in approvals:
         is_new = all(each.principal != other.principal and each.key != other.key for other in found)
@@ -193,8 +193,8 @@ def _counted(state: SourceState, approvals: tuple[Approval, ...]) -> tuple[Appro
 
 
 def _spendable(state: SourceState, review: Review) -> tuple[Approval, ...]:
-    of_change = () if review.verdict in _REDUCING else _counted(state, review.approvals)
-    of_arrival = _counted(state, review.arrival_approvals) if review.arrival else ()
+    of_change = () if review.verdict in _REDUCING else counted(state, review.approvals)
+    of_arrival = counted(state, review.arrival_approvals) if review.arrival else ()
     return tuple({each.id: each for each in (*of_change, *of_arrival)}.values())
 
 
@@ -202,8 +202,8 @@ def lacking_approvals(state: SourceState, review: Review) -> str:
     """What a change lacks, in a sentence."""
     if review.approvals_needed < 1:
         return f"the change is {review.verdict}, and no approver is configured: without one nothing is approved"
-    needed, counted = count_of(review.approvals_needed, "approval"), len(_counted(state, review.approvals))
-    return f"the change is {review.verdict} and needs {needed}, of which it has {counted}"
+    needed, given = count_of(review.approvals_needed, "approval"), len(counted(state, review.approvals))
+    return f"the change is {review.verdict} and needs {needed}, of which it has {given}"
 
 
 def condition(state: SourceState, rules: SourceRules, now: int) -> SourceCondition:

@@ -25,6 +25,13 @@ HoldKind = Literal["rollback", "pin", "pause"]
 CommandVerb = Literal["rollback", "pin", "pause", "resume", "anchor"]
 
 
+class SourcePlace(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a source is, as statements name it: a ref and a path of a repository, and nothing of a folder."""
+
+    ref: str | None = None
+    path: str | None = None
+
+
 class SourceRules(Struct, frozen=True, kw_only=True):
     """What the configuration of the runner demands; microseconds."""
 
@@ -33,6 +40,8 @@ class SourceRules(Struct, frozen=True, kw_only=True):
     frozen_after: int | None = None
     loosening_after: int = 0
     shadow_before: int = 0
+    place: SourcePlace | None = None
+    """Null in a state that a version without it has left."""
 
 
 class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -377,7 +377,7 @@ def _transact(
 
 TABLES: Final = (
     "lease", "live", "states", "events", "decisions", "journal", "outbox", "notices", "incidents", "course",
-    "policy_sets", "set_changes", "suppressions", "record", "record_tip", "record_kept", "history",
+    "policy_sets", "set_changes", "suppressions", "record", "record_tip", "record_kept", "record_start", "history",
 )  # fmt: skip
 _DIRECTIONS: Final = ("ASC", "DESC")
 """From the oldest row up to the damage, then from the newest one down to it."""

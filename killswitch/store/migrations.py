@@ -110,6 +110,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                   SELECT max(sequence) FROM journal WHERE kind = 'verified'
                   GROUP BY decision, account, symbol, position_side)""",
     ),
+    # 9: where the record begins after retention
+    ("CREATE TABLE record_start (one INTEGER NOT NULL PRIMARY KEY, body BLOB NOT NULL)",),
 )
 
 NEWEST: Final = len(MIGRATIONS)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from killswitch.model.record_entry import RecordEntry
+from killswitch.record.checkpoint import Start, read_checkpoint
 from killswitch.record.line import LineContent, leaf_of
 from killswitch.store import rows
 from killswitch.store import statements as sql
@@ -55,6 +56,19 @@ class RecordedStore(StoreHandle):
             with self._writing_fenced() as connection:
                 self._record(connection, entries, late)
 
+    def record_start(self) -> Start:
+        """Where the record begins: behind the lines that retention has removed. Raises DamagedStoreError."""
+        content = self.record_checkpoint()
+        try:
+            return Start() if content is None else read_checkpoint(content)
+        except ValueError as error:
+            raise DamagedStoreError(self.place, f"the beginning of the record cannot be read ({error})") from error
+
+    def record_checkpoint(self) -> bytes | None:
+        """The checkpoint of the lines that retention has removed; None where it has removed none."""
+        found = self._read(sql.RECORD_START)
+        return _as_bytes(found[0].body) if found else None
+
     def record_tip(self) -> RecordTip | None:
         """The end of the record; None where nothing is recorded yet. Raises DamagedStoreError."""
         found = self._read(sql.RECORD_TIP)
@@ -86,7 +100,14 @@ class RecordedStore(StoreHandle):
         return None
 
     def record_lines(self, first: int = 1, last: int | None = None) -> Iterator[StoredLine]:
-        """The lines from number `first` to `last`, in their order; a page of them is in memory at a time."""
+        """The lines from number `first` to `last`, in their order; a page of them is in memory at a time.
+
+        A removal that was interrupted may have left lines before the beginning of the record: they are not in it.
+        """
+        yield from self._lines(max(first, self.record_start().number + 1), last)
+
+    def _lines(self, first: int, last: int | None) -> Iterator[StoredLine]:
+        """The rows of these numbers, whether or not they are in the record."""
         while last is None or first <= last:
             limit = PAGE if last is None else min(PAGE, last - first + 1)
             found = self._read(sql.RECORD_LINES, first=first, limit=limit)

@@ -40,7 +40,7 @@ from killswitch.store import rows
 from killswitch.store import statements as sql
 from killswitch.store.errors import DuplicateDecisionError
 from killswitch.store.handle import retried
-from killswitch.store.recorded import RecordedStore
+from killswitch.store.retained import RetainedStore
 
 UNREADABLE: Final = "it cannot be read in the store"
 """Why a notification was given up that could not be decoded."""
@@ -61,7 +61,7 @@ MOST_JOINED: Final = 500
 """The most notifications that wait for a target and become one message."""
 
 
-class SqlStore(RecordedStore):
+class SqlStore(RetainedStore):
     """`killswitch.model.store.Store` for any database with the schema of `migrations`.
 
     Thread-safe: every call uses a connection of its own from the engine's pool.

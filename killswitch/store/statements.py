@@ -173,6 +173,34 @@ OUTBOX = text(
 )
 RECORD_TIP = text("SELECT chain, number, leaf, edge FROM record_tip WHERE one = 1")
 RECORD_LINES = text("SELECT number, line FROM record WHERE number >= :first ORDER BY number LIMIT :limit")
+RECORD_START = text("SELECT body FROM record_start WHERE one = 1")
+PUT_RECORD_START = text(
+    "INSERT INTO record_start (one, body) VALUES (1, :body) ON CONFLICT (one) DO UPDATE SET body = excluded.body"
+)
+REMOVE_LINES = text(
+    "DELETE FROM record WHERE number IN ("
+    "SELECT number FROM record WHERE number <= :last ORDER BY number LIMIT :limit) RETURNING number"
+)
+WAITING_LINE = text(
+    "SELECT min(r.number) AS number FROM outbox o JOIN record r ON r.subject = 'message/' || o.id"
+    " WHERE o.state = 'pending'"
+)
+NAMING_LINES = text("SELECT line FROM record WHERE number > :removed AND instr(line, CAST(:kind AS BLOB)) > 0")
+LIVE_BODIES = text("SELECT body FROM live UNION ALL SELECT body FROM states")
+OLD_DECISIONS = text(
+    "SELECT d.id FROM decisions d WHERE d.as_of < :before AND NOT EXISTS ("
+    "SELECT 1 FROM journal j WHERE j.decision = d.id AND j.at >= :before) ORDER BY d.sequence"
+)
+OLD_EVENTS = text("SELECT id FROM events WHERE consumed_at < :before ORDER BY sequence")
+REMOVE_DECISION = tuple(
+    text(f"DELETE FROM {table} WHERE {key} = :id")
+    for table, key in (("course", "incident"), ("incidents", "id"), ("journal", "decision"), ("decisions", "id"))
+)
+REMOVE_EVENT = text("DELETE FROM events WHERE id = :id AND consumed_at IS NOT NULL")
+REMOVE_NOTICES = text(
+    "DELETE FROM notices WHERE sequence IN ("
+    "SELECT sequence FROM notices WHERE as_of < :before ORDER BY sequence LIMIT :limit) RETURNING sequence"
+)
 RECORD_KEPT = text("SELECT content, salt FROM record_kept WHERE digest = :digest")
 RECORD_SALTED = text("SELECT digest, content, salt FROM record_kept WHERE salt IS NOT NULL ORDER BY digest")
 ERASE_KEPT = text("DELETE FROM record_kept WHERE digest = :digest")

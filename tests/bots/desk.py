@@ -85,13 +85,16 @@ def running(
     *arguments: str,
     log: IO[str] | None = None,
     errors: IO[str] | None = None,
+    token: str | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """A program in a bot's environment, ended at the end of the block.
 
     `log`: takes all that it writes; without it a pipe takes the output, and `errors` the rest.
+    `token`: what the page puts into `KILLSWITCH_TOKEN`.
     """
+    more = {} if token is None else {"KILLSWITCH_TOKEN": token}
     process = subprocess.Popen(
-        [str(environment.python), *arguments], cwd=folder, env=environment.variables(), text=True,
+        [str(environment.python), *arguments], cwd=folder, env=environment.variables(**more), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE if log is None else log,
         stderr=errors if log is None else log,
     )  # fmt: skip

@@ -34,9 +34,13 @@ DAY: Final = 86400.0
 
 
 class BotPackage(Struct, frozen=True):
-    """A package as its page installs it. `alone`: the requirement that is installed without its dependencies."""
+    """A package as its page installs it. `alone`: the requirement that is installed without its dependencies.
+
+    `pythons`: the versions that it has wheels for, the preferred one first; left out, that of the tests.
+    """
 
     name: str
+    pythons: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     alone: str | None = None
     environment: Mapping[str, str] = {}
@@ -45,7 +49,9 @@ class BotPackage(Struct, frozen=True):
 PACKAGES: Final = {
     "ccxt": BotPackage("ccxt"),
     "freqtrade": BotPackage("freqtrade"),
-    "nautilus": BotPackage("nautilus", options=("--only-binary=:all:",)),
+    "nautilus": BotPackage("nautilus", pythons=("3.12", "3.13"), options=("--only-binary=:all:",)),
+    # The last version with a wheel for it.
+    "nautilus-3.11": BotPackage("nautilus-3.11", pythons=("3.11",), options=("--only-binary=:all:",)),
     # Its own requirements cannot be resolved: the pins are what it needs to run a strategy.
     "hummingbot": BotPackage("hummingbot", alone="hummingbot", environment={"WITHOUT_CYTHON_OPTIMIZATIONS": "1"}),
 }
@@ -74,13 +80,13 @@ def environment_of(name: str) -> BotEnvironment:
     """The environment of a package, installed if it is not there. Skips the test where that fails."""
     package = PACKAGES[name]
     pins = (PINS / f"{name}.txt").read_text(encoding="utf-8")
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    version, python = _interpreter(package)
     digest = hashlib.sha256(f"{version}\n{package.options}\n{pins}".encode()).hexdigest()[:12]
     place = folder() / f"{name}-{digest}"
     with _alone(folder() / f"{name}-{digest}.lock"):
         if not (place / ".installed").exists():
             shutil.rmtree(place, ignore_errors=True)
-            problem = _install(package, pins, place)
+            problem = _install(package, python, pins, place)
             if problem is not None:
                 shutil.rmtree(place, ignore_errors=True)
                 pytest.skip(f"{name} cannot be installed here: {problem}")
@@ -111,7 +117,24 @@ def _killswitch() -> Path:
     return place
 
 
-def _install(package: BotPackage, pins: str, place: Path) -> str | None:
+def _interpreter(package: BotPackage) -> tuple[str, str]:
+    """The version and the path of a Python that the package has wheels for. Skips the test where there is none."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for version in package.pythons or (own,):
+        kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+        places = [shutil.which(f"python{version}"), *map(str, sorted(kept.glob(f"{version}.*/bin/python{version}")))]
+        for each in [sys.executable] if version == own else places:
+            if each is not None and _can_run(each):
+                return version, each
+    pytest.skip(f"{package.name} needs Python {' or '.join(package.pythons)}, which is not on this machine")
+
+
+def _can_run(python: str) -> bool:
+    """Whether it starts: the name of a version that pyenv has not selected does not."""
+    return subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True, check=False).returncode == 0
+
+
+def _install(package: BotPackage, base: str, pins: str, place: Path) -> str | None:
     """Create an environment; what went wrong, or None."""
     place.parent.mkdir(parents=True, exist_ok=True)
     python = str(place / "bin" / "python")
@@ -120,7 +143,7 @@ def _install(package: BotPackage, pins: str, place: Path) -> str | None:
     alone = [line for line in pins.splitlines() if package.alone and line.startswith(f"{package.alone}==")]
     listed.write_text("".join(f"{line}\n" for line in pins.splitlines() if line not in alone), encoding="utf-8")
     try:
-        _run([sys.executable, "-m", "venv", str(place)])
+        _run([base, "-m", "venv", str(place)])
         if alone:
             _run([*pip, "setuptools", "wheel"], package.environment)
             _run([*pip, "--no-deps", *alone], package.environment)

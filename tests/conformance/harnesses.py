@@ -47,6 +47,9 @@ class Wired(Struct, frozen=True):
     """Writes money that came or went into the venue's own ledger."""
     begins: datetime = NOON
     signed: frozenset[str] = frozenset()
+    options: Mapping[str, object] = {}
+    transfer_target: str = ""
+    """The name of another account that transfers reach."""
 
 
 class WireHarness:
@@ -93,7 +96,7 @@ class WireHarness:
         return self._adapter()
 
     def _adapter(self) -> VenueAdapter:
-        options: dict[str, object] = {"clock": self.time, "timeout": 5}
+        options: dict[str, object] = {"clock": self.time, "timeout": 5, **self._wired.options}
         if self._wired.adapter == "ccxt":
             options["ccxt"] = {"processOfTheTest": next(_PROCESSES)}  # who shares the rules of another asks for none
         return self._wired.factory(
@@ -142,6 +145,14 @@ class WireHarness:
         if mishap == "held_long":
             self.wire.held_for, mishap = 40.0, "held"
         self.script.rules.append(Rule(call, mishap))
+
+    @property
+    def transfer_target(self) -> str:
+        return self._wired.transfer_target
+
+    def moved(self) -> Decimal:
+        rows = (row for row in self.wire.ledger.rows if row.kind == "transfer")
+        return -sum((row.amount for row in rows), ZERO)
 
     def strayed(self) -> int:
         return self.wire.strayed
@@ -231,6 +242,14 @@ class PaperHarness:
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
         raise NotImplementedError("the paper server is not broken here")
+
+    @property
+    def transfer_target(self) -> str:
+        return "second"
+
+    def moved(self) -> Decimal:
+        flows = self.desk.seen.flows or ()
+        return -sum((flow.amount for flow in flows if flow.kind == "transfer"), ZERO)
 
     def strayed(self) -> int:
         raise NotImplementedError("the paper server is not broken here")

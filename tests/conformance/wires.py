@@ -38,11 +38,13 @@ OPEN_MARKET: Final = datetime(2021, 5, 19, 15, tzinfo=UTC)
 
 WIRES: Final[Mapping[str, Wired]] = {
     "binance": Wired(
-        BinanceWire, ccxt, "ccxt", "binanceusdm", USDT, "USDT", KEYS, EVERYTHING,
-        more=MANY_USDT, flow=ledger_rows.binance,
+        BinanceWire, ccxt, "ccxt", "binanceusdm", USDT, "USDT", KEYS, EVERYTHING | {"transfers"},
+        more=MANY_USDT, flow=ledger_rows.binance, transfer_target="MAIN",
     ),
     "bybit": Wired(
-        BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING, more=MANY_USDT, flow=ledger_rows.bybit
+        BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING | {"transfers"},
+        more=MANY_USDT, flow=ledger_rows.bybit, transfer_target="24600001",
+        options={"main_uid": "24600000", "uid": "24600000"},
     ),
     "bitget": Wired(
         BitgetWire, ccxt, "ccxt", "bitget", USDT, "USDT", WITH_PHRASE, EVERYTHING,

@@ -48,6 +48,7 @@ MISHAPS: Final[Mapping[Call, tuple[Mishap, ...]]] = {
     "open_orders": COMMON,
     "fills": COMMON,
     "cancel": (*COMMON, "late", "twice"),
+    "transfer": (*COMMON, "late"),
 }
 """What may go wrong by chance. (That the list of open orders lies is scripted only: who would ever know?)"""
 Occasion = tuple[Call, str, int]

@@ -79,6 +79,9 @@ def draw(folder: Path, pictures: Path) -> None:
             for block in _BLOCK.findall(PAGE.read_text(encoding="utf-8")):
                 if "rm -rf" in block:
                     return
+                if "ksctl approve" in block:
+                    shell.run(block.partition("\n")[0])
+                    _draw_approval(browser, folder, pictures / "board-approve.png")
                 printed = shell.run(block)
                 if block.startswith("LINK="):
                     _draw_board(browser, folder, "desktop", pictures / "on-call-board.png")
@@ -96,7 +99,7 @@ def draw(folder: Path, pictures: Path) -> None:
         shell.close()
 
 
-def _draw_board(browser: Any, folder: Path, size: str, picture: Path) -> None:
+def _opened(browser: Any, folder: Path, size: str) -> Any:
     width, height = SIZES[size]
     page = browser.new_page(viewport={"width": width, "height": height})
     page.goto(BOARD)
@@ -104,6 +107,25 @@ def _draw_board(browser: Any, folder: Path, size: str, picture: Path) -> None:
     page.click("form button")
     page.wait_for_selector("#list > li")
     time.sleep(1.5)  # it has read one tick
+    return page
+
+
+def _draw_board(browser: Any, folder: Path, size: str, picture: Path) -> None:
+    page = _opened(browser, folder, size)
+    save_picture(page, picture)
+    page.close()
+
+
+def _draw_approval(browser: Any, folder: Path, picture: Path) -> None:
+    """The window of an approval, with the text that the key of this page signs."""
+    shown = subprocess.run(
+        ["ssh-keygen", "-l", "-f", str(folder / "my-ben.key.pub")], capture_output=True, check=True, text=True
+    )
+    page = _opened(browser, folder, "desktop")
+    page.click("#approvals button")
+    page.fill("#fingerprint", shown.stdout.split()[1])
+    page.click("#compose")
+    page.wait_for_function("document.getElementById('signing').textContent.includes('END')")
     save_picture(page, picture)
     page.close()
 

@@ -7,8 +7,9 @@ from abc import ABC
 from killswitch_ccxt.dialect.core import Inspected, Streamed
 from killswitch_ccxt.dialect.order_calls import BatchResults, CcxtTimer, OrderCalls, TimerCalls, is_stop
 from killswitch_ccxt.dialect.reads import AccountReads, PositionMode, mode_of
+from killswitch_ccxt.dialect.transfers import TransferCalls
 
-__all__ = ["BatchResults", "CcxtTimer", "Dialect", "PositionMode", "is_stop", "mode_of"]
+__all__ = ["BatchResults", "CcxtTimer", "Dialect", "PositionMode", "TransferCalls", "is_stop", "mode_of"]
 
 
 class Dialect(AccountReads, OrderCalls, TimerCalls, Inspected, Streamed, ABC):

@@ -61,7 +61,7 @@ def run(
     """Run the drill NAME of a set: its policies in a generated crash on the paper market.
 
     No venue of an Account document is contacted, and no order leaves this process. Exits 1 if a target is missed or a
-    value is unknown. A live drill is not run: a person closes its position, and `ksctl drill measure` measures that.
+    value is unknown. A live drill is run by `ksctl drill live`.
     """
     from killswitch.cli.session import load_policies
     from killswitch.lab.book import BookError, read_book
@@ -83,6 +83,44 @@ def run(
     except (BookError, NothingFiredError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     _show(context, result, result_page(result), keep(folder, result), output)
+
+
+@options.verb(
+    "ksctl drill live quarterly --policies policies --source source.yaml --store ks.sqlite --live", group=drill,
+)  # fmt: skip
+@click.argument("name")
+@options.policies(required=True)
+@click.option("--source", "source_at", type=options.IN_FILE, required=True,
+              help="The source file of the runner, whose trust set counts the approvals.")  # fmt: skip
+@options.store
+@_folder
+@click.option("--live", "is_live", is_flag=True, help="Send the order. Default: only show what would be opened.")
+@click.option("--approval", "approvals_at", type=options.IN_FILE, multiple=True,
+              help="File of an approval; repeatable. Those delivered to the store count as well.")  # fmt: skip
+@click.option("--continue", "is_continued", is_flag=True,
+              help="End what an earlier run has left: nothing is opened, and no order is sent twice.")  # fmt: skip
+@click.option("--author", type=options.RECORD_TEXT, help="Name of the operator. Default: the user of this session.")
+@options.output
+@click.pass_context
+def live(
+    context: click.Context, name: str, policies_at: tuple[Path, ...], source_at: Path, store_at: str, folder: Path,
+    is_live: bool, approvals_at: tuple[Path, ...], is_continued: bool, author: str | None, output: str,
+) -> None:  # fmt: skip
+    """Run the live drill NAME: open its smallest position at the venue, and have the runner close it.
+
+    The document names the account, the symbol and the largest size. As many people as a loosening needs approve it with
+    `ksctl approve --purpose drill`; each approval counts once, and none by whoever runs the drill. The runner on the
+    store is alive and armed for the account, no lock and no stage is in force, and the account holds nothing in the
+    symbol. An order without an answer is asked for and never sent again. A real event ends the drill: its position is
+    still closed.
+    """
+    from killswitch.cli.lab.live_drill import LiveSite, run_live
+    from killswitch.operations.drills.pages import keep, result_page
+
+    site = LiveSite(policies_at, source_at, store_at, approvals_at, author)
+    result = run_live(_document(policies_at, name), site, is_live=is_live, is_continued=is_continued)
+    if result is not None:
+        _show(context, result, result_page(result), keep(folder, result), output)
 
 
 @options.verb("ksctl drill measure quarterly 2e090 --policies policies --store ks.sqlite", group=drill)
@@ -126,9 +164,10 @@ def measure(
 @_folder
 def due(policies_at: tuple[Path, ...], folder: Path) -> None:
     """List the drills of a set with their last results, and which are due."""
+    from killswitch.operations.drills.live_checks import drills_at
     from killswitch.operations.drills.pages import due_page, kept_results
 
-    print_page(due_page(_documents(policies_at), kept_results(folder)[0], datetime.now(UTC)))
+    print_page(due_page(drills_at(policies_at), kept_results(folder)[0], datetime.now(UTC)))
 
 
 @options.verb("ksctl drill trend", group=drill)
@@ -158,30 +197,23 @@ def _show(context: click.Context, result: DrillResult, page: Page, kept: Path, o
         context.exit(EXIT_FAILED)
 
 
-def _documents(policies_at: Sequence[Path]) -> list[DrillDocument]:
-    from killswitch.policy.loader import load
-    from killswitch.policy.schema.drill import DrillDocument
-
-    models = (each.model for each in load(list(policies_at)).documents)
-    return [each for each in models if isinstance(each, DrillDocument)]
-
-
 def _document(policies_at: Sequence[Path], name: str) -> DrillDocument:
-    found = {each.metadata.name: each for each in _documents(policies_at)}
-    if name not in found:
-        known = ", ".join(sorted(found)) or "none; add a document of kind Drill"
-        raise click.ClickException(f"the set has no Drill named {name}; it has {known}")
-    return found[name]
+    from killswitch.operations.drills.live_checks import find_drill
+
+    try:
+        return find_drill(policies_at, name)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _how_to_run_live(document: DrillDocument) -> str:
     live = document.spec.live
     assert live is not None  # a live drill without a position does not compile
-    name, place = document.metadata.name, f"{live.symbol}, and nothing else, on {live.account}"
-    close = f"ksctl close --scope account/{live.account} --reason 'drill: {name}' --live --policies …"
+    name = document.metadata.name
     return (
-        f"the live drill {name} sends nothing by itself: hold at most {live.most} contracts of {place}, have a second "
-        f"person agree, close it with `{close}`, and then run `ksctl drill measure {name} INCIDENT --store …`"
+        f"{name} is a live drill, which opens at most {live.most.normalize():f} contracts of {live.symbol} on "
+        f"{live.account} at its venue: have it approved with `ksctl approve --purpose drill --drill {name} …`, and run "
+        f"it with `ksctl drill live {name} --live …`"
     )
 
 

@@ -170,7 +170,8 @@ def incidents_page(found: Sequence[Incident]) -> Page:
 def _level(incident: Incident) -> str:
     if incident.reason is not None and incident.reason.cause == "dead-man":
         return "dead man"
-    return "by hand" if incident.by_hand else f"{incident.level} {incident.stage}"
+    drill = "DRILL: " if incident.reason is not None and incident.reason.cause == "drill" else ""
+    return f"{drill}by hand" if incident.by_hand else f"{drill}{incident.level} {incident.stage}"
 
 
 def _state(incident: Incident) -> str:

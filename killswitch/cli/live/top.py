@@ -155,6 +155,9 @@ def _head(board: Board, age: float | None, *, lost: bool, problem: str) -> Itera
         yield Text(
             f" NOT ACKNOWLEDGED: {firing.title} ({firing.decision[:12]})", style="dim" if lost else STYLES["warning"]
         )
+    for waiting in board.approvals[:5]:
+        missing = f"{waiting.missing} missing" + (f", given by {', '.join(waiting.given)}" if waiting.given else "")
+        yield Text(f" WAITS FOR AN APPROVAL: {waiting.title} ({missing})", style="dim" if lost else STYLES["near"])
     for it in board.incidents[:5]:
         done = "unknown" if it.done is None else str(it.done)
         yield Text(f" closing {it.scope} on {it.account}: {done} of {it.of} at the target, left: {it.left}")

@@ -155,15 +155,14 @@ def prove(wanted: str, store_at: str | None, log_at: Path | None, size: int | No
 
     NUMBER is that of the line, DECISION the beginning of a decision's id.
     """
-    from killswitch.audit.proving import lines_of_source, prove_from_log
-    from killswitch.audit.proving import prove as make
+    from killswitch.audit.proving import prove_from_log, prove_from_source
     from killswitch.record.tree import encode_proof
 
     if log_at is not None:
         proof = prove_from_log(log_at, wanted, size)
     else:
         with _opened(store_at) as store:
-            proof = make(lines_of_source(store), wanted, size)
+            proof = prove_from_source(store, wanted, size)
     if out is None:
         click.echo(encode_proof(proof))
         return

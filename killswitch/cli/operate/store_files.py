@@ -1,4 +1,4 @@
-"""`ksctl store`: back a store up, restore it, and verify it."""
+"""`ksctl store`: back a store up, restore it, verify it, and remove what is older than declared."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from killswitch.cli.options import IN_FILE, OUT_FILE, PATH, RECORD_TEXT
 from killswitch.cli.terminal import encode_record, print_answer, print_note
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from killswitch.audit.restoring import StoreCheck
+    from killswitch.audit.retaining import Removal
     from killswitch.render.document import Page
 
 
 @click.group(epilog=options.example_text("ksctl store backup --store ks.sqlite --to ks.backup.sqlite"))
 def store() -> None:
-    """Back a store up, restore it, and verify it."""
+    """Back a store up, restore it, verify it, and remove what is older than declared."""
 
 
 _anchors = click.option("--anchors", "anchors_at", type=PATH, multiple=True, metavar="PATH",
@@ -83,6 +86,31 @@ def restore(backup_at: Path, store_at: str, reason: str, author: str | None, anc
     print_note(f"{done.unfinished} unfinished positions are verified at the venue before their closes go on")
 
 
+@options.verb("ksctl store retain --declared retention.toml --dry-run --store ks.sqlite", group=store)
+@click.option("--declared", "declared_at", type=IN_FILE, required=True, metavar="FILE",
+              help="The file that declares how long what is kept (docs/audit.md has an example).")  # fmt: skip
+@options.store
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and what is kept although it is older.")
+@click.option("--author", type=RECORD_TEXT, help="Name of the operator. Default: the user of this session.")
+@options.output
+def retain(declared_at: Path, store_at: str, dry_run: bool, author: str | None, output: str) -> None:
+    """Remove what is older than declared, also while a runner writes to the store.
+
+    Nothing is removed that a restart, an open incident, a latch or a lock in force needs, nor a line of the record that
+    is not in a sealed segment of the archive. Each removal is announced in the record with its digest, and
+    `ksctl audit verify` goes on from there.
+    """
+    from getpass import getuser
+
+    from killswitch.audit.retaining import Retainer
+    from killswitch.audit.retention_settings import read_retention_settings
+    from killswitch.runner.clock import SystemClock
+
+    settings, now = read_retention_settings(declared_at), SystemClock().now()
+    removed = Retainer(_path(store_at), settings, now, author or getuser(), dry_run=dry_run).retain()
+    print_answer(output, lambda: encode_record(removed), lambda: _retention_page(removed, dry_run=dry_run))
+
+
 def _path(store_at: str) -> Path:
     return Path(store_at.removeprefix("sqlite:///"))
 
@@ -97,6 +125,23 @@ def _page(checked: StoreCheck) -> Page:
     if not checked.damage:
         return page
     return replace(page, sections=(Section("Damage of the file", (Items(checked.damage),)), *page.sections))
+
+
+def _retention_page(removed: Sequence[Removal], *, dry_run: bool) -> Page:
+    from killswitch.render.document import Page, Section, Table
+
+    rows = [
+        (
+            each.what,
+            ", ".join(f"{many:,} {name}" for name, many in each.counts.items() if many) or "nothing",
+            "" if each.through is None else f"line {each.through:,}",
+            each.kept_because or "",
+        )
+        for each in removed
+    ]
+    title = "Would be removed" if dry_run else "Removed"
+    table = Table(("class", title.lower(), "up to", "kept although older, because"), tuple(rows))
+    return Page("Retention", sections=(Section(title, (table,)),))
 
 
 def _code(checked: StoreCheck) -> int:

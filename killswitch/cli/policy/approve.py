@@ -47,11 +47,13 @@ _DAY = 86_400.0
               help="Write the approval into this new file, for the folder of the repository; with --store it is "
               "delivered as well.")  # fmt: skip
 @click.option("--purpose", default="change",
-              type=click.Choice(["change", "merge", "trust", "manifest", "anchor", "recovery"]),
+              type=click.Choice(["change", "merge", "trust", "manifest", "anchor", "recovery", "reset", "drill"]),
               help="change: what the runner waits for. merge: replaces the signature of a merge by the host. trust: a "
               "changed trust file, with --base and --head as files. manifest: the folder --head as it is. "
               "anchor: the commit --head, to which `ksctl source anchor` moves. recovery: the next step of the way "
-              "back --head POLICY/SCOPE, with --store.")  # fmt: skip
+              "back --head POLICY/SCOPE, with --store. reset: the reset of what is in force at --head POLICY/SCOPE, "
+              "with --store. drill: the drill --drill of the documents --head.")  # fmt: skip
+@click.option("--drill", metavar="NAME", type=WORD, help="With --purpose drill: the name of the live drill.")
 @click.option("--manifest-version", type=click.IntRange(1, 999_999_999), metavar="N",
               help="With --purpose manifest: the version, above the one before.")  # fmt: skip
 @click.option("--yes", "is_sure", is_flag=True, help="Sign without asking.")
@@ -68,6 +70,7 @@ def approve(
     limit: float,
     out: Path | None,
     purpose: Purpose,
+    drill: str | None,
     manifest_version: int | None,
     is_sure: bool,
     output: str,
@@ -83,6 +86,8 @@ def approve(
     from killswitch.source.statements import encode_statement
 
     _require_sides(purpose, store_at, base, head, manifest_version)
+    if (purpose == "drill") != (drill is not None):
+        raise click.UsageError("name --drill NAME and --head FOLDER for --purpose drill, and for no other purpose")
     if (key_at is None) == (openpgp is None):
         raise click.UsageError("name one key: --key FILE or --openpgp FINGERPRINT")
     if out is None and store_at is None:
@@ -97,11 +102,13 @@ def approve(
             change = _change(settings, store_at, (base, head), repository, limit)
             statements = _of_change(change, key, lasts, output)
         else:
-            if purpose == "recovery":
-                statements = (_step(settings, head or "", store_at or ""),)
+            if purpose in ("recovery", "reset"):
+                statement = _of_command(settings, purpose, head or "", store_at or "")
+            elif purpose == "drill":
+                statement = _drill(settings, Path(head or ""), drill or "")
             else:
-                statements = (_plain(settings, purpose, (base, head), repository, manifest_version),)
-            statements = tuple(_given(each, key, lasts) for each in statements)
+                statement = _plain(settings, purpose, (base, head), repository, manifest_version)
+            statements = (_given(statement, key, lasts),)
             click.echo("\n".join(encode_statement(each).decode() for each in statements), err=output == "json")
         signed = _signed(statements, key, is_sure=is_sure)
         _require_counting(signed, settings, store_at)
@@ -120,9 +127,12 @@ def _require_sides(
     elif purpose == "anchor":
         if head is None or base is not None or not re.fullmatch("[0-9a-f]{40}", head):
             raise click.UsageError("name --head COMMIT, all 40 hexadecimal digits, for --purpose anchor, and no --base")
-    elif purpose == "recovery":
+    elif purpose in ("recovery", "reset"):
         if head is None or base is not None or store_at is None:
-            raise click.UsageError("name --head POLICY/SCOPE and --store for --purpose recovery, and no --base")
+            raise click.UsageError(f"name --head POLICY/SCOPE and --store for --purpose {purpose}, and no --base")
+    elif purpose == "drill":
+        if head is None or base is not None:
+            raise click.UsageError("name --head FOLDER and --drill NAME for --purpose drill, and no --base")
     elif (store_at is None) == (base is None and head is None) or (base is None) != (head is None):
         raise click.UsageError("name either --store, or --base and --head")
     elif purpose != "change" and base is None:
@@ -219,21 +229,34 @@ def _plain(
     return plain_statement(settings, purpose, (digests[0], digests[1]), subject)
 
 
-def _step(settings: SourceSettings, place: str, store_at: str) -> Statement:
-    """The statement about the next step of a way back, `POLICY/SCOPE`, as the last tick has it."""
+def _of_command(settings: SourceSettings, purpose: Purpose, place: str, store_at: str) -> Statement:
+    """The statement about a reset, or the next step of a way back, at `POLICY/SCOPE`, as the last tick has it."""
     from killswitch.cli.session import opened_store
-    from killswitch.operations.approving import next_step, plain_statement
+    from killswitch.operations.approving import next_step, plain_statement, require_source, reset_to_approve
 
     with opened_store(store_at, read_only=True) as store:
-        subject, shown = next_step(store, place)
+        require_source(store, settings)
+        subject, shown = (next_step if purpose == "recovery" else reset_to_approve)(store, place)
     print_note(shown)
-    return plain_statement(settings, "recovery", (None, None), subject)
+    return plain_statement(settings, purpose, (None, None), subject)
+
+
+def _drill(settings: SourceSettings, documents: Path, name: str) -> Statement:
+    """The statement about a live drill, as the documents declare it now."""
+    from killswitch.operations.approving import plain_statement
+    from killswitch.operations.drills.live_checks import drill_digest, drill_subject, find_drill
+
+    try:
+        document = find_drill([documents], name)
+        return plain_statement(settings, "drill", (None, drill_digest(document)), drill_subject(document))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _given(statement: Statement, key: SigningKey, expires: float) -> Statement:
     from killswitch.model.instant import to_micros
-    from killswitch.operations.approving import given_by
     from killswitch.runner.clock import SystemClock
+    from killswitch.source.statements import given_by
 
     return given_by(statement, key.fingerprint, to_micros(SystemClock().now()), int(expires * 1_000_000))
 

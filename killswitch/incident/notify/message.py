@@ -16,7 +16,7 @@ from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.notify.scope_members import ScopeMembers, SeenScope, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
-from killswitch.incident.record.close_causes import command_text, order_texts
+from killswitch.incident.record.close_causes import DRILL, command_text, order_texts
 from killswitch.incident.record.firing import exposure_lines
 from killswitch.incident.record.first_minute import contacts_text, net_text, resting_text, worst_text
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
@@ -27,7 +27,7 @@ from killswitch.model.legible import CUT, legible, one_line, shortened, with_sto
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.render.document import Facts, Items, Page, Section, section, text
-from killswitch.render.formats import count_of, instant, money, order_numbers
+from killswitch.render.formats import count_of, instant, listed, money, order_numbers
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
@@ -132,6 +132,8 @@ class MessageContext(Struct, frozen=True):
     """The next stage and how far it is; None of what has no next stage."""
     contacts: tuple[Person, ...] | None = None
     """Whom the runbooks of the stage name; None where this is not known."""
+    blocked: tuple[str, ...] = ()
+    """Why positions of the scope cannot be reduced now, as the notices of the tick have it."""
 
     def scope(self, decision: Decision) -> SeenScope:
         """The decision's scope in the snapshot."""
@@ -187,7 +189,7 @@ def _first_facts(decision: Decision, context: MessageContext, *, is_enforced: bo
     (equity, currency), why = scope.equity, scope.no_equity
     yield "loss", loss_text(loss_of(decision, texts, equity, why), equity, currency, why)
     yield "doing", _work_text(decision, is_enforced=is_enforced)
-    yield "left", _exposure_text(decision, context.currency, is_enforced=is_enforced)
+    yield "left", _exposure_text(decision, context, is_enforced=is_enforced)
     yield "worst", worst_text(decision.scope, scope.accounts)
     yield "orders", resting_text(decision, scope.accounts)
     if context.ahead is not None:
@@ -224,8 +226,17 @@ def _work_text(decision: Decision, *, is_enforced: bool) -> str:
     return what if is_enforced else f"nothing, this run only observes; the policy would do: {what}"
 
 
-def _exposure_text(decision: Decision, currency: str | None, *, is_enforced: bool) -> str:
-    """Return the exposure after the decision and before it."""
+def lock_outlook(decision: Decision, started: StartedAs) -> Iterator[str]:
+    """Yield how the lock of the decision ends, where no time ends it."""
+    lock = of_kind(decision.effects, Lock)
+    if lock is not None and lock.order.until is None:
+        command = started.command("unlock", lock.order.scope)
+        yield f"the lock stays until a person lifts it, once the cause is known: {command} --reason …"
+
+
+def _exposure_text(decision: Decision, context: MessageContext, *, is_enforced: bool) -> str:
+    """Return the exposure after the decision and before it, and what of it cannot be closed now."""
+    currency = context.currency
     if decision.book is None:
         return "net exposure unknown: the decision was made without a book"
     before, after = decision.book.before, decision.book.after
@@ -234,7 +245,8 @@ def _exposure_text(decision: Decision, currency: str | None, *, is_enforced: boo
         return f"{now}: unchanged"
     if of_kind(decision.effects, Orders) is None:
         return f"{now}: this closes nothing"
-    return f"net {net_text(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
+    but = f", but not now: {listed(context.blocked)}" if context.blocked else ""
+    return f"net {net_text(after.net)}, gross {money(after.gross, currency)} once every order is filled{but}; now {now}"
 
 
 def trial_message(severity: Severity, at: Instant) -> Message:
@@ -293,6 +305,10 @@ def _positions_held(decision: Decision, context: MessageContext, result: Result 
     if scope.is_part:
         is_whole = decision.book is not None and decision.book.after.gross == 0
         return 0 if is_whole and result is not None and result.standing == "flat" else None
+    return _count_held(scope)
+
+
+def _count_held(scope: SeenScope) -> int | None:
     if not scope.accounts or any(each.positions is None for each in scope.accounts):
         return None
     return sum(bool(position.contracts) for each in scope.accounts for position in each.positions or ())
@@ -363,18 +379,23 @@ def _left_text(closing: Closing, left: Sequence[str], others: str) -> str:
     return f"{', '.join(left[:MOST_IN_A_LINE])}{more}; {others}"
 
 
-def notice_message(notice: Notice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START) -> Message:
-    """Return the message about a notice that a person must read."""
+def notice_message(
+    notice: Notice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START, facts: Sequence[str] = ()
+) -> Message:
+    """Return the message about a notice that a person must read; `facts`: lines that follow its text."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
     page = Page(
         notice_title(notice),
-        sections=(Section("", (_text_of(notice, started), f"next: {started.command('status')}")),),
+        sections=(Section("", (_text_of(notice, started), *facts, f"next: {started.command('status')}")),),
     )
     return replace(_message(about, subject, page, at=notice.as_of), thread=notice_thread(notice))
 
 
-DRILL: Final = "DRILL: "
-"""Begins title and text of every message of a drill: a phone shows no more."""
+def closing_facts(account: str, snapshot: Snapshot | None, contacts: Sequence[Person] | None) -> tuple[str, ...]:
+    """Return what the first reader of a notice about a close needs: what the account holds now, and whom to call."""
+    scope = seen_scope(f"account/{account}", None, snapshot)
+    call = () if contacts is None else (f"call: {contacts_text(contacts)}",)
+    return (f"left: {_held_text(scope, _count_held(scope))}", *call)
 
 
 def drill_message(message: Message) -> Message:

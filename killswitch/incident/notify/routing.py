@@ -19,12 +19,14 @@ from killswitch.incident.notify.joining import joined, sent_again
 from killswitch.incident.notify.message import (
     Message,
     MessageContext,
+    closing_facts,
     closing_message,
     decision_message,
     decode_message,
     digest,
     drill_message,
     encode_message,
+    lock_outlook,
     notice_message,
     repeats_message,
     trigger_texts,
@@ -79,13 +81,14 @@ class NotificationRouter:
         incident: str | None = None,
         thread: str = "",
         machines: Sequence[MachineStatus] = (),
+        notices: Sequence[Notice] = (),
     ) -> Iterator[Announcement]:
         """Yield the messages about a stage that fires, a manual close, a reset or a suspicion.
 
         `snapshot`, of this tick, has the currencies. `corrects` is since when the stage was reported as not fired.
         `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.
         `incident` is the id of the decision's incident, where it is known; `thread` that of the messages about it;
-        `machines` are the scopes after the tick.
+        `machines` are the scopes after the tick, `notices` what else the tick notifies of.
         """
         if decision.is_hold:
             subject = self._subject("notice", "warning", decision, None, lambda stage: True)
@@ -97,7 +100,7 @@ class NotificationRouter:
             self._started, self._texts, snapshot, self._book_currency(decision, snapshot), incident,
             self._members(decision, snapshot),
             tuple(outlook(decision, self._graphs.get(decision.policy), self._started)),
-            self._ahead(decision, snapshot, machines), self._contacts(decision),
+            self._ahead(decision, snapshot, machines), self._contacts(decision), _blocked(decision, notices),
         )  # fmt: skip
         message = decision_message(decision, subject, context, is_enforced=is_enforced, corrects=corrects)
         message = self._with_link(replace(message, thread=thread or decision.id), subject)
@@ -144,11 +147,9 @@ class NotificationRouter:
         if self.runbooks is None or decision.is_suspicion:
             return None
         if decision.kind == "manual":
-            facts = [each for stages in self.runbooks.values() for each in stages.values()]
-        else:
-            stage = self.runbooks.get(decision.policy, {}).get(decision.stage or "")
-            facts = [] if stage is None else [stage]
-        return tuple(dict.fromkeys(person for each in facts for person in each.contacts))
+            return self._every_contact()
+        stage = self.runbooks.get(decision.policy, {}).get(decision.stage or "")
+        return () if stage is None else tuple(dict.fromkeys(stage.contacts))
 
     def announce_closing(
         self,
@@ -178,17 +179,31 @@ class NotificationRouter:
                 is_drill=is_drill, decision=decision.id,
             )  # fmt: skip
 
-    def announce_notice(self, notice: Notice) -> Iterator[Announcement]:
-        """Yield the messages about a notice of severity warning or page."""
+    def announce_notice(self, notice: Notice, snapshot: Snapshot | None = None) -> Iterator[Announcement]:
+        """Yield the messages about a notice of severity warning or page; `snapshot` has what an account holds."""
         if notice.severity != "info":
             subject = self._notice_subject(notice)
-            message = notice_message(notice, subject, self._started)
+            message = notice_message(notice, subject, self._started, self._closing_facts(notice, snapshot))
             graph = self._graphs.get(notice.policy)
             yield Announcement(
                 message.id, to_micros(message.at), subject, f"{ALERT}{notice.alert}" if notice.alert else message.id,
                 encode_message(message), is_urgent=is_urgent(notice) and (graph is None or graph.mode == "enforce"),
                 lasts=bool(notice.alert) and not notice.is_over, ends=notice.is_over,
             )  # fmt: skip
+
+    def _closing_facts(self, notice: Notice, snapshot: Snapshot | None) -> tuple[str, ...]:
+        """What the account of a close holds and whom to call; nothing of any other notice."""
+        accounts = () if snapshot is None or notice.policy != "runner" else snapshot.accounts
+        begins = ((each.account, f"closing on account {each.account}") for each in accounts)
+        account = next((name for name, begin in begins if notice.text.startswith((f"{begin}:", f"{begin} "))), None)
+        return () if account is None else closing_facts(account, snapshot, self._every_contact())
+
+    def _every_contact(self) -> tuple[Person, ...] | None:
+        """The contacts of every runbook; None where they are not known."""
+        if self.runbooks is None:
+            return None
+        facts = (each for stages in self.runbooks.values() for each in stages.values())
+        return tuple(dict.fromkeys(person for each in facts for person in each.contacts))
 
     def announce_repeats(self, repeats: RepeatedNotice) -> Iterator[Announcement]:
         """Yield the messages about notices that have repeated since the last message."""
@@ -344,19 +359,29 @@ HOP_AFTER: Final = 10 * SECOND
 """How long a target has to accept an urgent message before the next hop gets it too (microseconds)."""
 
 
+def _blocked(decision: Decision, notices: Sequence[Notice]) -> tuple[str, ...]:
+    """Why positions of the decision's scope cannot be reduced now; dust pages nobody and is left out."""
+    place = (decision.policy, decision.scope)
+    mine = (it for it in notices if (it.policy, it.scope) == place and it.kind == "blocked" and it.severity == "page")
+    return tuple(dict.fromkeys(it.text for it in mine if not it.is_over))
+
+
 def _accounts_at_work(decision: Decision, snapshot: Snapshot) -> list[AccountSnapshot]:
     return [each for each in snapshot.accounts if each.account in decision.accounts_at_work]
 
 
 def outlook(decision: Decision, graph: Graph | None, started: StartedAs) -> Iterator[str]:
-    """Yield how the scope returns to normal; nothing of a close by hand."""
+    """Yield how the scope returns to normal; of a close without a stage, how its lock ends."""
+    if decision.kind == "manual":
+        yield from lock_outlook(decision, started)
     stages = () if graph is None or decision.kind is not None else graph.stages
     own = next((each for each in stages if each.name == decision.stage), None)
     if graph is None or own is None:
         return
     if own.reset is None:
         command = started.command("reset", decision.scope)
-        yield f"it stays latched until a person resets it, which accepts the loss: {command} --reason …"
+        when = "once the cause is known, which accepts the loss"
+        yield f"it stays latched until a person resets it, {when}: {command} --reason …"
     else:
         held = duration_text(timedelta(microseconds=own.reset.hold))
         yield f"it resets by itself once its condition has held for {held}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -101,6 +101,10 @@ CAUSES: Mapping[Cause, CauseText] = {
     ),
     "operator": CauseText("Close by hand", "A person's own judgement."),
 }  # fmt: skip
+
+
+DRILL: Final = "DRILL: "
+"""Begins the title of everything about a drill: of a message a phone shows no more."""
 
 
 def cause_text(cause: Cause | None) -> CauseText | None:

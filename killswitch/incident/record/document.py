@@ -112,6 +112,10 @@ class PositionLeft(Struct, frozen=True):
     """Whether it is below the venue's minimum; None where the venue's rules are unknown."""
     worth: Decimal | None = None
     """The value of the position at the decision's mark, in the account's currency."""
+    expected: Decimal | None = None
+    """What our own orders leave of it, while the venue has not shown it; None where it has, or a fill is unknown."""
+    start: Decimal | None = None
+    """The contracts at the decision."""
 
 
 class HeldPosition(Struct, frozen=True):
@@ -187,9 +191,13 @@ class EquityCurve(Struct, frozen=True):
     """Falls that count as transfers here, and rises that count as gains, until they are explained."""
 
 
+REFERENCED = "kept in "
+"""How a `reach` begins that only its place is shown of."""
+
+
 def contact_text(reach: str) -> str:
     """Return how someone is reached; a reference is named and never resolved, because it may lead to a secret."""
-    return f"kept in {reach}" if reach.startswith(("env:", "file:")) else reach
+    return f"{REFERENCED}{reach}" if reach.startswith(("env:", "file:")) else reach
 
 
 @frozen_from(schema.Contact, reach=("reach", contact_text))
@@ -290,6 +298,17 @@ class IncidentBook(Struct, frozen=True):
     book: Exposures
 
 
+class NewestExposure(Struct, frozen=True):
+    """Net and gross exposure of the scope in the newest tick after its last firing; None is unknown."""
+
+    at: datetime
+    net: Decimal | None
+    gross: Decimal | None
+    currency: str | None
+    unknown: str | None = None
+    """Why one of them is."""
+
+
 class Incident(Struct, frozen=True):
     """The life of one escalation on one policy and scope; its id is that of the decision that opened it."""
 
@@ -346,4 +365,9 @@ class Incident(Struct, frozen=True):
     ahead: str | None = None
     """The stage above the one in force with its thresholds, and how far each is as of the newest tick; None once the
     incident is closed, and of a close by hand."""
+    newest: NewestExposure | None = None
+    """The exposure that the scope has now, or had at its reset; None where no later tick was kept, or its scope is no
+    part of the kept book."""
+    obstacles: tuple[str, ...] = ()
+    """Why what is left is not closed, as it was notified last; empty once nothing is left."""
     format: str = INCIDENT_FORMAT

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from killswitch.incident.record.document import Person
+from killswitch.incident.record.document import REFERENCED, Person
 from killswitch.incident.record.source_places import LadderStage, TriggerText
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, sizes_of, tag_of
@@ -91,10 +91,11 @@ def resting_text(decision: Decision, accounts: Sequence[AccountSnapshot] | None)
 
 
 def contacts_text(contacts: Sequence[Person]) -> str:
-    """Return the first contacts with their roles and how they are reached."""
+    """Return the first contacts with their roles and how they are reached, the readable ones first."""
     if not contacts:
         return NOBODY
-    shown = [f"{each.name} ({each.role}): {each.reach}" for each in contacts[:MOST_CONTACTS]]
+    readable = sorted(contacts, key=lambda each: each.reach.startswith(REFERENCED))
+    shown = [f"{each.name} ({each.role}): {each.reach}" for each in readable[:MOST_CONTACTS]]
     more = len(contacts) - len(shown)
     return "; ".join(shown) + (f"; {more} more in the runbook" if more else "")
 

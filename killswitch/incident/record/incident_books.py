@@ -6,13 +6,15 @@ kept: a table of hundreds is read by nobody.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.incident.record.document import IncidentBook
+from killswitch.incident.record.document import IncidentBook, NewestExposure
 from killswitch.incident.record.source_places import decode_or
 from killswitch.model.decision import Decision
 from killswitch.model.store import IncidentStore, Store
@@ -73,3 +75,18 @@ def books_of(store: IncidentStore, incident: str, *, is_closed: bool) -> tuple[I
     if kept.newest is not None and (kept.opened is None or kept.newest.as_of > kept.opened.as_of):
         found.append(IncidentBook("closed" if is_closed else "newest", kept.newest))
     return tuple(found)
+
+
+def newest_exposure(books: Sequence[IncidentBook], scope: str, fired_at: datetime) -> NewestExposure | None:
+    """The exposure of the scope in the newest of the books; None where it is not newer than the last firing.
+
+    A book has parts for the portfolio, accounts and strategies: of a venue, a label or a symbol it says nothing.
+    """
+    found = books[-1].book if books else None
+    if found is None or found.as_of <= fired_at:
+        return None
+    kind, _, name = scope.partition("/")
+    part = next((each for each in found.parts if (each.of, each.name) == (kind, name or kind)), None)
+    if part is None or kind not in ("portfolio", "account", "strategy"):
+        return None
+    return NewestExposure(found.as_of, part.net, part.gross, found.currency, part.unknown)

@@ -61,9 +61,11 @@ def positions_held(recorded: Sequence[RecordedDecision], closed: Sequence[Closed
 
 def _position(decision: str, one: ClosedPosition) -> PositionLeft:
     to_close = None if one.left is None else max(Decimal(0), one.left - one.target)
+    expected = None if one.left is not None or one.filled is None else max(Decimal(0), one.start - one.filled)
     return PositionLeft(
-        decision, one.account, one.symbol, one.side, one.target, one.left, to_close, one.seen_at, one.dust, one.worth
-    )
+        decision, one.account, one.symbol, one.side, one.target, one.left, to_close, one.seen_at, one.dust, one.worth,
+        expected, one.start,
+    )  # fmt: skip
 
 
 def account_closes(recorded: RecordedDecision) -> list[AccountClose]:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from killswitch.incident.record.close_causes import DRILL
 from killswitch.incident.record.decision_basis import NO_OWNER, DecisionBasis
 from killswitch.incident.record.document import ChecklistItem, Firing, Incident
 from killswitch.incident.record.order_outcomes import OrderOutcome
@@ -237,6 +238,8 @@ def as_csv(report: ComplianceReport | ClosingReport) -> str:
         head = ("row", *dict.fromkeys((*Act.__struct_fields__, *OwnedOrder.__struct_fields__)))
         rows = [{"row": "act", **asdict(each)} for each in report.acts]
         rows += [{"row": "order", **asdict(each)} for each in report.orders]
+    if report.title.startswith(DRILL):  # a spreadsheet shows rows alone
+        rows = [{**row, "outcome": f"{DRILL}{row['outcome']}"} for row in rows]
     written = io.StringIO()
     writer = csv.writer(written)
     writer.writerow(head)

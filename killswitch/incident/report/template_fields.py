@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 from msgspec import Struct, UnsetType
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import EquityCurve, Firing, Incident, IncidentBook, Money
+from killswitch.incident.record.document import EquityCurve, Firing, Incident, IncidentBook, Money, NewestExposure
 from killswitch.incident.record.firing import is_part_of_accounts
 from killswitch.incident.record.first_minute import net_text
 from killswitch.incident.record.order_outcomes import OrderOutcome
@@ -57,6 +57,11 @@ def net_after(firing: Firing) -> str:
     if firing.book is None:
         return net_text(None, firing.currency)
     return net_text((firing.book.after if firing.acted else firing.book.before).net, firing.currency)
+
+
+def net_now(newest: NewestExposure) -> str:
+    """The net exposure now, with its side in words."""
+    return net_text(newest.net, newest.currency)
 
 
 def cut(book: BookChange) -> Decimal | None:
@@ -141,7 +146,7 @@ def _share(part: Decimal | None, whole: Decimal | None) -> Decimal | None:
 
 
 _ALL: tuple[Callable[[Any], object], ...] = (
-    *(verdict, shown, fight, cost_share, net, leverage, net_before, net_after, cut, cut_share),
+    *(verdict, shown, fight, cost_share, net, leverage, net_before, net_after, net_now, cut, cut_share),
     *(step, unfilled, filled_share, slipped, bound_outcome, answered_after),
     *(closed, closed_share, fall, change, has_realised, has_unknown, is_part),
     *(sides_chart, positions_chart, closing_chart, slippage_chart, venue_text, stakeholder_text),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from killswitch.incident.record.document import Incident
+from killswitch.incident.record.close_causes import DRILL
+from killswitch.incident.record.document import Incident, PositionLeft
 from killswitch.incident.record.first_minute import net_text
 from killswitch.incident.record.verdict import verdict
 from killswitch.render.formats import count_of, instant, money
@@ -16,17 +17,24 @@ MOST_ORDERS = 12
 """The most orders that the text to a venue lists; the closing report has all of them."""
 
 
+def is_of_drill(incident: Incident) -> bool:
+    """Whether the incident is one of a drill: on the paper market, or a close by hand for that reason."""
+    return incident.reason is not None and incident.reason.cause == "drill"
+
+
 def venue_text(incident: Incident) -> str:
     """The text to the venues: which orders were sent, which are unclear, what they are asked to confirm."""
     return "\n".join(_to_venue(incident))
 
 
 def _to_venue(incident: Incident) -> Iterator[str]:
-    is_drill = incident.reason is not None and incident.reason.cause == "drill"
+    is_drill = is_of_drill(incident)
     accounts = ", ".join(dict.fromkeys(each.account for each in incident.orders)) or "[account]"
     what = "DRILL, emergency close" if is_drill else "emergency close"
     yield f"Subject: {what} on account {accounts}, {instant(incident.opened_at)}"
     yield ""
+    if is_drill and incident.reason is not None:
+        yield incident.reason.tone
     yield f"Our kill functionality acted at {instant(incident.opened_at)} (UTC) on our account {accounts}."
     yield f"It sent {count_of(len(incident.orders), 'order')}; all client order ids begin with `ks`."
     unclear = [each for each in incident.orders if not each.final]
@@ -39,10 +47,18 @@ def _to_venue(incident: Incident) -> Iterator[str]:
     if incident.left:
         yield "These positions are still open and could not be closed; please state what prevents it:"
         for left in incident.left[:MOST_ORDERS]:
-            held = "unknown" if left.contracts is None else f"{left.contracts.normalize():f}"
-            yield f"  - {left.symbol} {left.side or ''} on {left.account}: {held} contracts, target {left.target}"
+            yield f"  - {left.symbol} {left.side or ''} on {left.account}: {_held(left)}, target {left.target}"
     yield "Please confirm open positions and resting orders of the account as of now, and keep your logs of it."
     yield "[our name, firm and client number; a number at which we are reached]"
+
+
+def _held(left: PositionLeft) -> str:
+    """The contracts that are left: as the venue showed them last, else what our orders leave."""
+    if left.contracts is not None:
+        return f"{left.contracts.normalize():f} contracts"
+    if left.expected is not None:
+        return f"{left.expected.normalize():f} contracts by our orders"
+    return "unknown contracts" if left.start is None else f"at most {left.start.normalize():f} contracts"
 
 
 def stakeholder_text(incident: Incident) -> str:
@@ -51,10 +67,12 @@ def stakeholder_text(incident: Incident) -> str:
 
 
 def _to_stakeholders(incident: Incident) -> Iterator[str]:
-    is_drill = incident.reason is not None and incident.reason.cause == "drill"
-    last = incident.firings[-1]
-    yield f"Subject: {'DRILL: ' if is_drill else ''}{incident.title}: {verdict(incident)}"
+    last, is_drill = incident.firings[-1], is_of_drill(incident)
+    marked = "" if not is_drill or incident.title.startswith(DRILL) else DRILL
+    yield f"Subject: {marked}{incident.title}: {verdict(incident)}"
     yield ""
+    if is_drill and incident.reason is not None:
+        yield incident.reason.tone
     yield f"At {instant(incident.opened_at)} (UTC) the kill switch acted: {incident.title}, policy {incident.policy}."
     if incident.by_hand:
         yield f"It was ordered by {last.author or 'unknown'}: {last.reason or 'no reason is recorded'}."
@@ -68,6 +86,9 @@ def _to_stakeholders(incident: Incident) -> Iterator[str]:
         f"Net exposure {net_text(None if before is None else before.before.net, last.currency)} before, "
         f"{net_text(None if after is None else after.net, last.currency)} once every order is filled."
     )
+    if incident.newest is not None and incident.state == "open":
+        now = incident.newest
+        yield f"At {instant(now.at)} it was {net_text(now.net, now.currency)}, gross {money(now.gross, now.currency)}."
     yield f"Realised {money(incident.money.realised, incident.money.currency)} before fees, " + (
         f"cost of the close {money(incident.money.cost, incident.money.currency)}."
     )

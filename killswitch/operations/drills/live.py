@@ -1,4 +1,4 @@
-"""Live drills and real events: what a person closed is measured, and what really happens ends a drill."""
+"""Measures of live drills, from the record of the runner that closed them; and the real events that end a drill."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.document import Incident
 from killswitch.incident.record.incident_decisions import UnknownIncidentError, find_incident
 from killswitch.incident.record.results import read_decision
 from killswitch.model.decision import Decision
-from killswitch.operations.drills.measures import COMPLETED, DrillResult, measures_of
+from killswitch.operations.drills.live_run import LiveRun, state_text
+from killswitch.operations.drills.measures import COMPLETED, DrillResult, Measure, measures_of
 from killswitch.policy.schema.drill import DrillDocument, LivePosition
-from killswitch.runner.status_blob import last_tick, started_as
+from killswitch.runner.status_blob import last_tick, last_view, started_as
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -44,6 +47,33 @@ def measure_live(document: DrillDocument, store: SqlStore, store_at: str, prefix
     return DrillResult(
         document.metadata.name, "live", now, chosen.decisions[0].policy_set, None, (), kept, COMPLETED, incident.id
     )
+
+
+def live_result(
+    document: DrillDocument, run: LiveRun, store: SqlStore, store_at: str, now: datetime, *, interrupted: str | None
+) -> DrillResult:
+    """Return the result of a live drill that this program has run.
+
+    `interrupted`: why it is not measured although the position is closed, such as a real event. What is not closed is
+    not measured either: the result says in which state it is.
+    """
+    name, view = document.metadata.name, last_view(store)
+    policy_set = "unknown" if view is None else view.policy_set
+    if interrupted is None and run.state == "closed" and run.decision is not None and run.command is not None:
+        found = measure_live(document, store, store_at, run.decision, now)
+        decided = store.decision(run.decision)
+        value = None if decided is None else (decided.decision.as_of - run.command.at).total_seconds()
+        return replace(found, measures=(_time_of_command(document, value), *found.measures))
+    ended = state_text(run) if interrupted is None else f"{interrupted}; {state_text(run)}"
+    return DrillResult(name, "live", now, policy_set, None, (), (), ended, run.decision)
+
+
+def _time_of_command(document: DrillDocument, value: float | None) -> Measure:
+    """From the command that closes the position until the runner has decided on it; clocks may differ by a tick."""
+    limit = document.spec.targets.decision / 1_000_000
+    if value is None:
+        return Measure("time to decision", None, limit, "seconds", None, "the decision is not in the store")
+    return Measure("time to decision", max(0.0, value), limit, "seconds", value <= limit)
 
 
 def _require_declared(incident: Incident, live: LivePosition) -> None:

@@ -137,7 +137,7 @@ class _Drill:
                 live=self._is_armed, locks=LockPaths(folder / "locks", folder / "trading_lock.json"), store_at=store_at,
                 is_drill=True,
             )  # fmt: skip
-            keep_start(store, self._loaded.policies.digest, self._loaded.runbooks, None)
+            keep_start(store, self._loaded.policies.digest, self._loaded.runbooks, None, is_drill=True)
             await runner.start()
             try:
                 ended = await self._crash(runner, store)

@@ -24,6 +24,9 @@ def _facts(report: RecordReport) -> Facts:
     rows: list[tuple[str, ...]] = [("verdict", *_verdict(report))]
     if report.entries:
         rows.append(("entries", f"{report.entries:,}, from {report.first:,} to {report.last:,}"))
+    if report.removed and report.removal is not None:
+        declared = f"line {report.removal:,} states that, with the digest of what is known of them"
+        rows.append(("removed", f"lines 1 to {report.removed:,}, by retention", declared))
     rows += [("chain", report.chain or "unknown"), ("root", report.root or "unknown: lines are missing or changed")]
     rows.append(("uncovered", *_uncovered(report)))
     return Facts(tuple(rows))

@@ -60,10 +60,11 @@ def status_page(status: StoreStatus, store_at: str, *, is_brief: bool = False, i
 
     `is_wide`: exposure and P&L by account, strategy and asset, too.
     """
-    view = status.view
+    view, title = status.view, f"Status of {store_at}"
+    drill = ("DRILL: nothing in this store is real.",) if status.is_drill else ()
     problems = tuple(section("Problems", Items((() if view is None else view.problems) + status.problems)))
     if is_brief:
-        return Page(f"Status of {store_at}", summary=(answer(status),), sections=problems)
+        return Page(title, summary=(*drill, answer(status)), sections=problems)
     is_dated = view is not None and status.runner.liveness != "alive"
     dated = ("Accounts, stages and triggers are as of the last tick, not as of now.",) if is_dated else ()
     alerts = section("Active alerts", _items(map(_active_alert, status.active_alerts)))
@@ -71,9 +72,7 @@ def status_page(status: StoreStatus, store_at: str, *, is_brief: bool = False, i
     facts = section("", Facts(tuple(_run_facts(status))))
     book = () if view is None or not is_wide else exposure_table(view.exposures or None)
     rest = (*_sections(status), *book, *facts)
-    return Page(
-        f"Status of {store_at}", summary=(answer(status), *dated), sections=(*problems, *alerts, *closings, *rest)
-    )
+    return Page(title, summary=(*drill, answer(status), *dated), sections=(*problems, *alerts, *closings, *rest))
 
 
 def _run_facts(status: StoreStatus) -> Iterator[tuple[str, ...]]:
@@ -146,6 +145,8 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
     yield from switches_section(status.switches, status.now)
     yield from bot_heartbeats(status.heartbeats, status.now)
     yield from _notifications(status)
+    yield from section("Silences", _items(each.line for each in status.silences))
+    yield from section("Held messages", _items(each.line for each in status.held))
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)
     yield from section("Pending commands", _items(pending))
     shown = {each.text for each in status.active_alerts} | set(() if view is None else view.problems)

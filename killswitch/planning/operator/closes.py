@@ -134,7 +134,7 @@ def plan_manual_close(
     A forced close uses market orders, and the `last` good snapshots of derivatives accounts that cannot be read now.
     Of a strategy that shares its accounts at most its own part is closed, and nothing while that is unknown.
     `facts`: those of the snapshot. `only`: limits the scope to these accounts. RefusedCommandError if no account
-    remains.
+    remains, and where a position is larger than the event's `most`.
     """
     scope, now = event.scope or "portfolio", facts.as_of
     part = part_of_command(scope, policies)
@@ -157,6 +157,7 @@ def plan_manual_close(
     around = None if part is None else facts
     view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), facts.rules, None, around=around, part=part)
     ranked = [it for it in rank(_default_ranking(policies), candidates(view, None)) if is_commanded(event, it)]
+    _require_bound(event, ranked)
     rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (without_pace(rule), "by force") if event.force else (rule, None)
     chosen = _chosen(event, view, in_group_order(ranked, _groups(policies)))
@@ -222,6 +223,16 @@ def is_commanded(event: Event, ranked: Ranked) -> bool:
     """Whether the command closes the position: all of its scope, or those of its symbols and its side."""
     position = ranked.candidate.position
     return (event.symbols is None or position.symbol in event.symbols) and event.side in (None, position.side)
+
+
+def _require_bound(event: Event, ranked: Iterable[Ranked]) -> None:
+    """RefusedCommandError for a position above the bound of the command: then part of it belongs to somebody else."""
+    for each in ranked:
+        position = each.candidate.position
+        if event.most is not None and position.contracts > event.most:
+            held, most = f"{position.contracts.normalize():f}", f"{event.most.normalize():f}"
+            where = f"{each.candidate.key[0]} holds {held} of {position.symbol}"
+            raise RefusedCommandError(f"{where}, above the {most} of this command, and part of it is somebody else's")
 
 
 def manual_lock_order(scope: str) -> LockOrder:

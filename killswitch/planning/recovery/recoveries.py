@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from msgspec import MsgspecError, Struct
+from msgspec import MsgspecError
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
@@ -16,12 +16,12 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.graph.recovery import ONE, RecoveryRule
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, rfc3339
-from killswitch.model.snapshot import AccountSnapshot, Event, Instant
+from killswitch.model.snapshot import AccountSnapshot, Event
 from killswitch.model.store import DamagedStateError
 from killswitch.planning.recovery.way_back import (
     EvaluatedScope,
     Happened,
-    Phase,
+    ReachedStep,
     RecoveryCap,
     WayBack,
     advance,
@@ -35,17 +35,9 @@ from killswitch.planning.recovery.way_back import (
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 
 
-class RecoveryView(Struct, frozen=True, omit_defaults=True):
+class RecoveryView(ReachedStep, frozen=True, omit_defaults=True):
     """One way back, as people see it. `progress`: where it is, in one sentence."""
 
-    plan: str
-    policy: str
-    scope: str
-    phase: Phase
-    since: Instant
-    step: int
-    steps: int
-    share: Decimal
     progress: str
     clean_seconds: float
     needs_seconds: float

@@ -74,12 +74,8 @@ class Happened(Struct, frozen=True):
     severity: Severity = "info"
 
 
-class RecoveryCap(Struct, frozen=True, omit_defaults=True):
-    """What the ways back allow an account now: the smallest step of them.
-
-    `share`: of every limit; 0 while nothing may be opened, for `why`. `hedges`: symbols of the account that count as
-    one position; `begun`: those of hedges that are open on another account, so that the last leg is never refused.
-    """
+class ReachedStep(Struct, frozen=True, omit_defaults=True):
+    """How far one way back is. `share`: of every limit that it reduces; 0 while nothing may be opened."""
 
     plan: str
     policy: str
@@ -89,6 +85,15 @@ class RecoveryCap(Struct, frozen=True, omit_defaults=True):
     step: int
     steps: int
     share: Decimal
+
+
+class RecoveryCap(ReachedStep, frozen=True, omit_defaults=True):
+    """What the ways back allow an account now: the smallest step of them.
+
+    `why`: the reason of a share of 0. `hedges`: symbols of the account that count as one position; `begun`: those of
+    hedges that are open on another account, so that the last leg is never refused.
+    """
+
     why: str
     positions: int | None = None
     hedges: tuple[tuple[str, ...], ...] = ()

@@ -37,14 +37,15 @@ class DrillTargets(Part):
 
 
 class LivePosition(Part):
-    """The one real position that a live drill is about. A person opens it and closes it; the drill sends nothing."""
+    """The one real position that a live drill opens and closes. It touches no other."""
 
     account: Name
     """The account."""
     symbol: Word
-    """The symbol, as the venue names it."""
+    """The symbol, as the venue names it: one in which the account holds nothing, and in which nothing else trades."""
     most: Price
-    """The largest size in contracts that the drill accepts: it is not measured as a drill where more was closed."""
+    """The largest size in contracts. The drill opens the smallest order that the venue accepts, and is refused where
+    that is larger."""
 
 
 class DrillSpec(Part):
@@ -52,7 +53,8 @@ class DrillSpec(Part):
 
     mode: Literal["dry_run", "simulation", "live"]
     """`dry_run`: a simulated crash, and nothing is sent even to the paper venue. `simulation`: the crash with orders on
-    the paper venue. `live`: a person closes one named real position by hand, and the record of it is measured."""
+    the paper venue. `live`: the smallest position is opened at the venue of the account once people have approved it,
+    and the runner closes it."""
     every: Duration
     """How often it is due."""
     seed: Seed = 7

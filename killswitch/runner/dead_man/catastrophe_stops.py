@@ -198,6 +198,12 @@ class CatastropheStops:
         """Keep the stops of another policy set from the next tick on."""
         self._rules = taken.loaded.policies.stops
 
+    def polled(self, accounts: tuple[AccountSnapshot, ...]) -> None:
+        """Command the close of the legs that a filled stop has left naked, for the tick that sees the fill."""
+        for account in accounts:
+            if account.account in self._keepers:
+                self._close_other_legs(account)
+
     def ticked(self, report: EndedTick) -> None:
         """Decide every account's stops by the snapshot of the tick, and begin a pass where something is to be done."""
         accounts = {each.account: each for each in report.snapshot.accounts}
@@ -216,7 +222,6 @@ class CatastropheStops:
             keeper.undeclared = self._undeclared(name, seen[name])
             self._keep_marks(name, keeper.stops, seen[name])
             self._exit(keeper.stops)
-            self._close_other_legs(accounts[name])
             planned = self._planned(name, keeper.stops)
             if not planned.is_empty or keeper.orders.has_unanswered:
                 keeper.task = asyncio.create_task(keeper.orders.keep(self._planner(name, seen)))
@@ -322,9 +327,10 @@ class CatastropheStops:
             name = fill.client_order_id or self._names.get(fill.order or "", "")
             if not is_catastrophe_stop(name) or name in self._record.left:
                 continue
-            self._record.left = [*self._record.left, name][-KEPT:]
             for event in closes_of_other_legs(self._rules, account.account, fill.symbol, name, self._clock.now()):
                 self._store.put_event(event)
+            self._record.left = [*self._record.left, name][-KEPT:]
+            self._save()
 
     @property
     def judges(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from killswitch.runner.sources.proposals import Proposed, TakesSets, next_of_hea
 from killswitch.runner.sources.source_alerts import described, source_alerts, without_time
 from killswitch.runner.sources.step_approvals import StepApprovals
 from killswitch.source import sync
+from killswitch.source.approval_rules import stated_path
 from killswitch.source.candidate import Candidate, Review, ReviewRequest
 from killswitch.source.poller import SourcePoller
 from killswitch.source.polling import SourceSettings
@@ -48,6 +49,7 @@ from killswitch.source.sync_state import (
     Restore,
     SourceCommand,
     SourceCondition,
+    SourcePlace,
     SourceRules,
     SourceState,
     Take,
@@ -85,12 +87,14 @@ class SourceRun(Struct, frozen=True):
 
 def rules_of(settings: SourceSettings) -> SourceRules:
     """What the configuration demands of every set."""
+    git = settings.git
     return SourceRules(
         poll=settings.poll,
         stale_after=settings.stale_after,
         frozen_after=settings.frozen_after,
         loosening_after=settings.loosening_after,
         shadow_before=settings.shadow_before,
+        place=SourcePlace() if git is None else SourcePlace(ref=git.ref, path=stated_path(settings.kind, git.path)),
     )
 
 

@@ -20,7 +20,17 @@ from killswitch.operations.board import Board, BoardScope, TriggerBar, without_v
 from killswitch.render.formats import instant
 from killswitch.server.board.feed import ReadBoard
 
-SECTIONS: Final = ("headline", "firings", "troubles", "incidents", "locks", "switches", "venues", "policies")
+SECTIONS: Final = (
+    "headline",
+    "firings",
+    "approvals",
+    "troubles",
+    "incidents",
+    "locks",
+    "switches",
+    "venues",
+    "policies",
+)
 """Each is a template, an element of the page with its name as id, and a part of a change."""
 MOST_BARS: Final = 2000
 """Bars of calm scopes on one page. Where there are more, each calm scope shows its nearest ones and counts the rest."""

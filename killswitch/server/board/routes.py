@@ -21,7 +21,8 @@ from killswitch.server.command_routes import CommandRoutes
 from killswitch.server.entrance import Caller, Entrance, Identified, identified, source_of
 from killswitch.store.errors import StoreError
 
-FILES: Final = {"board.css": "text/css", "board.js": "text/javascript", "login.js": "text/javascript",
+FILES: Final = {"board.css": "text/css", "board.js": "text/javascript", "approve.js": "text/javascript",
+                "login.js": "text/javascript",
                 "icon.svg": "image/svg+xml"}  # fmt: skip
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

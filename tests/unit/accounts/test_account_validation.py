@@ -248,6 +248,7 @@ TIMER = (
         ("binanceusdm", "index", "", ["KS3059"]),  # its conditional orders follow the mark or the last price
         ("okx", "index", "", []),
         ("bybit", "last", "", []),
+        ("binancecoinm", "mark", "", ["KS3059"]),  # its interface of conditional orders was not tried
         ("mexc", "mark", "", ["KS3059"]),  # its conditional orders have no id of ours
         ("krakenfutures", "mark", TIMER, ["KS3052"]),  # its timer cancels stops
         ("okx", "mark", TIMER, ["KS3052"]),  # whether its timer spares stops is unknown

@@ -20,6 +20,7 @@ from msgspec import Struct, field
 
 _FENCE = re.compile(r"((?:^<!-- [^\n]* -->\n)?)^```(sh|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _END = "@@ended"
+CONFIGURING = ("KSCTL_", "OTEL_", "FORCE_COLOR", "TTY_")
 
 
 class Block(Struct):
@@ -92,8 +93,8 @@ def _last_lines(file: Path) -> str:
 
 
 def _own() -> dict[str, str]:
-    """The environment without the variables that configure the commands."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("KSCTL_", "OTEL_"))}
+    """The environment without the variables that configure the commands, or colour what they print."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(CONFIGURING)}
 
 
 def missing_lines(shown: str, printed: str, *, numbers_differ: bool) -> list[str]:

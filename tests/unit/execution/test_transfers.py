@@ -19,7 +19,15 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Transfer
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, TickRecord
-from killswitch.model.venue import FateUnknownError, OrderRejectedError, Transfers, VenueDownError, VenueError
+from killswitch.model.venue import (
+    FateUnknownError,
+    OrderRejectedError,
+    SentTransfer,
+    TransferFate,
+    Transfers,
+    VenueDownError,
+    VenueError,
+)
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests.performing import context
@@ -52,10 +60,12 @@ class Bank:
         return {name: Transfers(place, name, self.send) for name in ("treasury", "main")}
 
 
-def performer(store: SqlStore, bank: Bank, *, later: float = 0.0, is_run: bool = True) -> TransferPerformer:
-    """A performer whose clock is `later` seconds after the decision."""
+def performer(
+    store: SqlStore, bank: Bank, *, later: float = 0.0, is_run: bool = True, clock: VirtualClock | None = None
+) -> TransferPerformer:
+    """A performer whose clock is `later` seconds after the decision, or this one."""
     made = context(store, transfers=bank.transfers(), is_run=is_run)
-    return TransferPerformer(replace(made, clock=VirtualClock(START + timedelta(seconds=later))))
+    return TransferPerformer(replace(made, clock=clock or VirtualClock(START + timedelta(seconds=later))))
 
 
 def commit(store: SqlStore, one: TransferPerformer, decision: Decision = DECIDED) -> None:
@@ -150,6 +160,92 @@ def test_a_restart_before_the_request_sends_it_once_and_after_it_never(store: Sq
     assert (len(bank.requests), statuses(store)) == (1, ["sent"])
 
 
+class Listed(Bank):
+    """A bank with a list of its transfers: what it states of one, in order, the last for ever."""
+
+    def __init__(self, answer: VenueError | None, *fates: TransferFate | VenueError, is_silent: bool = False) -> None:
+        super().__init__(answer, is_silent=is_silent)
+        self.fates = list(fates)
+        self.queries: list[SentTransfer] = []
+
+    async def find(self, sent: SentTransfer) -> TransferFate:
+        self.queries.append(sent)
+        fate = self.fates.pop(0) if len(self.fates) > 1 else self.fates[0]
+        if isinstance(fate, VenueError):
+            raise fate
+        return fate
+
+    def transfers(self, place: str = "one") -> dict[str, Transfers]:
+        return {name: replace(it, find=self.find) for name, it in super().transfers(place).items()}
+
+
+async def watched(one: TransferPerformer, clock: VirtualClock, seconds: int, *, first: bool = True) -> list[str]:
+    """The texts of the alerts of a pass each second, of which the first has the decision."""
+    texts: list[str] = []
+    await one.recover()
+    for second in range(seconds):
+        texts += (await one.perform((DECIDED,) if first and second == 0 else (), SNAPSHOT)).texts
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await clock.sleep(1.0)
+    await one.abandon()
+    return texts
+
+
+LOST = FateUnknownError("cut off")
+
+
+@pytest.mark.parametrize(
+    ("fates", "end", "queries", "page"),
+    [
+        (("moved",), "moved", 1, None),
+        (("open", VenueDownError("down"), "moved"), "moved", 3, None),
+        (("open", "failed"), "refused", 2, "nothing has moved"),
+        (("open",), "unknown", 25, "it counts as made, and is not repeated (cut off)"),
+    ],
+)
+def test_a_transfer_whose_answer_was_lost_is_looked_up_and_never_sent_again(
+    store: SqlStore, fates: tuple[TransferFate | VenueError, ...], end: str, queries: int, page: str | None
+) -> None:
+    """Every five seconds for two minutes, under the id and from the time of its decision."""
+    bank, clock = Listed(LOST, *fates), VirtualClock(START)
+    one = performer(store, bank, clock=clock)
+    commit(store, one)
+    texts = asyncio.run(watched(one, clock, 130))
+    assert (len(bank.requests), statuses(store)) == (1, ["sent", end])
+    assert bank.queries == [SentTransfer("main", Decimal(750), "kstrd1", START)] * queries
+    assert [page in text for text in texts if page is not None] == ([] if page is None else [True])
+    assert page is not None or texts == []
+
+
+def test_a_restart_looks_up_the_transfer_of_the_run_before(store: SqlStore) -> None:
+    """The run ended before the answer: the next one asks, and pages nobody where the money has moved."""
+    bank, clock = Listed(None, "moved", is_silent=True), VirtualClock(START)
+    first = performer(store, bank, clock=clock)
+    commit(store, first)
+    assert asyncio.run(watched(first, clock, 3)) == []
+    assert statuses(store) == ["sent"] and bank.queries == []
+    assert asyncio.run(watched(performer(store, bank, clock=clock), clock, 5, first=False)) == []
+    assert (len(bank.requests), statuses(store), len(bank.queries)) == (1, ["sent", "moved"], 1)
+
+
+@pytest.mark.parametrize("wrong", ["treasury", "main"])
+def test_nothing_is_sent_where_the_venue_does_not_confirm_a_declared_account(store: SqlStore, wrong: str) -> None:
+    """The money would go to another account than the document names."""
+    bank = Bank()
+
+    async def refuse() -> None:
+        raise OrderRejectedError("permission", "the key is of account 7")
+
+    ways = bank.transfers()
+    ways[wrong] = replace(ways[wrong], check=refuse)
+    one = TransferPerformer(context(store, transfers=ways))
+    commit(store, one)
+    (text,) = asyncio.run(passes(one))
+    assert "nothing was sent" in text and "the key is of account 7" in text
+    assert (bank.requests, statuses(store)) == ([], ["sent", "unverified"])
+
+
 def _killing(store: SqlStore, at: int, patch: pytest.MonkeyPatch) -> None:
     """End the process at its write number `at` to the journal."""
     append, left = store.append, [at]
@@ -170,14 +266,16 @@ def _killing(store: SqlStore, at: int, patch: pytest.MonkeyPatch) -> None:
     ),
     st.sampled_from([None, FateUnknownError("lost"), OrderRejectedError("other", "no")]),
     st.booleans(),
+    st.sampled_from(["moved", "failed", "open", None]),
 )  # fmt: skip
 def test_no_sequence_of_kills_sends_a_transfer_twice(
     tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[int, int, float]], answer: VenueError | None,
-    is_silent: bool,
+    is_silent: bool, listed: TransferFate | None,
 ) -> None:  # fmt: skip
     """Each run is killed at some write, or ends cleanly, after some passes; a further run ends in peace."""
     folder: Path = tmp_path_factory.mktemp("store")
-    store, bank, now = open_store(str(folder / "store.sqlite")), Bank(answer, is_silent=is_silent), 0.0
+    bank = Bank(answer, is_silent=is_silent) if listed is None else Listed(answer, listed, is_silent=is_silent)
+    store, now = open_store(str(folder / "store.sqlite")), 0.0
     commit(store, performer(store, bank))
 
     async def run(later: float, number: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from killswitch.incident.record.document import Person
+from killswitch.incident.record.document import Person, PositionLeft, contact_text
 from killswitch.incident.record.first_minute import (
     contacts_text,
     net_text,
@@ -18,9 +18,10 @@ from killswitch.incident.record.first_minute import (
     resting_text,
     worst_text,
 )
+from killswitch.incident.record.remarks import obstacles
 from killswitch.incident.record.source_places import LadderStage, TriggerText, WrittenAt
 from killswitch.incident.report.runbooks import compile_all
-from killswitch.model.decision import Decision
+from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot, Order
 from killswitch.planning.scopes.trigger_status import TriggerStatus
 from killswitch.policy.loader import load
@@ -132,16 +133,42 @@ def decided() -> Decision:
 
 
 def test_contacts_are_named_with_how_they_are_reached() -> None:
-    """Two fit in the first lines; none is stated as nobody."""
+    """Two fit in the first lines; none is stated as nobody. One who can be called from this page comes first."""
     desk = [Person(f"c{n}", "desk", f"+49 {n}") for n in range(3)]
     assert contacts_text(desk) == "c0 (desk): +49 0; c1 (desk): +49 1; 1 more in the runbook"
     assert contacts_text(()) == "nobody: the policy set names no contact"
+    hidden = Person("Ada", "decides", contact_text("env:DESK_PHONE"))
+    assert contacts_text((hidden, desk[0])) == "c0 (desk): +49 0; Ada (decides): kept in env:DESK_PHONE"
 
 
 @pytest.mark.parametrize(("net", "text"), [(None, "unknown"), ("-3", "short 3.00"), ("0", "0.00"), ("2", "long 2.00")])
 def test_a_net_exposure_has_its_side_in_words(net: str | None, text: str) -> None:
     """A sign is overlooked at 03:00."""
     assert net_text(None if net is None else Decimal(net)) == text
+
+
+def test_what_is_left_has_the_reasons_that_are_not_over() -> None:
+    """Of a market and of the account's close, and none of others; an all-clear takes its reason."""
+    left = [PositionLeft("d1", "main", "BTC", "short", Decimal(0), None, None, None)]
+    halted = Notice(START, "p", "account/main", "blocked", "page", "BTC is halted at the venue", subject="BTC")
+    stuck = "a position on account main is not closed yet"
+    text = "closing on account main: BTC waits for the market"
+    waits = Notice(START, "runner", "runner", "warning", "page", text, title=stuck)
+    text = "account main cannot be read since 12:00"
+    down = Notice(START, "runner", "runner", "warning", "page", text, title="account main cannot be read")
+    others = [
+        replace(halted, text="ETH is halted at the venue", subject="ETH"),
+        replace(waits, text="closing on account mainland: BTC waits"),
+        replace(down, text="account hedge cannot be read since 12:00"),
+        replace(down, text="disk space is short"),
+    ]
+    over = replace(down, text="account main is read again, after 9 min", title=f"over: {down.title}")
+    assert obstacles([halted, *others, down, waits], left) == (halted.text, down.text, waits.text)
+    assert obstacles([halted, down, waits, over], left) == (halted.text, waits.text)
+    also = replace(waits, text="closing on account main: BTC rests")
+    over = replace(waits, text="closing on account main: over since 12:09Z: BTC rests", title=f"over: {stuck}")
+    assert obstacles([waits, also, over], left) == (waits.text,)
+    assert obstacles([halted, waits], []) == ()
 
 
 SET = """

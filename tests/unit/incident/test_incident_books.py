@@ -5,9 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
-from killswitch.incident.record.document import IncidentBook
+from killswitch.incident.record.document import IncidentBook, NewestExposure
 from killswitch.incident.record.incident_books import (
     MOST_ASSETS,
     NO_BOOKS,
@@ -18,6 +19,7 @@ from killswitch.incident.record.incident_books import (
     extended,
     kept_books,
     largest,
+    newest_exposure,
 )
 from killswitch.model.decision import Decision
 from killswitch.planning.exposures import Exposures, OpenExposure
@@ -70,3 +72,29 @@ def test_books_are_read_as_they_were_kept_and_a_store_of_an_older_version_has_no
     store.put_live(books_key("d1"), encode_books(KeptBooks(book(10), book(10))))
     assert books_of(store, "d1", is_closed=False) == (IncidentBook("opened", book(10)),)
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("scope", "net"),
+    [("account/main", -3), ("portfolio", 7), ("strategy/grid", 1), ("account/gone", None), ("venue/paper", None)],
+)
+def test_the_exposure_now_is_that_of_the_scope_in_the_newest_book(scope: str, net: int | None) -> None:
+    """A book has no part for a venue, and one of the firing itself says nothing about now."""
+    parts = (
+        OpenExposure("portfolio", "portfolio", Decimal(9), Decimal(7)),
+        OpenExposure("account", "main", Decimal(3), Decimal(-3)),
+        OpenExposure("strategy", "grid", Decimal(1), Decimal(1)),
+    )
+    books = (IncidentBook("opened", book(10)), IncidentBook("newest", book(20, *parts)))
+    found = newest_exposure(books, scope, after(minutes=10))
+    assert (None if found is None else found.net) == (None if net is None else Decimal(net))
+    assert newest_exposure(books, scope, after(minutes=20)) is None
+    assert newest_exposure((), scope, after(minutes=10)) is None
+
+
+def test_an_exposure_that_is_unknown_now_says_why() -> None:
+    """The venue is down: what the book was before is no answer."""
+    part = OpenExposure("account", "main", unknown="main is down")
+    books = (IncidentBook("newest", book(20, part)),)
+    expected = NewestExposure(after(minutes=20), None, None, "USDT", "main is down")
+    assert newest_exposure(books, "account/main", after(minutes=10)) == expected

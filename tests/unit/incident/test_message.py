@@ -21,6 +21,7 @@ from killswitch.incident.notify.message import (
 )
 from killswitch.incident.notify.routing import NotificationRouter, outlook
 from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.document import Person, RunbookFacts
 from killswitch.incident.record.first_minute import next_stage_text
 from killswitch.incident.record.results import fold_result
 from killswitch.incident.record.source_places import TriggerText, WrittenAt, ladder_of
@@ -112,6 +113,20 @@ def test_the_first_five_lines_say_what_a_person_needs_in_the_first_minute() -> N
     observed = decision_message(decision(triggers=fall, book=book), SUBJECT, context, is_enforced=False)
     assert first_lines(observed)["doing"].startswith("nothing, this run only observes; the policy would do: 1 order")
     assert first_lines(observed)["left"] == "net long 500.00, gross 900.00 USDT: unchanged"
+
+
+def test_what_is_left_names_a_position_whose_market_takes_no_orders() -> None:
+    """It is known when the page is written: a reader who takes 0 for granted does not look at the venue."""
+    book = BookChange(Book(Decimal(900), Decimal(500), None), Book(Decimal(0), Decimal(0), None))
+    halted = Notice(START, "p", "account/main", "blocked", "page", "BTC is halted at the venue", subject="BTC")
+    others = [replace(halted, severity="warning", text="dust"), replace(halted, scope="account/x", text="elsewhere")]
+    seen = worlds.snapshot(START, worlds.account("800"))
+    routes = router(RULE)
+    (found,) = routes.announce_decision(decision(book=book), seen, is_enforced=True, notices=[halted, *others])
+    assert first_lines(decode_message(found.content))["left"] == (
+        "net 0.00, gross 0.00 USDT once every order is filled, but not now: BTC is halted at the venue; "
+        "now net long 500.00, gross 900.00 USDT"
+    )
 
 
 @pytest.mark.parametrize(
@@ -375,6 +390,28 @@ def test_a_command_in_a_notice_has_the_store_of_the_run() -> None:
     assert notice_message(notice, subject).body.splitlines()[0] == notice.text
 
 
+def test_a_notice_about_a_close_says_what_the_account_holds_and_whom_to_call() -> None:
+    """Short 2 BTC of 300 and long 1 ETH of 100: net short 200, gross 400. Other notices have neither."""
+    held = [worlds.position("BTC", "short", contracts="2", notional="300")]
+    held += [worlds.position("ETH", "long", contracts="1", notional="100")]
+    snapshot = worlds.snapshot(START, worlds.account("800", held))
+    routes = router(RULE)
+    routes.runbooks = {"p": {"trim": RunbookFacts("trim", contacts=(Person("Ada", "desk", "+49 1"),))}}
+    waits = Notice(START, "runner", "runner", "warning", "page", "closing on account main: BTC waits for the market")
+
+    def lines(text: str, seen: Snapshot | None) -> list[str]:
+        (found,) = routes.announce_notice(replace(waits, text=text), seen)
+        return decode_message(found.content).body.splitlines()[1:]
+
+    assert lines(waits.text, snapshot) == [
+        "left: the scope holds 2 positions, net short 200.00, gross 400.00 USDT", "call: Ada (desk): +49 1",
+        "next: ksctl status",
+    ]  # fmt: skip
+    unread = worlds.snapshot(START, replace(worlds.account("800"), positions=None))
+    assert lines("closing on account main makes no progress", unread)[0] == "left: positions of the scope unknown"
+    assert lines("account main cannot be read since 12:00", snapshot) == ["next: ksctl status"]
+
+
 def test_a_notice_has_a_title_of_its_kind_and_its_text_once() -> None:
     """What kind of thing it is, and of which policy and scope; one without a title of its own has that of its kind."""
     (own,) = messages_of(router(RULE), "own")
@@ -430,10 +467,15 @@ def test_a_page_says_which_stage_follows_and_who_resets() -> None:
     assert next_stage_text(2, ladder, {"fall": FALL}) == "no stage is above this one"
     last = tuple(outlook(decision(level=2, stage="all"), graph, started))
     assert last == (
-        "it stays latched until a person resets it, which accepts the loss: "
+        "it stays latched until a person resets it, once the cause is known, which accepts the loss: "
         "ksctl reset account/main --store /var/ks.sqlite --reason …",
     )
-    assert tuple(outlook(decision(kind="manual"), graph, started)) == ()
+    assert tuple(outlook(decision(kind="manual"), graph, started)) == (
+        "the lock stays until a person lifts it, once the cause is known: "
+        "ksctl unlock account/main --store /var/ks.sqlite --reason …",
+    )
+    timed = decision(kind="manual", lock=None)
+    assert tuple(outlook(timed, graph, started)) == ()
 
 
 def test_a_problem_and_its_all_clear_are_on_one_thread() -> None:

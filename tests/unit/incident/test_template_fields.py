@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import EquityCurve, Incident, IncidentBook, RunbookFacts
+from killswitch.incident.record.document import EquityCurve, Incident, IncidentBook, NewestExposure, RunbookFacts
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.loss import Loss
 from killswitch.incident.record.order_outcomes import Bound
@@ -59,8 +59,9 @@ def known(found: Incident) -> Incident:
     owned = Exposures(sent, "USDT", (OpenExposure("account", "main"), OpenExposure("strategy", "grid", realised=D(3))))
     books = (IncidentBook("opened", owned), IncidentBook("newest", replace(owned, parts=owned.parts[:1])))
     return replace(
-        found, firings=(firing,), orders=(order,), positions=(position,), money=money, course=course, books=books
-    )
+        found, firings=(firing,), orders=(order,), positions=(position,), money=money, course=course, books=books,
+        newest=NewestExposure(sent, D(-2_000), D(12_000), "USDT"),
+    )  # fmt: skip
 
 
 SHOWN: dict[str, tuple[str, str]] = {
@@ -71,6 +72,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "-200 - 15": ("{{ incident.money.net|money }}", "-215.00"),
     "30,000 of 10,000": ("{{ incident.firings[0].leverage|fixed(1) }}", "3.0"),
     "30,000 - 12,000": ("{{ firing.book.cut|money(firing.currency) }}", "18,000.00 USDT"),
+    "2,000 more short, as the venue shows": ("{{ incident.newest.net_now }}", "short 2,000.00 USDT"),
     "18,000 of 30,000": ("{{ firing.book.cut_share|percent }}", "60.0%"),
     "30,000 long and short": ("{{ firing.net_before }}", "0.00 USDT"),
     "2,000 more short, if it was sent": ("{{ firing.net_after }}", "short 2,000.00 USDT"),

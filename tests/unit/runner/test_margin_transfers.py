@@ -49,9 +49,10 @@ NEEDED = Decimal("333.33333334")
 
 
 class Silent(LocalVenue):
-    """An account whose transfers arrive at the venue, if `arrives`, and are never answered."""
+    """An account whose transfers arrive at the venue, if `arrives`, and are never answered. `lists`: whether the venue
+    has a list of them."""
 
-    def __init__(self, account: str, market: PaperMarket, world: World, *, arrives: bool) -> None:
+    def __init__(self, account: str, market: PaperMarket, world: World, *, arrives: bool, lists: bool) -> None:
         super().__init__(account, market, world.clock)
         assert self.transfers is not None
         self.requests: list[str] = []
@@ -63,7 +64,7 @@ class Silent(LocalVenue):
                 await send(to, amount, transfer)
             await asyncio.Event().wait()
 
-        self.transfers = replace(self.transfers, send=sent)
+        self.transfers = replace(self.transfers, send=sent, find=self.transfers.find if lists else None)
 
 
 class Falling:
@@ -137,12 +138,30 @@ def test_the_paper_venue_moves_the_margin_once_and_the_stage_is_reset(world: Wor
 def test_a_run_that_is_stopped_before_the_answer_sends_nothing_again(world: World, arrives: bool) -> None:
     """The next two runs find the request without an answer: they page, and move nothing, whether it has arrived."""
     market, store = paper(), world.open()
-    venues = [Silent(name, market, world, arrives=arrives) for name in ("main", "treasury")]
+    venues = [Silent(name, market, world, arrives=arrives, lists=False) for name in ("main", "treasury")]
     run(world, store, market, venues)
     assert len(venues[1].requests) == 1 and journal(store)[-1] == ("finished", "sent")
     seen = [run(world, store, market, venues) for _ in range(2)]
     assert len(venues[1].requests) == 1
     assert any("the run ended before the venue answered" in text for text in seen[0].texts)
+    assert equities(market)["main"] == (400 + NEEDED if arrives else 400)
+
+
+@pytest.mark.parametrize(
+    ("arrives", "end", "page"), [(True, "moved", None), (False, "refused", "refused it, and nothing has moved")]
+)
+def test_the_next_run_looks_up_a_transfer_whose_answer_was_lost(
+    world: World, arrives: bool, end: str, page: str | None
+) -> None:
+    """Where the venue lists transfers: one that arrived pages nobody, one that did not is not sent again."""
+    market, store = paper(), world.open()
+    venues = [Silent(name, market, world, arrives=arrives, lists=True) for name in ("main", "treasury")]
+    run(world, store, market, venues)
+    assert journal(store)[-1] == ("finished", "sent")
+    seen = run(world, store, market, venues)
+    assert len(venues[1].requests) == 1 and journal(store)[-1] == ("finished", end)
+    texts = [text for text in seen.texts if "decision" in text and "of margin" in text]
+    assert all(page is not None and page in text for text in texts) and bool(texts) == (page is not None)
     assert equities(market)["main"] == (400 + NEEDED if arrives else 400)
 
 

@@ -9,13 +9,15 @@ from typing import Any
 
 from killswitch.graph.routing import Escalation, MessageAttributes
 from killswitch.incident.notify.message import Message, encode_message
-from killswitch.model.instant import to_micros
+from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.store import ROUTING
 from killswitch.operations.board import Board, BoardHeadline
+from killswitch.planning.recovery.recoveries import RecoveryView
 from killswitch.planning.routing.state import Announcement, OpenPage, RoutingState, encode_routing
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
 from killswitch.runner.clock import ClockState
 from killswitch.runner.status_blob import LIVE_NAME, AccountView, RunnerView, encode_view
+from killswitch.source.sync_state import SOURCE_STATE, Head, SourcePlace, SourceRules, SourceState, encode_source
 from killswitch.store.sqlite import open_store
 
 AT = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)
@@ -82,6 +84,27 @@ def put_pages(store_at: Path, *pages: OpenPage) -> None:
     store = open_store(str(store_at))
     try:
         store.put_live(ROUTING, encode_routing(RoutingState(number=len(pages), pages=pages)))
+    finally:
+        store.close()
+
+
+def way_back(scope: str = "account/main", since: datetime = AT, **more: Any) -> RecoveryView:
+    """A way back whose next step waits for one approval."""
+    progress = "step 0 of 1, 25% of the limits: 5s of 5s clean; 1 approval missing for the next step"
+    fields: dict[str, Any] = {"approvals_missing": 1, **more}
+    return RecoveryView(
+        "way-back", "drawdown", scope, "ramp", since, 0, 1, Decimal("0.25"), progress, 5.0, 5.0, **fields
+    )  # fmt: skip
+
+
+def put_source(store_at: Path, head: Head | None = None, *, is_placed: bool = True) -> None:
+    """Leave the state of a source named desk, a repository, with this head."""
+    place = SourcePlace(ref="refs/heads/main", path="policies") if is_placed else None
+    rules = SourceRules(poll=30 * SECOND, loosening_after=4 * HOUR, place=place)
+    state = SourceState(source="desk", rules=rules, in_force="sha256:" + "a" * 64, head=head)
+    store = open_store(str(store_at))
+    try:
+        store.put_live(SOURCE_STATE, encode_source(state))
     finally:
         store.close()
 

@@ -54,6 +54,8 @@ CASES: dict[tuple[str, str], tuple[dict[str, Any] | None, tuple[int, ...], tuple
     ("GET", "/v1/reports"): (None, (200, 200, 200, 403), (200, 200, 200, 403)),
     ("GET", "/v1/reports/0123456789"): (None, (404, 404, 404, 403), (404, 404, 404, 403)),
     ("GET", "/v1/policies"): (None, (200, 200, 200, 200), (200, 200, 200, 200)),
+    ("GET", "/v1/approvals"): (None, (200, 200, 200, 200), (200, 200, 200, 200)),
+    ("POST", "/v1/approvals/preview"): ({"statement": "none"}, (422, 422, 422, 422), (422, 422, 422, 422)),
     ("POST", "/v1/approvals"): ({"statement": "none"}, (422, 422, 422, 422), (422, 422, 422, 422)),
     ("POST", "/v1/source/pause"): ({"reason": "x"}, (403, 403, 403, 403), (403, 403, 409, 403)),
     ("POST", "/v1/source/resume"): ({"reason": "x"}, (403, 403, 403, 403), (403, 409, 409, 403)),

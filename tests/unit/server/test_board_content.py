@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ from killswitch.cli import ksctl
 from killswitch.cli.live.top import nearest, screen
 from killswitch.model.decision import Decision
 from killswitch.model.flags import Flag
-from killswitch.operations.board import Board, board_of
+from killswitch.operations.board import Board, board_of, read_board
 from killswitch.operations.lifting import after_resets
 from killswitch.operations.status import RunnerState, StoreStatus
-from killswitch.planning.recovery.recoveries import RecoveryView
+from killswitch.store.sqlite import open_store
 from killswitch.watcher.watch import SwitchView
 from tests.unit.planning.recovery.plans import planned
-from tests.unit.server.boards import AT, account, machine, open_page, put_view, run_view, trigger
+from tests.unit.server.boards import AT, account, machine, open_page, put_source, put_view, run_view, trigger, way_back
 from tests.unit.server.conftest import Served
 
 ALIVE = RunnerState("alive", "host:1", 1, 1, AT, "it holds the lease")
@@ -104,12 +103,8 @@ def test_a_pause_is_shown_where_it_disarms() -> None:
 
 def test_a_scope_on_its_way_back_says_so_because_its_stage_is_over_and_its_lock_lifted() -> None:
     """A reset ends both, and the gate still refuses what is above the step."""
-    progress = "step 0 of 1, 25% of the limits: 2s of 5s clean; 1 approval missing for the next step"
-    on_it = machine("account/main")
-    way = RecoveryView(
-        "way-back", on_it.policy, "account/main", "ramp", AT, 0, 1, Decimal("0.25"), progress, 2.0, 5.0
-    )  # fmt: skip
-    first, other = shown(on_it, machine("account/other"), recoveries=(way,)).scopes
+    progress = "step 0 of 1, 25% of the limits: 5s of 5s clean; 1 approval missing for the next step"
+    first, other = shown(machine("account/main"), machine("account/other"), recoveries=(way_back(),)).scopes
     assert (first.note, other.note) == (f"way back: {progress}", "")
 
 
@@ -120,6 +115,19 @@ def test_a_firing_that_nobody_has_acknowledged_is_shown_with_its_number() -> Non
     (found,) = board_of(status, [open_page(7, "ab" * 10)]).firings
     assert (found.decision, found.number, found.title) == ("ab" * 10, 7, "close-everything fired")
     assert "NOT ACKNOWLEDGED: close-everything fired" in drawn(board_of(status, [open_page(7, "ab" * 10)]))
+
+
+def test_what_waits_for_a_signature_is_shown_with_who_has_given_one(store_path: Path) -> None:
+    """In the terminal as on the page."""
+    put_source(store_path)
+    ways_back = (way_back(approvals_missing=1, approved=("ann@example.com",)),)
+    put_view(store_path, run_view(AT, recoveries=ways_back))
+    store = open_store(str(store_path), read_only=True)
+    board = read_board(store, AT, AT, None)
+    store.close()
+    (found,) = board.approvals
+    assert (found.scope, found.missing, found.given) == ("account/main", 1, ("ann@example.com",))
+    assert "WAITS FOR AN APPROVAL: step 1 of 1 of the way back of drawdown on account/main (1 missing" in drawn(board)
 
 
 def switch(phase: Any, checked_at: datetime, age: float = 12.0) -> SwitchView:

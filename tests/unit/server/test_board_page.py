@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from killswitch.runner.status_blob import RunnerView
-from tests.unit.server.boards import account, machine, open_page, put_pages, put_view, run_view, trigger
+from tests.unit.server.boards import account, machine, open_page, put_pages, put_view, run_view, trigger, way_back
 from tests.unit.server.browsing import DESKTOP, PHONE, BoardPage, axe_script, chromium
 from tests.unit.server.conftest import Served
 
@@ -102,6 +102,27 @@ def test_the_worst_thing_is_the_largest_on_the_screen(browser: Browser, served: 
     assert max(sizes)[1] == "H1"
     tones = page.locator("#list > li").evaluate_all("found => found.map(e => e.className)")
     assert tones == ["alarm", "warning", "near"]
+    shown.close()
+
+
+def test_what_is_noted_on_a_quiet_scope_covers_nothing_of_it(
+    browser: Browser, served: Served, store_path: Path
+) -> None:
+    """The word `normal` is next to the name, and a sentence below it: each text has a place of its own."""
+    machines = (machine("account/main"), machine("account/spot"))
+    put_view(store_path, quiet(machines=machines, recoveries=(way_back("account/spot"),)))
+    shown = BoardPage(browser, served, PHONE)
+    page = shown.log_in()
+    for number in range(2):
+        parts = page.locator("#list > li").nth(number).locator("h3 button, p, meter")
+        boxes = parts.evaluate_all("found => found.map(e => e.getBoundingClientRect().toJSON())")
+        assert not [
+            (one, other)
+            for place, one in enumerate(boxes)
+            for other in boxes[place + 1 :]
+            if min(one["right"], other["right"]) - max(one["left"], other["left"]) > 1
+            and min(one["bottom"], other["bottom"]) - max(one["top"], other["top"]) > 1
+        ]
     shown.close()
 
 

@@ -265,6 +265,33 @@ def test_a_filled_stop_of_a_leg_closes_the_other_leg_once(site: Site) -> None:
     assert closed.decision.reason == "its stop has closed BTC of main, the other leg of a hedge"
 
 
+def test_the_other_leg_is_closed_in_the_tick_that_sees_the_fill(site: Site) -> None:
+    """The first snapshot with the fill of the stop is the one by which the other leg is closed, and no later one."""
+    site.exchange.held[("ETH", "short")] = D(5)
+    site.exchange.markets["ETH"] = Market("ETH")
+    legs = (StopTwin("main", "BTC", "main", "ETH"),)
+    site.run(site.runner(rules=(rule(apart=legs),)), 10, {3: lambda: site.exchange.reprice("BTC", D(79))})
+    first = next(
+        report.snapshot
+        for report in site.seen.reports
+        for account in report.snapshot.accounts
+        if any(fill.symbol == "BTC" for fill in account.fills or ())
+    )
+    (closed,) = [each for each in site.store.decisions(10) if each.decision.kind == "manual"]
+    assert closed.decision.as_of == first.as_of
+
+
+def test_a_fill_that_is_shown_for_minutes_closes_the_other_leg_once_across_a_restart(site: Site) -> None:
+    site.exchange.held[("ETH", "short")] = D(5)
+    site.exchange.markets["ETH"] = Market("ETH")
+    legs = (StopTwin("main", "BTC", "main", "ETH"),)
+    site.run(site.runner(rules=(rule(apart=legs),)), 8, {3: lambda: site.exchange.reprice("BTC", D(79))})
+    site.exchange.trade(("ETH", "short"), D(3))
+    site.run(site.runner(rules=(rule(apart=legs),)), 6)
+    assert site.exchange.held["ETH", "short"] == 3
+    assert len([each for each in site.store.decisions(10) if each.decision.kind == "manual"]) == 1
+
+
 def test_a_full_close_leaves_no_stop(site: Site) -> None:
     """The position is closed by hand while its stop rests: what is left is cancelled."""
     runner = site.runner()

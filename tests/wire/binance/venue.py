@@ -27,6 +27,7 @@ from tests.wire.binance import orders as orders
 from tests.wire.binance import payloads as payloads
 from tests.wire.binance.public import PUBLIC, public_answer
 from tests.wire.binance.stream import serve
+from tests.wire.binance.wallets import listed, move
 from tests.wire.server import KEY, LISTEN_KEY, SECRET, Ask, RefusedError, Reply, WireVenue
 
 REFUSALS_BEFORE_A_BAN: Final = 5
@@ -50,7 +51,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "GET /fapi/v1/order": "find_order",
     "GET /fapi/v1/openOrders": "open_orders", "GET /fapi/v1/userTrades": "fills",
     "DELETE /fapi/v1/order": "cancel", "DELETE /fapi/v1/algoOrder": "cancel",
-    "POST /fapi/v1/countdownCancelAll": "dead_man",
+    "POST /fapi/v1/countdownCancelAll": "dead_man", "POST /sapi/v1/asset/transfer": "transfer",
 }  # fmt: skip
 ORDERS: Final[Mapping[str, Callable[[BinanceWire, Ask], object]]] = {
     "POST /fapi/v1/order": orders.place, "POST /fapi/v1/algoOrder": orders.place_algo,
@@ -84,6 +85,12 @@ class BinanceWire(WireVenue):
         self.min_notional = Decimal("0.01")
         self.fees_in: tuple[str, Decimal] | None = None
         self.incomes: list[dict[str, Any]] = []
+        self.wallets: dict[str, Decimal] = {"MAIN": Decimal(5000), "CMFUTURE": ZERO}
+        """USDT in the owner's wallets other than this account."""
+        self.transfers: list[dict[str, Any]] = []
+        """Transfers between wallets, in the venue's format, the newest first."""
+        self.hidden_transfers = False
+        """Whether the list of transfers is late, and lacks all of them."""
         self.rights: dict[str, Any] = {
             "ipRestrict": True, "createTime": 1623840271000, "enableReading": True, "enableFutures": True,
             "enableWithdrawals": False, "enableInternalTransfer": False, "permitsUniversalTransfer": False,
@@ -256,6 +263,8 @@ class BinanceWire(WireVenue):
                     ],
                 },
             ],
+            "POST /sapi/v1/asset/transfer": lambda ask: move(self, ask.params),
+            "GET /sapi/v1/asset/transfer": lambda ask: listed(self, ask.params),
             "POST /fapi/v1/listenKey": self._listen_key, "PUT /fapi/v1/listenKey": self._listen_key,
             "DELETE /fapi/v1/listenKey": lambda _: {},
             **{route: partial(handler, self) for route, handler in ORDERS.items()},

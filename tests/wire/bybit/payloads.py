@@ -190,8 +190,9 @@ def key_info(at: int) -> dict[str, object]:
             "Derivatives": ["DerivativesTrade"], "CopyTrading": [], "BlockTrade": [], "Exchange": [], "NFT": [],
         },
         "ips": ["192.0.2.7"], "type": 1, "deadlineDay": -2, "expiredAt": "1970-01-01T00:00:00Z",
-        "createdAt": "2022-10-16T02:24:40Z", "unified": 0, "uta": 1, "userID": 24600000, "inviterID": 0,
-        "vipLevel": "No VIP", "mktMakerLevel": "0", "affiliateID": 0, "rsaPublicKey": "", "isMaster": True,
+        "createdAt": "2022-10-16T02:24:40Z", "unified": 0, "uta": 1, "userID": 24600000, "parentUid": "0",
+        "inviterID": 0, "vipLevel": "No VIP", "mktMakerLevel": "0", "affiliateID": 0, "rsaPublicKey": "",
+        "isMaster": True,
     }  # fmt: skip
 
 

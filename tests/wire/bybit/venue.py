@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from killswitch.model.venue import Call, OrderRejectedError, RateLimit
@@ -48,6 +49,7 @@ UNITS: Mapping[str, str] = {
     "GET /v5/account/wallet-balance": "wallet",
     "GET /v5/account/transaction-log": "log",
     "GET /v5/user/query-api": "key",
+    "POST /v5/asset/transfer/universal-transfer": "transfer",
 }
 
 
@@ -63,6 +65,7 @@ class BybitWire(WireVenue):
         *(RateLimit(name, 50, 1.0) for name in ("realtime", "history", "execution", "position", "wallet")),
         RateLimit("log", 25, 1.0),
         RateLimit("key", 10, 1.0),
+        RateLimit("transfer", 20, 1.0),
         RateLimit("ip", 600, 5.0, "address"),
     )
 
@@ -74,6 +77,12 @@ class BybitWire(WireVenue):
         """Rows of the transaction log in addition to the ledger's, newest first."""
         self.protects = True
         """Whether disconnection protection is enabled for the account."""
+        self.members: dict[str, BybitWire | Decimal] = {"24600001": Decimal(5000)}
+        """User id → another account of the owner: its venue, or what it holds of USDT."""
+        self.transfers: list[dict[str, object]] = []
+        """Universal transfers between accounts, in the venue's format."""
+        self.hidden_transfers = False
+        """Whether the list of transfers is late, and lacks all of them."""
         self.windows: dict[str, int] = {}
         """Product → seconds, as set for disconnection protection."""
         self.is_suspended = False
@@ -131,6 +140,8 @@ class BybitWire(WireVenue):
                 return ("fills", symbols) if by_name else None
             case "POST /v5/order/disconnected-cancel-all":
                 return ("dead_man", ())
+            case "POST /v5/asset/transfer/universal-transfer":
+                return ("transfer", ())
         return None
 
     # Payloads

@@ -66,7 +66,15 @@ def ticker_row(market: Market, at: datetime) -> dict[str, Any]:
 
 
 def account_rows(book: Book) -> dict[str, Any]:
-    """A multi-collateral account in dollars, and an empty cash account."""
+    """A multi-collateral account in dollars, and an empty cash account; the wallet of inverse contracts in bitcoin."""
+    if book.currency == "BTC":
+        held = float(book.wallets["BTC"])
+        single = {
+            "type": "marginAccount", "currency": "xbt", "balances": {"xbt": held},
+            "auxiliary": {"af": float(book.total - book.gross / 50), "pv": float(book.total)},
+            "marginRequirements": {"im": float(book.gross / 50), "mm": float(book.gross / 100)},
+        }  # fmt: skip
+        return {"fi_xbtusd": single}
     gross, profit, equity = float(book.gross), float(book.unrealized_total), float(book.total)
     balance = equity - profit
     currencies = {

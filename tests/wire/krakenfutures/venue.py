@@ -328,6 +328,12 @@ class KrakenFuturesWire(WireVenue):
         await super().stop()
 
 
+class InverseKrakenFuturesWire(KrakenFuturesWire):
+    """The single-collateral wallet of inverse contracts, `BTC/USD:BTC`: a contract is one dollar, margin is bitcoin."""
+
+    currency = "BTC"
+
+
 _LOG_COSTS: Final = ((25, 1), (50, 2), (1000, 3), (5000, 6), (100_000, 10))
 
 

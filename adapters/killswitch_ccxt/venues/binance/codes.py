@@ -48,7 +48,8 @@ CODES: Final[Mapping[str, Meaning]] = {
            "Order was not canceled due to cancel restrictions."),
     # −4087 accepts only orders that reduce, −4192 is a cooling-off period.
     **coded(rejected("market_closed"), -1121, -4087, -4108, -4140, -4141, -4192, -4400, -4401, "Market is closed."),
-    **coded(rejected("insufficient_margin"), -2018, -2019, -2028, -3041,
+    # −5002 and −5013 refuse a transfer
+    **coded(rejected("insufficient_margin"), -2018, -2019, -2028, -3041, -5002, -5013,
            "Account has insufficient balance for requested action."),
     **coded(rejected("already_flat"), -2022),  # also for conflicting open orders
     **coded(rejected("blocked_by_order"), -2024, -2025, -4118),  # −2024: resting orders take a part of the position

@@ -43,6 +43,9 @@ class BinanceCoinm(BinanceFutures):
 
     exchange = "binancecoinm"
     api = "dapiPrivate"
+    wallet = "CMFUTURE"
+    # Its documents have no conditional orders on an interface of their own, and none was tried there.
+    conditional_orders = None
     codes = binance_codes.COINM
     account_method = "dapiPrivateGetAccount"
     positions_method = "dapiPrivateGetPositionRisk"

@@ -5,14 +5,27 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.parsing import Row, UnreadableError, every_page, flag, instant
+from killswitch.model.parsing import (
+    Row,
+    UnreadableError,
+    decimal,
+    every_page,
+    flag,
+    identifier,
+    instant,
+    rows_at,
+    value_at,
+)
 from killswitch.model.snapshot import Fill
-from killswitch.model.venue import ClientIdRule, OrderLife
+from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, SentTransfer, TransferFate
 from killswitch_ccxt import fills
-from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect, TransferCalls
+from killswitch_ccxt.dialect.transfers import fate_among, place_of_key, without
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.venues.binance import codes, rows
 from killswitch_ccxt.withdrawals import CoinList
@@ -22,9 +35,11 @@ PAGE: Final = 1000
 """Most rows of one answer. By default the venue returns half as many, or fewer."""
 PAGES: Final = 20
 """Most pages of one list."""
+SIZE: Final = 100
+"""Most rows of transfers, or of interest, in one answer."""
 
 
-class Binance(Dialect, ABC):
+class Binance(TransferCalls, Dialect, ABC):
     """One account at Binance. The account is read from the venue's own rows, see `rows`."""
 
     code_form = codes.FORM
@@ -42,6 +57,11 @@ class Binance(Dialect, ABC):
     """The permission that a key needs to trade here."""
 
     codes_of = staticmethod(codes.codes_of)
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self._answered_transfers: set[str] = set()
+        """The venue's ids of the transfers whose answers this process has had."""
 
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
@@ -91,6 +111,47 @@ class Binance(Dialect, ABC):
 
     async def rights(self) -> KeyRights:
         return rights_of(await self.client.call("sapiGetAccountApiRestrictions"), self.trading_right)
+
+    # Transfers between the wallets of one key: spot, cross margin, USD-M and COIN-M
+
+    @property
+    @abstractmethod
+    def wallet(self) -> str:
+        """Binance's name of this account among the wallets of a key."""
+
+    @property
+    def transfer_place(self) -> tuple[str, str] | None:
+        """Test systems have no wallet interface."""
+        place = place_of_key(self.spec, "binance")
+        return None if place is None or self.spec.environment != "production" else (place, self.wallet)
+
+    async def transfer(self, to: str, amount: Decimal, transfer: str) -> None:
+        """A universal transfer, which takes no id of ours."""
+        params = {"type": f"{self.wallet}_{to}", "asset": self.spec.currency, "amount": format(amount, "f")}
+        body = await self.client.call("sapiPostAssetTransfer", params, changes=True)
+        self._answered_transfers.add(identifier(value_at(body, "tranId"), "a transfer"))
+
+    async def find_transfer(self, sent: SentTransfer) -> TransferFate:
+        """By the list of its type since it was sent: an amount that this process has had no answer for.
+
+        The venue does not document how late the list is, so that its absence proves nothing.
+        """
+        since = int(self.client.venue_time(int(sent.since.timestamp() * 1000)).timestamp() * 1000)
+        params = {"type": f"{self.wallet}_{sent.to}", "startTime": since}
+        rows = await self.numbered_pages("sapiGetAssetTransfer", params)
+        own = [row for row in rows if row.get("asset") == self.spec.currency and int(row["timestamp"]) >= since]
+        return fate_among(without(own, "tranId", self._answered_transfers), sent.amount, ("amount", "status", "tranId"))
+
+    async def numbered_pages(self, method: str, params: Row) -> list[Row]:
+        """Every row of a list that comes in numbered pages; UnreadableError where it does not end."""
+
+        async def page(number: int) -> tuple[list[Row], int | None]:
+            body = await self.client.call(method, {**params, "current": number, "size": SIZE})
+            is_empty = value_at(body, "rows") is None and decimal(value_at(body, "total")) == 0
+            rows = [] if is_empty else rows_at(body, "rows", what=f"the answer to {method}")
+            return rows, number + 1 if len(rows) >= SIZE else None
+
+        return await every_page(page, 1, PAGES, method)
 
 
 def rights_of(row: Row, trading_right: str) -> KeyRights:

@@ -64,7 +64,7 @@ class BinanceFutures(Binance):
     batch = 5
     adl_ranks = 4
     dead_man = DeadManRule("symbol", shortest=1.0)
-    conditional_orders = ConditionalOrderRule(("mark", "last"))
+    conditional_orders: ClassVar[ConditionalOrderRule | None] = ConditionalOrderRule(("mark", "last"))
     streams = ("orders", "positions")
     has_hedge_mode = True
     instrument_states = StateTable(("contractStatus", "status"), binance_rows.MARKETS, binance_rows.PASSING)

@@ -15,12 +15,10 @@ from killswitch.model.parsing import (
     UnreadableError,
     at_least_zero,
     decimal,
-    every_page,
     identifier,
     required_text,
     rows_at,
     time_of,
-    value_at,
 )
 from killswitch.model.snapshot import Fill, Flow, Position
 from killswitch.model.venue import AccountSpec, Cost, OrderRequest, RateLimit, VenueDescription
@@ -34,7 +32,7 @@ from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import flows as binance_flows
 from killswitch_ccxt.venues.binance import rows as binance_rows
-from killswitch_ccxt.venues.binance.dialect import PAGES, Binance, rows_by_offset
+from killswitch_ccxt.venues.binance.dialect import Binance, rows_by_offset
 
 TRANSFER_SIGNS: Final[Mapping[str, Mapping[str, int]]] = {
     "spot": {
@@ -53,8 +51,6 @@ HALTING: Final = frozenset({"TRADING", "PRE_TRADING", "POST_TRADING", "END_OF_DA
 """States of a symbol for which ccxt states whether it is trading."""
 HOUR: Final = 3_600_000
 """Milliseconds by which requests for transfers go back: one may be pending for a while."""
-SIZE: Final = 100
-"""Most rows of transfers, or of interest, in one answer."""
 
 
 class BinanceSpot(Binance):
@@ -132,6 +128,10 @@ class BinanceSpot(Binance):
     def method_of(self, endpoint: str) -> str:
         return f"sapi{endpoint.replace('Get', 'GetMargin', 1)}" if self._is_margin else f"private{endpoint}"
 
+    @property
+    def wallet(self) -> str:
+        return "MARGIN" if self._is_margin else "MAIN"
+
     is_ours = staticmethod(names_its_assets)
 
     # Snapshot
@@ -174,29 +174,18 @@ class BinanceSpot(Binance):
         )
         balance_flows.begin(since)
         queries = ({"type": kind, "startTime": since - HOUR} for kind in signs)
-        transfers = await asyncio.gather(*(self._numbered_pages("sapiGetAssetTransfer", it) for it in queries))
+        transfers = await asyncio.gather(*(self.numbered_pages("sapiGetAssetTransfer", it) for it in queries))
         now = self.client.now()
         pairs = zip(signs.values(), transfers, strict=True)
         found = [flow for sign, rows in pairs for flow in balance_flows.transfers(rows, sign, now)]
         if self._is_margin:
-            interest = await self._numbered_pages("sapiGetMarginInterestHistory", {"startTime": since})
+            interest = await self.numbered_pages("sapiGetMarginInterestHistory", {"startTime": since})
             return (*found, *map(_interest, interest))
         lists = (partial(self.client.call, f"sapiGetCapital{it}") for it in ("DepositHisrec", "WithdrawHistory"))
         deposits, withdrawals = await asyncio.gather(
             *(rows_by_offset(fetch, {"startTime": earliest}) for fetch in lists)
         )
         return (*found, *balance_flows.deposits(deposits, now), *balance_flows.withdrawals(withdrawals, now))
-
-    async def _numbered_pages(self, method: str, params: Row) -> list[Row]:
-        """Every row of a list that comes in numbered pages; UnreadableError where it does not end."""
-
-        async def page(number: int) -> tuple[list[Row], int | None]:
-            body = await self.client.call(method, {**params, "current": number, "size": SIZE})
-            is_empty = value_at(body, "rows") is None and decimal(value_at(body, "total")) == 0
-            rows = [] if is_empty else rows_at(body, "rows", what=f"the answer to {method}")
-            return rows, number + 1 if len(rows) >= SIZE else None
-
-        return await every_page(page, 1, PAGES, method)
 
     async def position_mode(self) -> PositionMode | None:
         return "one_way"

@@ -39,6 +39,7 @@ class BinanceUsdm(BinanceFutures):
 
     exchange = "binanceusdm"
     api = "fapiPrivate"
+    wallet = "UMFUTURE"
     account_method = "fapiPrivateV3GetAccount"
     positions_method = "fapiPrivateV3GetPositionRisk"
     limits = (

@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from msgspec.structs import replace
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.parsing import Row, value_at
+from killswitch.model.parsing import Row, object_at, rows_at, value_at
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
     ConditionalOrderRule,
     DeadManRule,
+    FateUnknownError,
     MalformedAnswerError,
     OrderLife,
+    OrderRejectedError,
     OrderReport,
     OrderRequest,
+    SentTransfer,
+    TransferFate,
     VenueDescription,
     VenueError,
 )
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import BatchResults, PositionMode
+from killswitch_ccxt.dialect import BatchResults, PositionMode, TransferCalls
+from killswitch_ccxt.dialect.transfers import FATES, fate_among
 from killswitch_ccxt.venues.bybit import codes as bybit_codes
 from killswitch_ccxt.venues.bybit.dead_man import LONGEST, SHORTEST, DisconnectProtection
 from killswitch_ccxt.venues.bybit.rows import order_of_executions, rights_of, row_report
 from killswitch_ccxt.venues.bybit.snapshot_reader import BybitSnapshots
 
 
-class Bybit(BybitSnapshots):
+class Bybit(TransferCalls, BybitSnapshots):
     """One account at Bybit. Each symbol has its own position mode: the row of a position states how an order names
     it."""
 
+    more_options = ("main_uid", "uid")
     limits = bybit_codes.LIMITS
     costs = bybit_codes.COSTS
     client_ids = ClientIdRule(longest=36)
@@ -49,6 +57,7 @@ class Bybit(BybitSnapshots):
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._protection = DisconnectProtection(client, "SPOT" if spec.market == "spot" else "DERIVATIVES")
+        self._uids = _declared_uids(spec)
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueDescription:
@@ -147,6 +156,49 @@ class Bybit(BybitSnapshots):
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self._protection.disarm()
 
+    # Transfers between the unified accounts of one main account and its sub-accounts
+
+    @property
+    def transfer_place(self) -> tuple[str, str] | None:
+        """By the declared user ids: each account has a key of its own, which shows them only on request."""
+        if self._uids is None or self.spec.environment == "demo":
+            return None
+        main, own = self._uids
+        return f"bybit {self.spec.environment} {main}", own
+
+    async def check_owner(self) -> None:
+        """Compare the user ids of the key with the declared ones: money for a mistyped id would go to another one."""
+        row = object_at(await self.client.call("privateGetV5UserQueryApi"), "result")
+        own, parent = str(row.get("userID")), str(row.get("parentUid") or "0")
+        found = (own if parent == "0" else parent, own)
+        if found != self._uids:
+            raise OrderRejectedError(
+                "permission",
+                f"the key of account {self.spec.account} is of user {found[1]} under the main account {found[0]}, and "
+                "its document declares others: correct `uid` and `main_uid` in its options",
+            )
+
+    async def transfer(self, to: str, amount: Decimal, transfer: str) -> None:
+        """A universal transfer, which the venue carries out once for each id."""
+        own = self._uids[1] if self._uids is not None else ""
+        params = {
+            "transferId": transfer_uuid(transfer), "coin": self.spec.currency, "amount": format(amount, "f"),
+            "fromMemberId": int(own), "toMemberId": int(to), "fromAccountType": "UNIFIED", "toAccountType": "UNIFIED",
+        }  # fmt: skip
+        body = await self.client.call("privatePostV5AssetTransferUniversalTransfer", params, changes=True)
+        state = str(object_at(body, "result").get("status"))
+        if state == "FAILED":
+            raise OrderRejectedError("other", f"bybit: transfer {transfer} is {state}")
+        if FATES.get(state) != "moved":
+            raise FateUnknownError(f"bybit: transfer {transfer} is {state}")
+
+    async def find_transfer(self, sent: SentTransfer) -> TransferFate:
+        """By its id. The venue does not document how late the list is, so that its absence proves nothing."""
+        name = transfer_uuid(sent.id)
+        answer = await self.client.call("privateGetV5AssetTransferQueryUniversalTransferList", {"transferId": name})
+        rows = [row for row in rows_at(object_at(answer, "result"), "list") if row.get("transferId") == name]
+        return fate_among(rows, sent.amount, ("amount", "status", "transferId"))
+
     # Inspection
 
     async def rights(self) -> KeyRights:
@@ -157,3 +209,18 @@ class Bybit(BybitSnapshots):
         answer = await self.client.call("privateGetV5AccountInfo")
         mode = str((answer.get("result") or {}).get("marginMode"))
         return {"REGULAR_MARGIN": "cross", "ISOLATED_MARGIN": "isolated", "PORTFOLIO_MARGIN": "portfolio"}.get(mode)
+
+
+def transfer_uuid(transfer: str) -> str:
+    """The id of a transfer in the form that Bybit requires: the same after a restart."""
+    return str(uuid5(NAMESPACE_URL, transfer))
+
+
+def _declared_uids(spec: AccountSpec) -> tuple[str, str] | None:
+    """The user ids of the main account and of this one; None where none are declared. ValueError for half of them."""
+    found = [str(spec.options.get(name, "")) for name in ("main_uid", "uid")]
+    if not any(found):
+        return None
+    if not all(it.isascii() and it.isdecimal() for it in found):
+        raise ValueError("`main_uid` and `uid` are the numbers of the main account and of this one; write both")
+    return found[0], found[1]

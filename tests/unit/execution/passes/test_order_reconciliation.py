@@ -221,7 +221,7 @@ def test_restored_protection_may_rest_and_refused_protection_may_not(bench: Reco
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("set_aside", "it is detached, and the venue is still queried"),
+        ("set_aside", "it may have filled: look at the venue, which is still queried"),
         ("abandoned", "is no longer queried: check the order at the venue"),
     ],
 )

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from killswitch.accounts.opening import LoadedPolicies
+from killswitch.cli import ksctl
 from killswitch.cli.lab.drill import drill
 from killswitch.cli.session import load_policies
 from killswitch.content import policies_folder
@@ -20,12 +21,15 @@ from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import DeclaredReason
 from killswitch.incident.record.incident_decisions import find_incident
+from killswitch.incident.report.texts import stakeholder_text, venue_text
 from killswitch.lab.book import BookError
+from killswitch.operations.board import read_board
 from killswitch.operations.drills.live import NotADrillError, measure_live, real_event_since
 from killswitch.operations.drills.measures import COMPLETED, DrillResult, Measure, Spent, measures_of
 from killswitch.operations.drills.pages import due_page, keep, kept_results, result_page, trend_page
 from killswitch.operations.drills.simulation import DrillWorld, book_for, run_drill
 from killswitch.policy.schema.drill import DrillDocument
+from killswitch.runner.status_blob import started_as
 from killswitch.store.sqlite import open_store
 from tests.incidents import FilledStore, filled_store, whole_incident
 
@@ -65,6 +69,41 @@ def test_a_simulation_closes_everything_although_the_venue_fails(simulated: tupl
     assert "drill: the venue rejects this order" in {each.text for each in orders}
     assert any(each.was_unknown for each in orders)
     assert all(each.final for each in orders)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("report",), ("report", "--format", "html"), ("report", "export", "--variant", "closing"),
+        ("report", "export", "--format", "csv"), ("report", "export", "--variant", "closing", "--format", "csv"),
+        ("report", "list"), ("status",),
+    ],
+)  # fmt: skip
+def test_everything_about_a_drill_says_that_it_is_one(
+    simulated: tuple[DrillResult, Path], verb: tuple[str, ...]
+) -> None:
+    """Report, page title, exports and status: whoever finds the file a week later takes it for no incident."""
+    done = CliRunner().invoke(ksctl, [*verb, "--store", str(simulated[1] / "drill.sqlite")])
+    assert done.exit_code == 0, done.output
+    assert "DRILL" in "".join(done.output.splitlines(keepends=True)[:60])
+    if "html" in verb:
+        assert "<title>" in done.output
+        assert "DRILL" in done.output.partition("<title>")[2].partition("</title>")[0]
+
+
+def test_the_board_and_the_runbook_of_a_drill_say_that_it_is_one(simulated: tuple[DrillResult, Path]) -> None:
+    """The largest line of the board, and the heading of each runbook; a store of a run has neither."""
+    store = open_store(str(simulated[1] / "drill.sqlite"), read_only=True)
+    try:
+        board = read_board(store, AT, AT, None)
+        found = incident_of(store, find_incident(store, None), started_as(store, "s"))
+    finally:
+        store.close()
+    assert board.headline.text.startswith("DRILL: ")
+    assert board.mode.startswith("DRILL, ")
+    assert found.title.startswith("DRILL: ")
+    assert stakeholder_text(found).splitlines()[0].count("DRILL") == 1
+    assert "no order left the process" in venue_text(found)
 
 
 def test_a_dry_run_sends_nothing(loaded: LoadedPolicies, tmp_path: Path) -> None:
@@ -186,12 +225,13 @@ def test_a_currency_without_prices_is_refused(loaded: LoadedPolicies) -> None:
         book_for([euro])
 
 
-def test_the_verb_refuses_to_run_a_live_drill_and_prints_the_way(tmp_path: Path) -> None:
-    """It sends nothing, and names the commands of the person."""
+def test_the_verb_of_simulations_runs_no_live_drill_and_prints_the_way(tmp_path: Path) -> None:
+    """It sends nothing, and names the commands that approve and run it."""
     text = json.dumps(DOCUMENT | {"spec": {"every": "90d"} | LIVE})
     (tmp_path / "drills.yaml").write_text(text, encoding="utf-8")
     result = CliRunner().invoke(drill, ["run", "monthly", "--policies", str(tmp_path)])
     assert result.exit_code == 1
-    assert "--reason 'drill: monthly' --live" in " ".join(result.output.split())
+    assert "ksctl approve --purpose drill --drill monthly" in " ".join(result.output.split())
+    assert "ksctl drill live monthly --live" in " ".join(result.output.split())
     missing = CliRunner().invoke(drill, ["run", "yearly", "--policies", str(tmp_path)])
     assert "it has monthly" in missing.output

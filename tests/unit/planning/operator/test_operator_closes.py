@@ -375,3 +375,17 @@ def test_a_close_to_a_leverage_of_what_is_unknown_is_refused_and_locks_nothing()
         found = outcome_of(at(0, *seen, events=(event,)))
         assert found.decisions == ()
         assert "leverage" in found.notices[0].text
+
+
+@pytest.mark.parametrize(("most", "closed"), [("3", {("main", "BTC", Decimal(3), Decimal(0))}), ("2.999", None)])
+def test_a_close_of_at_most_so_many_contracts_touches_no_larger_position(
+    most: str, closed: set[tuple[str, str, Decimal, Decimal]] | None
+) -> None:
+    """A live drill closes what it has opened: of a larger position part is somebody else's, and nothing is closed."""
+    event = replace(close("account/main"), symbols=("BTC",), most=Decimal(most))
+    found = outcome_of(at(0, book(), events=(event,)))
+    if closed is not None:
+        assert orders(only(found)) == closed
+        return
+    assert found.decisions == ()
+    assert "main holds 3 of BTC, above the 2.999 of this command" in "; ".join(each.text for each in found.notices)

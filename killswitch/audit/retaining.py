@@ -1,0 +1,285 @@
+"""Retention: what is older than declared is removed, as far as the rest stays provable and nothing needs it.
+
+What is kept of a store is always its end: everything from the first decision on that a restart or a person still needs.
+Lines leave it when they are in sealed segments of the archive, which are verified before. A line of the record
+announces each removal, with the digest of the checkpoint that is left of what was removed; another one answers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
+from glob import glob
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.audit.exporting import export_segments, keep_bodies, sealed_until
+from killswitch.audit.log_files import (
+    BODIES,
+    AuditError,
+    LogSegment,
+    kept_segments,
+    raw_lines,
+    start_of,
+    verify_log,
+    write_start,
+)
+from killswitch.audit.retention_settings import KeptFiles, RetentionSettings, kept_for
+from killswitch.incident.record.incident_decisions import IncidentDecisions, group_decisions
+from killswitch.incident.record.timeline import LOCK_ENDS
+from killswitch.journal.codec import decode_all
+from killswitch.journal.entries import Finished
+from killswitch.model.applied_set import name_now
+from killswitch.model.decision import Decision
+from killswitch.model.effects import Lock, of_kind
+from killswitch.model.instant import to_micros
+from killswitch.model.record_entry import Field, RecordEntry, private, with_known
+from killswitch.record.anchors import Anchor, FetchedAnchor
+from killswitch.record.checkpoint import RemovedLines
+from killswitch.record.line import content_of, references_of
+from killswitch.store.recorded import StoredLine, server_record_of
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+
+RetainedClass = Literal["store", "server record", "archive", "recordings", "events"]
+ALL: Final = (1 << 31) - 1
+"""As many decisions as there are."""
+SERVER_ARCHIVE: Final = "server"
+"""The folder below the archive with the segments of the server's record."""
+
+
+class Need(Struct, frozen=True, order=True):
+    """Why a store keeps everything from a time on."""
+
+    since: datetime
+    why: str
+
+
+class Removal(Struct, frozen=True):
+    """What was removed of one class, or would be.
+
+    `through`: the number of the last line that is removed. `counts`: how many, by what they are. `kept_because`: what
+    keeps things that are older than declared.
+    """
+
+    what: RetainedClass
+    counts: dict[str, int]
+    through: int | None = None
+    kept_because: str | None = None
+
+
+class Retainer:
+    """Removes what is older than declared from a store, its archive, and files of its runs."""
+
+    def __init__(
+        self, place: Path, settings: RetentionSettings, now: datetime, author: str, *, dry_run: bool = False
+    ) -> None:
+        """`place`: the store. `dry_run`: nothing is written anywhere."""
+        self._place = place
+        self._settings = settings
+        self._now = now
+        self._author = author
+        self._dry_run = dry_run
+
+    def retain(self) -> tuple[Removal, ...]:
+        """Remove it, class after class. Raises AuditError and StoreError; what was removed before is on record."""
+        found: list[Removal] = []
+        declared = self._settings.store
+        with closing(open_store(str(self._place), read_only=self._dry_run)) as store:
+            if declared is not None:
+                before, archive = self._now - kept_for(declared.keep), Path(declared.archive)
+                found.append(self._of_store("store", store, needs_of(store, self._now), archive, before))
+                server = server_record_of(self._place)
+                if server.exists():
+                    with closing(open_store(str(server), read_only=self._dry_run)) as other:
+                        found.append(self._of_store("server record", other, (), archive / SERVER_ARCHIVE, before))
+                if self._settings.archive is not None and archive.is_dir():
+                    found.append(self._of_archive(store, archive, self._now - kept_for(self._settings.archive.keep)))
+            found += [self._of_files(store, name, files) for name, files in self._settings.file_classes.items()]
+        return tuple(found)
+
+    def _of_store(
+        self, what: RetainedClass, store: SqlStore, needs: Sequence[Need], archive: Path, before: datetime
+    ) -> Removal:
+        need = min((each for each in needs if each.since < before), default=None)
+        before = before if need is None else need.since
+        why = None if need is None else need.why
+        last = last_before(store.record_lines(), before, store.waiting_line())
+        if self._dry_run:
+            count = max(0, last - store.record_start().number)
+            return Removal(what, {"lines": count}, last or None, why)
+        if last > (start := store.record_start()).number:
+            _archive(store, archive, last)
+            removed = RemovedLines(start).add_all(line.text for line in store.record_lines(1, last))
+            _require_archived(archive, removed)
+            checkpoint = removed.checkpoint()
+            entry = self._announced(what, _facts(removed), checkpoint)
+            store.begin_record_at(checkpoint, store.record_checkpoint(), entry)
+        rows = store.remove_before_start(to_micros(before))
+        counts = {name: many for name, many in msgspec.structs.asdict(rows).items() if many}
+        if counts:
+            store.add_to_record([self._answer(what, counts, f"retention/{what}/{store.record_start().number}")])
+        return Removal(what, counts, store.record_start().number or None, why)
+
+    def _of_archive(self, store: SqlStore, archive: Path, before: datetime) -> Removal:
+        """Remove whole segments of the archive whose lines the store does not have any more."""
+        start, limit = start_of(archive), store.record_start().number
+        segments = kept_segments(archive, start)
+        removed = RemovedLines(start)
+        old: list[LogSegment] = []
+        for segment, following in pairwise(segments):
+            if following.first is None or following.first - 1 > limit:
+                break
+            texts = [raw.rstrip(b"\n") for raw in raw_lines(segment.path)]
+            newest = content_of(texts[-1]) if texts else None
+            if newest is None or datetime.fromisoformat(newest.at) >= before:
+                break
+            removed.add_all(texts)
+            old.append(segment)
+        counts = {"segments": len(old), "lines": removed.count} if old else {}
+        if not old or self._dry_run:
+            return Removal("archive", counts, removed.number or None)
+        checkpoint = removed.checkpoint()
+        entry = self._announced("archive", _facts(removed), checkpoint)
+        store.add_to_record([entry])
+        export_segments(store, archive, with_bodies=True, ends_segment=True)  # with the line that announces it
+        write_start(archive, checkpoint)
+        digests = {digest for segment in old for digest in _named_in(segment.path)}
+        for segment in kept_segments(archive, start_of(archive)):
+            digests.difference_update(_named_in(segment.path))
+        for path in (*(each.path for each in old), *(archive / BODIES / each[:2] / each for each in digests)):
+            path.unlink(missing_ok=True)
+        store.add_to_record([self._answer("archive", counts, entry.announces)])
+        return Removal("archive", counts, removed.number)
+
+    def _of_files(self, store: SqlStore, what: str, declared: KeptFiles) -> Removal:
+        """Remove files that were last written before the declared time; a link is none."""
+        before = (self._now - kept_for(declared.keep)).timestamp()
+        paths = [Path(each) for each in sorted(glob(declared.files))]  # noqa: PTH207 # the pattern is a whole path
+        old = [each for each in paths if each.is_file() and not each.is_symlink() and each.stat().st_mtime < before]
+        kind: RetainedClass = "recordings" if what == "recordings" else "events"
+        counts = {"files": len(old)} if old else {}
+        if not old or self._dry_run:
+            return Removal(kind, counts)
+        entry = self._announced(kind, {"files": len(old)}, msgspec.json.encode([_file_facts(each) for each in old]))
+        store.add_to_record([entry])
+        for path in old:
+            path.unlink(missing_ok=True)
+        store.add_to_record([self._answer(kind, counts, entry.announces)])
+        return Removal(kind, counts)
+
+    def _announced(self, what: RetainedClass, fields: dict[str, Field], body: bytes) -> RecordEntry:
+        """The entry that announces a removal; `body`: its checkpoint, or the list of its files."""
+        about: dict[str, Field | None] = {**fields, "what": what, "result": "announced", "actor": private(self._author)}
+        about["declared"] = self._settings.digest
+        subject = f"retention/{what}/{fields.get('through', self._now.isoformat())}"
+        return RecordEntry("retention", self._now, with_known(about), body=body, announces=subject)
+
+    def _answer(self, what: RetainedClass, counts: dict[str, int], subject: str | None) -> RecordEntry:
+        """The entry about what was removed; `subject` is None where an earlier removal had been interrupted."""
+        details: dict[str, Field] = dict(counts)
+        return RecordEntry("retention", self._now, {"what": what, "result": "removed"}, details, answers=subject)
+
+
+def needs_of(store: SqlStore, now: datetime) -> tuple[Need, ...]:
+    """What a restart or a person still needs: closes under way, open incidents, latches, and locks in force."""
+    decisions = [each.decision for each in reversed(store.decisions(ALL))]
+    changes = [each for each in store.set_changes(ALL) if each.renamed]
+    incidents = group_decisions(decisions, lambda each: name_now(each.policy, each.as_of, changes))
+    opening = {each.id: incident.decisions[0] for incident in incidents for each in incident.decisions}
+    machines = {(each.policy, each.scope) for each in store.states()}
+    found = [_need(each.decision, opening, "its close has not ended") for each in store.unfinished()]
+    for incident in incidents:
+        last = incident.decisions[-1]
+        is_open = incident.reset is None and not incident.is_manual
+        if is_open and (name_now(last.policy, last.as_of, changes), last.scope) in machines:
+            found += [_need(each, opening, "its stage was not reset") for each in _all_of(incident)]
+    memories = [*store.memories()]
+    for decision in decisions:
+        if _holds_lock(store, decision, now):
+            found.append(_need(decision, opening, "its lock is in force"))
+        elif any(decision.id.encode() in blob for blob in memories):
+            found.append(_need(decision, opening, "a restart remembers it"))
+    return tuple(found)
+
+
+def _need(decision: Decision, opening: dict[str, Decision], why: str) -> Need:
+    """The need of a decision, from the beginning of its incident on."""
+    first = opening.get(decision.id, decision)
+    return Need(min(first.as_of, decision.as_of), f"decision {decision.id} is needed: {why}")
+
+
+def _all_of(incident: IncidentDecisions) -> tuple[Decision, ...]:
+    return (*incident.suspicions, *incident.decisions)
+
+
+def _holds_lock(store: SqlStore, decision: Decision, now: datetime) -> bool:
+    """Whether a decision has a lock that is neither over nor lifted. One that was only recorded has no journal."""
+    lock = of_kind(decision.effects, Lock)
+    if lock is None or (lock.order.until is not None and lock.order.until <= now):
+        return False
+    journal = decode_all(store.journal(decision.id))
+    return bool(journal) and not any(isinstance(each, Finished) and each.status in LOCK_ENDS for each in journal)
+
+
+def last_before(lines: Iterable[StoredLine], before: datetime, waiting: int | None) -> int:
+    """The number of the last line in front of the first one that is kept; 0 where all are.
+
+    Kept is what was made at `before` or later, what cannot be read, and `waiting`, a line that is to be answered.
+    """
+    last = 0
+    for line in lines:
+        content = content_of(line.text)
+        if content is None or line.number == waiting or datetime.fromisoformat(content.at) >= before:
+            return last
+        last = line.number
+    return max(0, last - 1)  # the last line of all stays: the store's end is compared with it
+
+
+def _archive(store: SqlStore, archive: Path, last: int) -> None:
+    """Export the lines up to `last` with what they name, and end their segment, also one that another export began."""
+    if sealed_until(archive) < last:
+        export_segments(store, archive, with_bodies=True, until=last, ends_segment=True)
+    for line in store.record_lines(1, sealed_until(archive)):  # an earlier export may have left out the bodies
+        keep_bodies(store, archive, line)
+
+
+def _require_archived(archive: Path, removed: RemovedLines) -> None:
+    """Raise AuditError where the archive is not whole, or has other lines than those that leave the store."""
+    anchor = Anchor(removed.chain or "", removed.number, removed.root)
+    report = verify_log(archive, [FetchedAnchor(anchor, "the store")])
+    states = {each.state for each in report.anchors}
+    if report.breaks or report.altered.count or report.missing or states != {"confirmed"}:
+        raise AuditError(
+            f"nothing is removed: the archive {archive} does not have the lines of the store up to {removed.number}. "
+            f"Run `ksctl audit verify --log {archive}`, and name another folder where it was changed"
+        )
+
+
+def _facts(removed: RemovedLines) -> dict[str, Field]:
+    return {"through": removed.number, "lines": removed.count, "root": removed.root}
+
+
+def _named_in(path: Path) -> Iterator[str]:
+    for raw in raw_lines(path):
+        content = content_of(raw.rstrip(b"\n"))
+        if content is not None:
+            yield from references_of(content)
+
+
+def _file_facts(path: Path) -> tuple[str, int, str]:
+    """Name, size and SHA-256 of a file. Raises AuditError."""
+    try:
+        digest = sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return path.name, path.stat().st_size, digest.hexdigest()
+    except OSError as error:
+        raise AuditError(f"{path} cannot be read: {error.strerror or error}") from error

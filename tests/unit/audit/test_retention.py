@@ -1,0 +1,473 @@
+"""Retention: what is removed, what is kept, and that the rest of the record stays provable, whatever the order."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from killswitch.audit.exporting import export_segments
+from killswitch.audit.log_files import AuditError, segments_of, verify_log, verify_source
+from killswitch.audit.proving import check_proof, prove_from_log, prove_from_source
+from killswitch.audit.retaining import Removal, Retainer
+from killswitch.audit.retention_settings import RetentionSettings, read_retention_settings
+from killswitch.cli import ksctl
+from killswitch.journal.codec import encode
+from killswitch.journal.entries import Finished, PlannedWork
+from killswitch.model.decision import Decision, LockOrder
+from killswitch.model.instant import to_micros
+from killswitch.model.record_entry import RecordEntry, private, with_known
+from killswitch.model.snapshot import Event
+from killswitch.model.store import MachineState, Outgoing, TickRecord
+from killswitch.record.anchors import Anchor, FetchedAnchor
+from killswitch.record.verification import RecordReport
+from killswitch.store.recorded import server_record_of
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+
+NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+DECLARED = """
+[store]
+keep = "30d"
+archive = "audit"
+"""
+PLACE = ("main", "BTC/USDT:USDT", "long")
+
+
+def ago(days: float) -> datetime:
+    return NOW - timedelta(days=days)
+
+
+class Site:
+    """A store, and the file that declares how long it is kept."""
+
+    def __init__(self, folder: Path, declared: str = DECLARED) -> None:
+        self.folder, self.path = folder, folder / "ks.sqlite"
+        (folder / "retention.toml").write_text(declared)
+        self.anchors: list[FetchedAnchor] = []
+
+    @property
+    def settings(self) -> RetentionSettings:
+        return read_retention_settings(self.folder / "retention.toml")
+
+    def opened(self) -> closing[SqlStore]:
+        return closing(open_store(str(self.path)))
+
+    def fire(self, id_: str, at: datetime, *, closes: bool = True, **more: object) -> None:
+        """A stage fires at a time; its close ends a minute later, unless it does not."""
+        values: dict[str, object] = {"policy": "p", "scope": "account/main", "stage": "close", "level": 1, **more}
+        decision = Decision(id=id_, as_of=at, policy_set="s", mode="enforce", previous_level=0, **values)  # type: ignore[arg-type] # by their names
+        with self.opened() as store:
+            planned = encode(PlannedWork(id_, at, *PLACE))
+            store.commit_tick(TickRecord(at, "s", (), (), (decision,), (), (planned,), None, (), 0))
+            if closes:
+                store.append(encode(Finished(id_, at + timedelta(minutes=1), "main", status="flat")))
+
+    def note(self, at: datetime, text: str = "") -> None:
+        with self.opened() as store:
+            store.add_to_record([RecordEntry("cut", at, {"size": 1}, with_known({"text": private(text or None)}))])
+
+    def anchor(self) -> FetchedAnchor:
+        with self.opened() as store:
+            tip = store.record_tip()
+        assert tip is not None
+        self.anchors.append(FetchedAnchor(Anchor(tip.chain, tip.number, tip.root.hex()), "a test"))
+        return self.anchors[-1]
+
+    def retain(self, now: datetime = NOW, *, dry_run: bool = False) -> tuple[Removal, ...]:
+        return Retainer(self.path, self.settings, now, "ingrid", dry_run=dry_run).retain()
+
+    def report(self) -> RecordReport:
+        with self.opened() as store:
+            return verify_source(store, self.anchors)
+
+    def ids(self) -> list[str]:
+        with self.opened() as store:
+            return [each.decision.id for each in reversed(store.decisions(99))]
+
+    def spoil(self, statement: str, *values: object) -> None:
+        with closing(sqlite3.connect(self.path)) as raw, raw:
+            raw.execute(statement, values)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """Four closes with their notes, two of them older than a month."""
+    made = Site(tmp_path)
+    for number, days in enumerate((60, 40, 20, 1)):
+        made.fire(f"decision-{number}", ago(days))
+        made.note(ago(days), f"of {number}")
+    return made
+
+
+def test_what_is_older_is_removed_and_the_rest_is_still_verified(site: Site) -> None:
+    """Lines, decisions, journal and erasable values; with the anchors before and after it."""
+    site.anchor()
+    before = site.report()
+    (removal,) = site.retain()
+    assert (removal.through, removal.kept_because) == (9, None), "the line of the chain, and four of each close"
+    assert (removal.counts["lines"], removal.counts["decisions"]) == (9, 2)
+    assert site.ids() == ["decision-2", "decision-3"]
+    with site.opened() as store:
+        assert {each.decision for each in store.journal()} == {"decision-2", "decision-3"}
+        assert {value for _digest, _salt, value in store.record_values()} == {b"of 2", b"of 3", b"ingrid"}
+    site.anchor()
+    report = site.report()
+    assert (report.verdict, report.first, report.removed, report.chain) == ("verified", 10, 9, before.chain)
+    assert [each.state for each in report.anchors] == ["confirmed", "confirmed"]
+    assert verify_log(site.folder / "audit").last == 9
+
+
+def test_the_record_states_what_was_removed_and_its_digest(site: Site) -> None:
+    """Announced before it happens, answered afterwards; the digest is that of the lines in the archive."""
+    with site.opened() as store:
+        lines = b"".join(line.text + b"\n" for line in store.record_lines(1, 9))
+    site.retain()
+    with site.opened() as store:
+        announced, answered = (json.loads(line.text) for line in store.record_lines(report_end(store) - 1))
+        checkpoint = store.record_checkpoint()
+    assert (announced["kind"], announced["what"], announced["through"], announced["lines"]) == (
+        "retention", "store", 9, 9,
+    )  # fmt: skip
+    assert announced["announces"] and answered["answers"] == announced["seq"]
+    assert (answered["result"], answered["details"]["lines"]) == ("removed", 9)
+    assert checkpoint is not None and announced["body"]["sha256"] == sha256(checkpoint).hexdigest()
+    assert json.loads(checkpoint)["deleted"] == sha256(lines).hexdigest()
+    assert announced["declared"] == sha256((site.folder / "retention.toml").read_bytes()).hexdigest()
+    archived = b"".join(each.path.read_bytes() for each in segments_of(site.folder / "audit"))
+    assert archived == lines
+
+
+def report_end(store: SqlStore) -> int:
+    tip = store.record_tip()
+    assert tip is not None
+    return tip.number
+
+
+def test_a_second_retention_removes_what_the_first_one_kept(site: Site) -> None:
+    """Also the line that stated the first removal: the newest one states all of it."""
+    site.retain()
+    site.fire("decision-4", NOW)
+    site.retain(NOW + timedelta(days=40))
+    report = site.report()
+    assert (report.verdict, report.breaks, site.ids()) == ("verified", 0, [])
+    assert report.removed > 20
+    assert report.removal is not None and report.removal > report.removed
+    archive = verify_log(site.folder / "audit")
+    assert (archive.verdict, archive.last, len(archive.segments)) == ("verified", report.removed, 2)
+
+
+def test_nothing_is_removed_that_is_young(site: Site) -> None:
+    """And nothing is written either."""
+    before = site.report().last
+    (removal,) = site.retain(ago(31))
+    assert (removal.counts, removal.through) == ({}, None)
+    assert (site.report().last, site.report().removed) == (before, 0)
+    assert not (site.folder / "audit").exists()
+
+
+def test_a_dry_run_names_what_would_be_removed_and_writes_nothing(site: Site) -> None:
+    """Neither to the store nor to the archive."""
+    content = site.path.read_bytes()
+    (removal,) = site.retain(dry_run=True)
+    assert (removal.counts, removal.through) == ({"lines": 9}, 9)
+    assert site.path.read_bytes() == content
+    assert not (site.folder / "audit").exists()
+
+
+NEEDED: dict[str, str] = {
+    "a close that has not ended": "its close has not ended",
+    "a lock in force": "its lock is in force",
+    "a stage that was not reset": "its stage was not reset",
+    "a state that names it": "a restart remembers it",
+}
+
+
+@pytest.mark.parametrize("case", NEEDED)
+def test_what_a_restart_or_a_person_needs_is_kept_with_all_that_follows(tmp_path: Path, case: str) -> None:
+    """However old it is; the removal says why. What is older than that goes."""
+    site = Site(tmp_path)
+    site.fire("decision-0", ago(60), kind="manual", policy="manual")
+    manual = {"kind": "manual", "policy": "manual", "scope": "account/other"}
+    if case == "a stage that was not reset":
+        manual = {}
+        with site.opened() as store:
+            state = MachineState("p", "account/main", b"{}")
+            store.commit_tick(TickRecord(ago(51), "s", (state,), (), (), (), (), None, (), 0))
+    lock = LockOrder("account/main", "all", None) if case == "a lock in force" else None
+    site.fire("decision-1", ago(50), closes=case != "a close that has not ended", lock=lock, **manual)
+    if case == "a state that names it":
+        with site.opened() as store:
+            store.put_live("routing", b'{"open":["decision-1"]}')
+    site.fire("decision-2", ago(40), kind="manual", policy="manual")
+    (removal,) = site.retain()
+    assert removal.kept_because == f"decision decision-1 is needed: {NEEDED[case]}"
+    assert site.ids() == ["decision-1", "decision-2"]
+    assert site.report().verdict == "verified"
+    with site.opened() as store:
+        assert "decision-1" in next(iter(store.record_lines())).text.decode() or case == "a stage that was not reset"
+
+
+def test_a_reset_ends_the_need_of_a_stage(tmp_path: Path) -> None:
+    """Its incident is over."""
+    site = Site(tmp_path)
+    with site.opened() as store:
+        state = MachineState("p", "account/main", b"{}")
+        store.commit_tick(TickRecord(ago(61), "s", (state,), (), (), (), (), None, (), 0))
+    site.fire("decision-1", ago(60))
+    reset = Decision(
+        id="decision-2", as_of=ago(59), policy="p", policy_set="s", scope="account/main", mode="enforce", stage=None,
+        level=0, previous_level=1, kind="reset",
+    )  # fmt: skip
+    with site.opened() as store:
+        store.commit_tick(TickRecord(ago(59), "s", (), (), (reset,), (), (), None, (), 0))
+    site.note(NOW)
+    (removal,) = site.retain()
+    assert (removal.kept_because, site.ids()) == (None, [])
+
+
+def test_a_notification_that_waits_keeps_the_line_that_announced_it(tmp_path: Path) -> None:
+    """Its delivery is to answer that line."""
+    site = Site(tmp_path)
+    site.note(ago(50))
+    with site.opened() as store:
+        message = Outgoing("m1", to_micros(ago(45)), "desk", "t", b"{}")
+        store.commit_tick(TickRecord(ago(45), "s", (), (), (), (), (), None, (), 0, (message,)))
+    site.note(NOW)
+    assert site.retain()[0].through == 2
+    with site.opened() as store:
+        store.settle("m1", to_micros(NOW), None)
+        assert json.loads(next(iter(store.record_lines(report_end(store)))).text)["answers"] == 3
+    assert site.report().verdict == "verified"
+
+
+def test_a_command_that_no_tick_has_consumed_is_kept(site: Site) -> None:
+    """One that was consumed goes with its line."""
+    with site.opened() as store:
+        for number in (1, 2):
+            store.put_event(Event(f"e{number}", ago(55), "reset", author="bo"))
+    site.spoil("UPDATE events SET consumed_at = ? WHERE id = 'e1'", to_micros(ago(55)))
+    assert site.retain()[0].counts["commands"] == 1
+    with site.opened() as store:
+        assert [each.id for each in store.pending_events()] == ["e2"]
+
+
+def test_a_cut_that_no_line_states_is_found(site: Site) -> None:
+    """Also with a checkpoint that fits: it is not the one that the record names."""
+    with site.opened() as store:
+        from killswitch.record.checkpoint import RemovedLines
+
+        forged = RemovedLines().add_all(line.text for line in store.record_lines(1, 9)).checkpoint()
+    site.spoil("DELETE FROM record WHERE number <= 9")
+    assert site.report().verdict == "contradicted"
+    site.spoil("INSERT INTO record_start (one, body) VALUES (1, ?)", forged)
+    report = site.report()
+    assert report.verdict == "contradicted"
+    assert report.first_break is not None and "no line states that retention removed them" in report.first_break.what
+
+
+def test_a_cut_behind_a_retention_is_found(site: Site) -> None:
+    """The lines between the checkpoint and the first one that is left."""
+    site.retain()
+    site.spoil("DELETE FROM record WHERE number BETWEEN 10 AND 12")
+    assert site.report().verdict == "contradicted"
+
+
+def test_a_removal_that_was_interrupted_is_finished_by_the_next_one(site: Site) -> None:
+    """Its lines are not in the record any more, and verification does not see them."""
+    with site.opened() as store:
+        lines = [(line.number, line.text) for line in store.record_lines(1, 9)]
+    site.retain()
+    for number, text in lines:
+        site.spoil("INSERT INTO record (number, line) VALUES (?, ?)", number, text)
+    report = site.report()
+    assert (report.verdict, report.first) == ("verified", 10)
+    assert site.retain()[0].counts == {"lines": 9}
+    assert site.report().verdict == "verified"
+
+
+def test_an_export_begins_where_the_store_begins(site: Site) -> None:
+    """A log of a folder of its own is verified from the checkpoint too; an older one cannot go on."""
+    with site.opened() as store:
+        export_segments(store, site.folder / "behind", until=5)
+    (removal,) = site.retain()
+    with site.opened() as store:
+        with pytest.raises(AuditError, match="retention has removed the lines up to 9"):
+            export_segments(store, site.folder / "behind")
+        fresh = site.folder / "fresh"
+        export_segments(store, fresh)
+    assert verify_log(fresh).verdict == "verified"
+    assert verify_log(fresh).removed == removal.through
+
+
+def test_a_segment_that_another_export_began_is_ended_before_its_lines_leave(site: Site) -> None:
+    """That export goes on in the next one."""
+    with site.opened() as store:
+        export_segments(store, site.folder / "audit")
+    (removal,) = site.retain()
+    (first,) = segments_of(site.folder / "audit")
+    site.note(NOW)
+    with site.opened() as store:
+        export_segments(store, site.folder / "audit")
+    assert (removal.through, first.path.name) == (9, "record-000000000001-to-000000000017.jsonl")
+    assert [each.first for each in segments_of(site.folder / "audit")] == [1, 18]
+    assert verify_log(site.folder / "audit").verdict == site.report().verdict == "verified"
+
+
+def test_an_archive_that_was_changed_keeps_everything_in_the_store(site: Site) -> None:
+    """Nothing leaves it that is nowhere else."""
+    with site.opened() as store:
+        export_segments(store, site.folder / "audit", until=9, ends_segment=True)
+    (segment,) = segments_of(site.folder / "audit")
+    segment.path.write_bytes(segment.path.read_bytes().replace(b'"size":1', b'"size":2', 1))
+    with pytest.raises(AuditError, match="nothing is removed: the archive"):
+        site.retain()
+    assert (site.report().verdict, site.report().removed, len(site.ids())) == ("verified", 0, 4)
+
+
+def test_segments_of_the_archive_are_removed_when_they_are_older_than_declared(site: Site) -> None:
+    """And no earlier than their lines have left the store. Its rest is verified from the checkpoint."""
+    site = Site(site.folder, DECLARED + '[archive]\nkeep = "90d"\n')
+    assert [each.counts.get("segments", 0) for each in site.retain()] == [0, 0]
+    later = NOW + timedelta(days=70)
+    site.note(later)
+    of_store, of_archive = site.retain(later)
+    assert (of_archive.counts, of_archive.through) == ({"segments": 1, "lines": 9}, 9)
+    assert of_store.through is not None and of_store.through > 9
+    report = verify_log(site.folder / "audit")
+    assert (report.verdict, report.removed, report.breaks) == ("verified", 9, 0)
+    (segment, *_) = segments_of(site.folder / "audit")
+    content = segment.path.read_bytes().splitlines(keepends=True)
+    segment.path.write_bytes(b"".join(content[1:]))
+    assert verify_log(site.folder / "audit").verdict != "verified"
+
+
+def test_proofs_of_lines_that_are_left_still_work(site: Site) -> None:
+    """From the store by its checkpoint, and of the others from the archive."""
+    site.anchor()
+    whole = site.anchors[0].anchor.number
+    with site.opened() as store:
+        export_segments(store, site.folder / "audit", until=9, ends_segment=True)
+    site.retain()
+    with site.opened() as store:
+        proof = prove_from_source(store, "12", whole)
+        with pytest.raises(AuditError, match="no line of the record is number 3"):
+            prove_from_source(store, "3", whole)
+    assert check_proof(proof, site.anchors).why is None
+    assert prove_from_log(site.folder / "audit", "3", 9).number == 3
+
+
+def test_files_are_removed_by_the_time_of_their_last_write(site: Site) -> None:
+    """With name and digest on record; a link, and a file that is younger, stay."""
+    site = Site(site.folder, '[recordings]\nkeep = "30d"\nfiles = "tapes/*.jsonl"\n')
+    (site.folder / "tapes").mkdir()
+    for name, days in (("old", 31), ("young", 29)):
+        file = site.folder / "tapes" / f"{name}.jsonl"
+        file.write_text(name)
+        os.utime(file, (ago(days).timestamp(), ago(days).timestamp()))
+    (site.folder / "tapes" / "link.jsonl").symlink_to(site.folder / "tapes" / "old.jsonl")
+    assert site.retain(dry_run=True)[0].counts == {"files": 1}
+    assert site.retain()[0].counts == {"files": 1}
+    assert sorted(each.name for each in (site.folder / "tapes").iterdir()) == ["link.jsonl", "young.jsonl"]
+    with site.opened() as store:
+        announced = json.loads(next(iter(store.record_lines(report_end(store) - 1))).text)
+        (row,) = (
+            body for digest, body in [(announced["body"]["sha256"], store_body(store, announced))] if digest
+        )  # fmt: skip
+    assert json.loads(row) == [["old.jsonl", 3, sha256(b"old").hexdigest()]]
+
+
+def store_body(store: SqlStore, announced: dict[str, dict[str, str]]) -> bytes:
+    from killswitch.record.line import content_of
+
+    line = next(iter(store.record_lines(int(str(announced["seq"])))))
+    content = content_of(line.text)
+    assert content is not None
+    body = store.record_body(announced["body"]["sha256"], content)
+    assert body is not None
+    return body
+
+
+def test_the_record_of_the_server_is_kept_as_long(site: Site) -> None:
+    """In a folder of its own below the archive; its removals are in its own chain."""
+    with closing(open_store(str(server_record_of(site.path)))) as server:
+        server.add_to_record([RecordEntry("login", ago(50), {"result": "ok"}), RecordEntry("login", NOW)])
+    _, removal = site.retain()
+    assert (removal.what, removal.through) == ("server record", 2)
+    with closing(open_store(str(server_record_of(site.path)))) as server:
+        assert verify_source(server).verdict == "verified"
+    assert verify_log(site.folder / "audit" / "server").last == 2
+
+
+@pytest.mark.parametrize(
+    ("declared", "wanted"),
+    [
+        ("", "declares nothing that may be removed"),
+        ('[store]\nkeep = "1h"\narchive = "a"\n', "shorter than a day"),
+        ('[store]\nkeep = "30d"\n', "archive"),
+        ('[store]\nkeep = "30d"\narchive = "a"\nvacuum = true\n', "vacuum"),
+        ('[store]\nkeep = "30d"\narchive = "a"\n[archive]\nkeep = "7d"\n', "no longer"),
+        ('[archive]\nkeep = "7d"\n', "declares nothing"),
+        ('[events]\nkeep = "soon"\nfiles = "*"\n', "soon"),
+        ("digest = 1", "digest"),
+    ],
+)
+def test_a_mistake_in_the_declaration_is_named_with_its_file(tmp_path: Path, declared: str, wanted: str) -> None:
+    """And nothing is removed."""
+    with pytest.raises(AuditError, match=wanted) as error:
+        _ = Site(tmp_path, declared).settings
+    assert "retention.toml" in str(error.value)
+
+
+def test_the_verb_shows_what_it_removed_and_why_not_more(site: Site) -> None:
+    """A dry run first; then verification from the checkpoint."""
+
+    def run(*arguments: object) -> str:
+        done = CliRunner().invoke(ksctl, [*map(str, arguments)], standalone_mode=False)
+        assert done.exception is None, done.exception
+        return done.stdout
+
+    declared = ("--declared", site.folder / "retention.toml", "--store", site.path)
+    assert "Would be removed" in run("store", "retain", *declared, "--dry-run")
+    assert "Removed" in run("store", "retain", *declared)
+    output = run("audit", "verify", "--store", site.path)
+    assert "by retention" in output and "verdict" in output
+
+
+STEPS = st.lists(st.sampled_from(["old", "young", "retain", "anchor", "later"]), min_size=1, max_size=12)
+
+
+@given(steps=STEPS, cut=st.integers(1, 30))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_after_any_sequence_the_record_is_verified_and_a_cut_is_found(
+    steps: list[str], cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Appends, anchors and retentions in any order; then one line is removed that retention did not remove."""
+    site, now = Site(tmp_path_factory.mktemp("site")), NOW
+    site.note(ago(100))
+    for number, step in enumerate(steps):
+        if step == "old":
+            site.fire(f"decision-{number}", now - timedelta(days=40), kind="manual", policy="manual")
+        elif step == "young":
+            site.note(now, f"note {number}")
+        elif step == "retain":
+            site.retain(now)
+        elif step == "anchor":
+            site.anchor()
+        else:
+            now += timedelta(days=25)
+    report = site.report()
+    assert report.verdict == "verified", report
+    assert report.first is not None and report.last is not None
+    victim = report.first + cut % (report.last - report.first + 1)
+    site.spoil("DELETE FROM record WHERE number = ?", victim)
+    assert site.report().verdict == "contradicted"
