@@ -225,6 +225,8 @@ class Stage(Struct, frozen=True):
     """Microseconds from the firing during which nobody resets the scope; None: none."""
     no_reset_before: LocalTime | None = None
     """The time of the day before which nobody resets the scope."""
+    reset_approvals: int = 0
+    """How many other people must approve a reset by hand."""
     formerly: str | None = None
     """Its name in the set before; None: the same, or it is new."""
 

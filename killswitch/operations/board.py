@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from killswitch.incident.notify.message import decode_message
@@ -318,6 +318,9 @@ def _notes(machine: MachineStatus, now: datetime, way_back: str | None) -> Itera
         yield f"locked on suspicion of {machine.suspected.stage} until {instant(machine.suspected.until)}"
     if machine.no_reset_before is not None and machine.no_reset_before > now:
         yield f"no reset before {instant(machine.no_reset_before)}"
+    if machine.reset_approvals is not UNSET:
+        needs, given = machine.reset_approvals.needed, " and ".join(machine.reset_approvals.approved)
+        yield one_line(f"a reset needs {count_of(needs, 'approval')}; approved by {given or 'nobody'}")
     if way_back is not None:
         yield f"way back: {one_line(way_back)}"
 

@@ -45,6 +45,7 @@ from killswitch.planning.operator.closes import Orphan, applies, is_unnamed, orp
 from killswitch.planning.operator.commands import Hindrances, OperatorCommands, UnfinishedClose, refusals
 from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.pauses import begun, held_back
+from killswitch.planning.operator.reset_approvals import approve_reset, is_of_step
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.orders.hedge_nets import HedgeNet, hedge_nets
 from killswitch.planning.owners import Owners
@@ -245,9 +246,10 @@ class Interpreter:
         events = self._new_events(snapshot) if snapshot.events else ()
         present = self._evaluators.in_snapshot(snapshot, now)
         hindrances = Hindrances(snapshot.sentinel, snapshot.unwritten)
+        approved = [*self._approved_resets(events, now)] if events else []
         refused = refusals(events, self._evaluators, self.orphans(), now, hindrances) if events else {}
         events = tuple(event for event in events if event.id not in refused)
-        issued = [*self._flags.observe(events, now), *refused.values()]
+        issued = [*self._flags.observe(events, now), *approved, *refused.values()]
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
         facts.ownership = self._owners.observe(snapshot, now, events, self._instruments)
         self._realised.observe(snapshot, now, events)
@@ -276,7 +278,7 @@ class Interpreter:
             answered = {notice.subject for notice in issued}
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
-        issued += [self.recoveries.approve(each, now) for each in events if each.kind == "approve"]
+        issued += [self.recoveries.approve(each, now) for each in events if is_of_step(each)]
         issued += self.recoveries.observe(self._evaluators, now)
         issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
         decisions += self._sweeps.plan(snapshot, facts)
@@ -293,6 +295,12 @@ class Interpreter:
         return Pending(
             snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible), frozenset(refused)
         )
+
+    def _approved_resets(self, events: Iterable[Event], now: int) -> Iterator[Notice]:
+        """Count the approvals of resets before the commands that wait for them are judged."""
+        for event in events:
+            if event.kind == "approve" and not is_of_step(event):
+                yield approve_reset(event, self._evaluators, now)
 
     def _observe_and_move(
         self, evaluator: ScopeEvaluator, view: ScopeView, snapshot: Snapshot, events: Iterable[Event],

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from killswitch.record.anchors import AnchorVerdict, DeclaredEpoch, FetchedAnchor, judge
+from killswitch.record.anchors import AnchorVerdict, DeclaredEpoch, FetchedAnchor, OtherRecords, judge
 from killswitch.record.checkpoint import Start, epoch_in
 from killswitch.record.line import (
     FORMAT,
@@ -28,6 +28,9 @@ from killswitch.record.tree import TreeEdge
 
 Verdict = Literal["verified", "contradicted", "could not tell"]
 EXIT_CODES: Final[dict[Verdict, int]] = {"verified": 0, "contradicted": 1, "could not tell": 4}
+
+_NO_DOUBT: Final = frozenset({"confirmed", "removed", "other record"})
+"""States of anchors that leave a record verified."""
 
 MOST_LISTED: Final = 20
 """Numbers of a kind that a report lists; it counts all."""
@@ -123,7 +126,7 @@ class RecordReport(Struct, frozen=True):
         states = {each.state for each in self.anchors}
         if self.breaks or self.altered.count or "contradicted" in states:
             return "contradicted"
-        unclear = self.missing or self.withheld.count or self.unknown_format or states - {"confirmed", "removed"}
+        unclear = self.missing or self.withheld.count or self.unknown_format or states - _NO_DOUBT
         unclear = unclear or self.entries == 0 or (self.needs_anchor and "confirmed" not in states)
         return "could not tell" if unclear else "verified"
 
@@ -138,12 +141,14 @@ class RecordVerifier:
         start: Start | None = None,
         *,
         needs_anchor: bool = False,
+        others: OtherRecords = "possible",
     ) -> None:
         """`body`: the bytes that a line names by their digest, None where they are missing; without it none is read.
 
         `start`: of a record whose older lines were deleted. `needs_anchor`: without a confirmed anchor it is not
-        verified.
+        verified. `others`: what is known of records with other anchors among these.
         """
+        self._others = others
         self._anchors = tuple(anchors)
         self._body = body
         self._needs_anchor = needs_anchor
@@ -304,7 +309,9 @@ class RecordVerifier:
         if chain is None and self._first != 1 and self._anchors:
             chain = self._anchors[0].anchor.chain  # the line that names it was deleted or is missing
         last = self._number
-        verdicts = judge(self._anchors, self._roots, last, chain or "", self._epochs, self._start.number)
+        verdicts = judge(
+            self._anchors, self._roots, last, chain or "", self._epochs, self._start.number, others=self._others
+        )
         covered = max((each.fetched.anchor.number for each in verdicts if each.state == "confirmed"), default=0)
         open_ones = Numbers(len(self._open), list(self._open)[:MOST_LISTED])
         return RecordReport(

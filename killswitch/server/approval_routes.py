@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
+from killswitch.operations.policy_sources import source_state
 from killswitch.operations.waiting_approvals import (
+    NO_SOURCE,
     OPENPGP_KEY,
     SSH_KEY,
     WaitingApproval,
@@ -127,7 +129,11 @@ class ApprovalRoutes:
         """
         caller.require("carry", is_scoped=False)
         signed = _signed(body)
-        at = await self._reads.read(lambda store, _: tick_time(store, CLOCK))
+        at, is_verified = await self._reads.read(
+            lambda store, _: (tick_time(store, CLOCK), source_state(store) is not None)
+        )
+        if not is_verified:
+            raise HTTPException(409, f"nothing verifies the approval: {NO_SOURCE}")
         event = Event(f"hand-{signed.id[:16]}", at, "approve", None, caller.principal, signed.statement.purpose)
         delivery = SpooledDelivery(f"{DELIVERED}{signed.id}", body.statement)
         return await self._record.carried(SpooledCommand(event, signed.id, delivery), "tighten")
@@ -135,7 +141,9 @@ class ApprovalRoutes:
     async def _found(self, caller: Caller) -> tuple[datetime, tuple[WaitingApproval, ...]]:
         """The time of ticks, and what waits in the scopes of the caller. Policies are of everybody who reads them."""
         now, found = await self._reads.read(lambda store, _: (tick_time(store, CLOCK), waiting_approvals(store)))
-        return now, tuple(each for each in found if each.purpose != "recovery" or caller.may("read", each.scope))
+        return now, tuple(
+            each for each in found if each.purpose not in ("recovery", "reset") or caller.may("read", each.scope)
+        )
 
 
 def _body(waiting: WaitingApproval, key: str | None, now: datetime) -> WaitingBody:

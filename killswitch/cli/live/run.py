@@ -122,7 +122,7 @@ def run(
         from killswitch.audit.anchor_settings import read_anchor_settings
         from killswitch.cli.live.start_checks import checked_accounts
         from killswitch.cli.live.starting_set import starting_set
-        from killswitch.preflight.run_start import claimed, lock_paths
+        from killswitch.preflight.run_start import claimed, lock_paths, unapprovable
         from killswitch.runner.loop import RunnerPace
 
         start = starting_set(policies_at, source_at, store_at)
@@ -132,6 +132,8 @@ def run(
         )
         found_before += () if start.page is None else (("page", start.page),)
         of_claims = claimed(claims, start.loaded, accounts, locks, is_forced=another_runner)
+        has_trust = start.source is not None and start.source.settings.trust is not None
+        of_claims += unapprovable(start.loaded.policies, has_trust=has_trust)
         for _, text in of_claims:
             print_note(text)
         found_before += of_claims

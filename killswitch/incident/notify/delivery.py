@@ -93,7 +93,7 @@ class TargetDelivery:
         self._abandoned: dict[str, Future[str | None]] = {}
         """Abandoned attempts that may still end, by message or batch."""
         self._claimed: dict[str, Delivery] = {}
-        """What was claimed and has not ended, by message or batch."""
+        """What was claimed and may still end or is looked at, by message or batch; what failed is claimed again."""
         self._is_slow = False
         """Whether the last attempt was slow, or not the first: what waits behind it is sent as one message."""
         self.counts = DeliveryCounts(0, 0, 0)
@@ -151,6 +151,8 @@ class TargetDelivery:
     def _attempt(self) -> float | None:
         self._mark()
         self._settle_abandoned()
+        known = {*self._abandoned, self._suspect, self._unmarked}
+        self._claimed = {key: each for key, each in self._claimed.items() if key in known}
         now = to_micros(self._clock.now())
         waited = duration_text(timedelta(microseconds=self._give_up_after))
         reason = f"not tried within {waited}" if self._failing is None else self._failing[2]

@@ -29,6 +29,7 @@ from killswitch.policy.schema.scalars import (
     Markets,
     Moment,
     Name,
+    PeopleCount,
     Price,
     RankCount,
     StageLevel,
@@ -199,6 +200,9 @@ class Response(Part):
     no_reset_before: ZonedTime | None = None
     """The time of the day, the next one after a firing, before which nothing and nobody resets the scope. Left out: as
     `no_reset_for` says."""
+    reset_approvals: PeopleCount = 0
+    """How many other people must approve a reset by hand, by `ksctl approve --purpose reset`, before it is carried out.
+    An automatic reset needs none. Left out: 0."""
     corroborate: StrictBool = False
     """Whether to read prices once more, and compare the mark with index and last price, before acting. Left out: false.
     """
