@@ -91,7 +91,7 @@ class CommandRoutes:
         urgency: Urgency = "0-tighten" if class_of(event) == "tighten" else "1-loosen"
         done = await self._halted() if halts_everything(event) else {}
         try:
-            is_new = await self.spool(SpooledCommand(event, body), urgency)
+            is_new = await self.spool(SpooledCommand(event, body), urgency, caller)
         except HTTPException as error:
             if "sentinel" not in done:
                 raise
@@ -112,8 +112,13 @@ class CommandRoutes:
             return {"remarks": [f"{self._sentinel} could not be created: {error.strerror}"]}
         return {"sentinel": str(self._sentinel)}
 
-    async def spool(self, command: SpooledCommand, urgency: Urgency) -> bool:
-        """Leave a command on disk; False if one with its id is there. 503 where no more is taken."""
+    async def spool(self, command: SpooledCommand, urgency: Urgency, caller: Caller | None) -> bool:
+        """Leave a command on disk; False if one with its id is there. 503 where no more is taken.
+
+        What lets risk in again is on record before. `caller`: None where a signature of another kind was verified.
+        """
+        if caller is not None:
+            await caller.recorded()
         try:
             return await anyio.to_thread.run_sync(self._spool.put, command, urgency)
         except (SpoolFullError, OSError) as error:
@@ -145,6 +150,7 @@ class CommandRoutes:
         """
         if not caller.may("tighten", is_scoped=False):  # who may give no command at all reads nothing either
             caller.require("tighten", is_scoped=False)
+        caller.slow_outside(command.scope)
         is_of_policy = (command.scope or "").startswith(OF_POLICY)
         if command.kind == "pause" and is_of_policy and command.seconds is None:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")

@@ -11,7 +11,7 @@ import click
 
 from killswitch.cli import options
 from killswitch.cli.options import RECORD_TEXT, UncheckedPath, option
-from killswitch.cli.terminal import print_json, print_note, print_text
+from killswitch.cli.terminal import print_json, print_note, print_text, start_log
 
 if TYPE_CHECKING:
     from killswitch.server.access import Role
@@ -37,6 +37,7 @@ ROLES = ("viewer", "trader", "risk", "admin")
 @click.option("--ends-with-stdin", is_flag=True, hidden=True, help="End as soon as stdin does: its run has ended.")
 @click.option("--behind-proxy", is_flag=True,
               help="Listen on an address that is not loopback without TLS, because a proxy has it.")  # fmt: skip
+@options.log_format
 @click.pass_context
 def serve(
     context: click.Context, store_at: str | None, tokens_at: Path | None, sentinel_at: Path | None, listen: str,
@@ -91,6 +92,7 @@ def _serve(
     key: Path | None, settings_at: Path | None, sentinel_at: Path | None, *, ends_with_stdin: bool,
     is_secure: bool,
 ) -> None:  # fmt: skip
+    start_log()
     from datetime import UTC, datetime
     from time import monotonic
 

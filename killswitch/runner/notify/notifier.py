@@ -27,6 +27,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, from_micros, to_micros
 from killswitch.model.snapshot import IN_PROGRESS, Closing, Event, Instant, Snapshot
 from killswitch.model.store import ROUTING, Outgoing, Store, Suppression
+from killswitch.model.tracing import NO_TRACER, Tracer
 from killswitch.planning.routing.escalation import acknowledged
 from killswitch.planning.routing.holding import Times, rule_text, silence_of
 from killswitch.planning.routing.state import (
@@ -63,9 +64,17 @@ RECALLED = 1_000
 class Notifier:
     """The notifications of one run: an observer that delivers after acting, and reports delivery problems."""
 
-    def __init__(self, policies: PolicySet, store: Store, clock: Clock, started: StartedAs = UNKNOWN_START) -> None:
-        """`started` is how the run was started: messages have complete commands."""
+    def __init__(
+        self,
+        policies: PolicySet,
+        store: Store,
+        clock: Clock,
+        started: StartedAs = UNKNOWN_START,
+        tracer: Tracer = NO_TRACER,
+    ) -> None:
+        """`started` is how the run was started: messages have complete commands. `tracer`: for attempts to deliver."""
         self._started = started
+        self._tracer = tracer
         self._router = NotificationRouter(policies, started)
         self._routing = RoutingState()
         self._stored_routing = self._routing
@@ -106,7 +115,7 @@ class Notifier:
         self._fresh = True
 
     def _delivery(self, target: RouteTarget, give_up_after: int) -> TargetDelivery:
-        return TargetDelivery(target.key, sender(target), self._store, self._clock, give_up_after)
+        return TargetDelivery(target.key, sender(target), self._store, self._clock, give_up_after, self._tracer)
 
     def outgoing(
         self,

@@ -345,3 +345,15 @@ def test_a_page_of_the_server_is_not_lost_with_an_error_of_the_store(
             spool.take(store, CREATED)
     assert spool.take(store, CREATED).pages == (page,)
     assert not spool.is_waiting
+
+
+def test_commands_in_scopes_of_others_are_limited_and_slow_nobodys_own(served: Served) -> None:
+    """Each is refused, some only after the store was read: after a burst they are refused unread, the own are not."""
+    found = [
+        served.give("trader account/main", f"not-mine-{each:03}", kind="close", scope="account/other", reason="x")
+        for each in range(60)
+    ]
+    assert {each.status_code for each in found[:20]} <= {403, 409}
+    assert found[-1].status_code == 429
+    own = served.give("trader account/main", "my-own-halt", kind="halt", scope="account/main", reason="seen")
+    assert own.status_code == 202

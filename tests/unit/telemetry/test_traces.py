@@ -212,7 +212,7 @@ def test_a_sampler_that_drops_everything_keeps_the_traces_of_decisions(tmp_path:
     assert tick.context is not None
     assert {span.context.trace_id for span in exported.spans() if span.context} == {tick.context.trace_id}
     assert {span.name for span in exported.spans()} == {
-        "tick", "snapshot", "evaluate", "decide", "commit", "close", "order",
+        "tick", "snapshot", "evaluate", "decide", "decision", "commit", "close", "order",
     }  # fmt: skip
 
 
