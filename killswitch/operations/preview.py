@@ -21,10 +21,10 @@ from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
 from killswitch.operations.lifting import ScopeHold
+from killswitch.planning.actions.net_exposure import ScopeExposure
 from killswitch.planning.expectations import ComparedExpectation, compared
 from killswitch.planning.exposures import PositionExposure
 from killswitch.planning.firing import LevelPreview
-from killswitch.planning.hedge.net_exposure import ScopeExposure
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of

@@ -34,12 +34,12 @@ from killswitch.model.store import (
 )
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
+from killswitch.planning.actions.net_exposure import ScopeExposure, present_exposure
 from killswitch.planning.breach_answers import BreachAnswers
 from killswitch.planning.entry_sweeps import EntrySweeps
 from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
 from killswitch.planning.firing import LevelPreview, RereadData, fire, is_still_held_back, preview_levels
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
-from killswitch.planning.hedge.net_exposure import ScopeExposure, present_exposure
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, is_unnamed, orphans_in, reset_orphan, reset_record

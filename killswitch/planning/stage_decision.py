@@ -32,8 +32,8 @@ from killswitch.model.snapshot import Side
 from killswitch.planning.actions.close import NOWHERE_TRUE
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.lock_trading import selected_parts
+from killswitch.planning.actions.net_exposure import net_exposure
 from killswitch.planning.actions.registry import plan
-from killswitch.planning.hedge.net_exposure import net_exposure
 from killswitch.planning.orders.closing_order import ClosingOrder, schedule_of
 from killswitch.planning.orders.hedge_netting import accounts_outside
 from killswitch.planning.orders.net_hedge import NetHedge
