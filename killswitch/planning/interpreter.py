@@ -35,6 +35,7 @@ from killswitch.model.store import (
 )
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
+from killswitch.planning.actions.net_exposure import ScopeExposure, present_exposure
 from killswitch.planning.breach_answers import BreachAnswers
 from killswitch.planning.entry_sweeps import EntrySweeps
 from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
@@ -685,6 +686,11 @@ class Interpreter:
         reference = next((it.equity.reference for it in self._policies.graphs if it.equity.reference is not None), None)
         view = ScopeView(facts.as_of, True, facts.accounts, facts.rules, None, None, reference, around=facts)
         return hedge_nets(declared.values(), view)
+
+    def net_exposures(self) -> tuple[ScopeExposure, ...]:
+        """The exposure of each scope to the market after the last tick, where its policy declares one."""
+        found = ((each, present_exposure(each, self._policies)) for each in self._evaluators)
+        return tuple(ScopeExposure(it.policy, it.scope, shown) for it, shown in found if shown is not None)
 
     def positions(self) -> tuple[PositionExposure, ...]:
         """Every open position of the last snapshot, the largest loss first."""
