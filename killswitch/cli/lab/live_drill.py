@@ -107,7 +107,7 @@ def _run(
         try:
             if left is not None:
                 return await drill.finish(left)
-            people = tuple(each.principal for each in counted.approvals)
+            people = tuple(sorted(each.principal for each in counted.approvals))
             return await drill.open_and_close(name, live, site.who, people, tuple(it.id for it in counted.approvals))
         finally:
             await adapter.close()
