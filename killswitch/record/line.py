@@ -146,7 +146,7 @@ def _sealed(fields: Mapping[str, Field], salt: Callable[[], bytes], kept: list[K
             sealed[name] = {"salted": kept[-1].digest}
         elif isinstance(value, str):
             # A lone surrogate has no UTF-8: it is written as its escape.
-            sealed[name] = value.encode("utf-8", "backslashreplace").decode()
+            sealed[name] = value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
         else:
             sealed[name] = value
     return sealed
