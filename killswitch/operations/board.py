@@ -252,7 +252,8 @@ def is_lost(age: float | None, interval_seconds: float | None) -> bool:
 def read_board(store: Store, now: datetime, tick_now: datetime, sign: bytes | None) -> Board:
     """Read everything once; arguments and errors are those of `store_status`."""
     unacknowledged = read_routing(store.live(ROUTING)).unacknowledged
-    return board_of(store_status(store, now, 0, tick_now, sign), unacknowledged, waiting_approvals(store))
+    status = store_status(store, now, 0, tick_now, sign)
+    return board_of(status, unacknowledged, waiting_approvals(store, status.view))
 
 
 def board_of(
@@ -550,7 +551,7 @@ def _troubles(status: StoreStatus) -> Iterator[BoardTrouble]:
         yield BoardTrouble(f"orphan/{orphan.policy}/{orphan.scope}", "alarm", one_line(text))
     if any(each.given_up for each in status.notifications):
         given_up = count_of(sum(each.given_up for each in status.notifications), "message")
-        yield BoardTrouble("given-up", "alarm", f"{given_up} could not be delivered and are given up")
+        yield BoardTrouble("given-up", "alarm", f"{given_up} could not be delivered: given up")
 
 
 def _headline(
@@ -639,7 +640,7 @@ def _policies(status: StoreStatus) -> Iterator[tuple[str, str]]:
     if status.source is None:
         yield "files", ", ".join(view.policies) or "given in process"
     else:
-        yield from ((name or "also", one_line(text)) for name, text in source_facts(status.source))
+        yield from ((name.lower() or "also", one_line(text)) for name, text in source_facts(status.source))
     for each in view.needs_start or ():
         yield "needs a start", one_line(each)
     process = "none" if status.runner.pid is None else f"pid {status.runner.pid}"
