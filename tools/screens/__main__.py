@@ -166,7 +166,7 @@ def _demo(scenes: Scenes, folder: Path) -> None:
     )  # fmt: skip
     scenes.shown("explain", 120, f"ksctl explain 4cd09 --store {STORE}")
     scenes.shown(
-        "report", 100, f"ksctl report --store {STORE}", ("At its end, at", "Timeline"), ("Timeline", "Checklist"),
+        "report", 100, f"ksctl report --store {STORE}", ("Exposure and P&L of the whole", "Timeline"), ("Timeline", "Checklist"),
         ("Debrief held", ""),
     )  # fmt: skip
     (report,) = (folder / f"{STORE}.incidents").glob("*/report.html")
