@@ -166,8 +166,8 @@ def _demo(scenes: Scenes, folder: Path) -> None:
     )  # fmt: skip
     scenes.shown("explain", 120, f"ksctl explain 4cd09 --store {STORE}")
     scenes.shown(
-        "report", 100, f"ksctl report --store {STORE}", ("Exposure and P&L of the whole", "Timeline"), ("Timeline", "Checklist"),
-        ("Debrief held", ""),
+        "report", 100, f"ksctl report --store {STORE}", ("Exposure and P&L of the whole", "Timeline"),
+        ("Timeline", "Checklist"), ("Debrief held", ""),
     )  # fmt: skip
     (report,) = (folder / f"{STORE}.incidents").glob("*/report.html")
     scenes.page("report-page", report)
