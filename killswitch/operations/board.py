@@ -187,6 +187,8 @@ class Board(Struct, frozen=True):
     incidents: tuple[BoardIncident, ...] = ()
     scopes: tuple[BoardScope, ...] = ()
     locks: tuple[BoardLock, ...] = ()
+    ways_back: tuple[tuple[str, str], ...] = ()
+    """Scope and progress of each way back after a reset, on which the gate lets bots open less, or nothing."""
     venues: tuple[BoardVenue, ...] = ()
     switches: tuple[BoardSwitch, ...] = ()
     policies: tuple[tuple[str, str], ...] = ()
@@ -247,6 +249,7 @@ def board_of(
         incidents=incidents,
         scopes=scopes,
         locks=locks,
+        ways_back=tuple((it.scope, one_line(it.progress)) for it in (view.recoveries or () if view else ())),
         venues=venues,
         switches=switches,
         policies=tuple(_policies(status)),

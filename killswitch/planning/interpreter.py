@@ -23,6 +23,7 @@ from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import (
     BREACH_ANSWERS,
+    ENTRY_SWEEPS,
     FLAGS,
     LOCKED_BOOKS,
     OWN_QUANTITIES,
@@ -190,7 +191,7 @@ class Interpreter:
         self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
         self._realised.restore(live(REALISED))
         self._answers.restore(live(BREACH_ANSWERS))
-        self._sweeps.restore(past)
+        self._sweeps.restore(past, live(ENTRY_SWEEPS))
 
     @property
     def policies(self) -> PolicySet:
@@ -614,6 +615,7 @@ class Interpreter:
             OWN_QUANTITIES: self._owners.changed(),
             REALISED: self._realised.changed(),
             RECOVERY: self.recoveries.changed(),
+            ENTRY_SWEEPS: self._sweeps.changed(),
         }
         return {name: blob for name, blob in blobs.items() if blob is not None}
 

@@ -129,7 +129,10 @@ class CommandRoutes:
         known = self._find(id_)
         if known is None or known[0].body != body:
             raise HTTPException(422, "this idempotency key was used with another body: use a new key")
-        return await self._outcome(known[0].event, state=known[1], is_replay=True)
+        event, state = known[0].event, known[1]
+        # Once a tick has taken the halt, the lock is its own: a sentinel then would be a halt that nobody has given.
+        done = await self._halted() if halts_everything(event) and state == "waiting" else {}
+        return (await self._outcome(event, state=state, is_replay=True)).model_copy(update=done)
 
     async def outcome(self, id: CommandId, caller: Identified) -> Accepted:  # noqa: A002 - in the path
         """What became of a command: whether a tick has applied it, and what it decided."""

@@ -14,13 +14,12 @@ from typing import Annotated, Final, Literal
 import anyio
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as PathParam
-from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field
 
 from killswitch.model.record_entry import Field as EntryField
 from killswitch.model.record_entry import private
 from killswitch.model.snapshot import Event
-from killswitch.server.access import RIGHTS, Role, TokenFileError, TokenRecord, Tokens, issue
+from killswitch.server.access import RIGHTS, Role, TokenFileError, TokenRecord, Tokens, ended_by, issue
 from killswitch.server.command_routes import CommandRoutes, Key, request_id
 from killswitch.server.entrance import Caller, Identified
 from killswitch.server.server_record import ServerRecord
@@ -113,7 +112,7 @@ class TokenRoutes:
         if record is None:
             raise HTTPException(404, f"there is no token {id}")
         await self._put_on_record(record, caller, "revoked")
-        await self._change(lambda before: tuple(_ended(each, now) if each.id == id else each for each in before))
+        await self._change(lambda before: ended_by(before, (id,), now))
         return Response(status_code=204)
 
     async def _put_on_record(self, token: TokenRecord, by: Caller, what: Literal["issued", "revoked"]) -> None:
@@ -149,12 +148,8 @@ class TokenRoutes:
 def _view(record: TokenRecord, now: datetime) -> TokenView:
     return TokenView(
         id=record.id, principal=record.principal, role=record.role, scopes=list(record.scopes), created=record.created,
-        expires=record.expires, is_valid=record.expires is None or now < record.expires,
+        expires=record.expires, is_valid=record.is_valid_at(now),
     )  # fmt: skip
-
-
-def _ended(record: TokenRecord, now: datetime) -> TokenRecord:
-    return record if record.expires is not None and record.expires <= now else structs.replace(record, expires=now)
 
 
 def _with(before: tuple[TokenRecord, ...], record: TokenRecord, now: datetime) -> tuple[TokenRecord, ...]:

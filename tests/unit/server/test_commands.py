@@ -253,7 +253,15 @@ def test_a_halt_of_everything_creates_the_sentinel_and_one_of_a_part_does_not(se
     assert (part["effect"], part["sentinel"], timed["sentinel"], path.exists()) == ("tighten", None, None, False)
     whole = served.give("risk portfolio", "halt-everything", kind="halt", reason="seen").json()
     assert (whole["sentinel"], path.exists()) == (str(path), True)
+    path.unlink()
+    again = served.give("risk portfolio", "halt-everything", kind="halt", reason="seen").json()
+    assert (again["is_replay"], again["sentinel"], path.exists()) == (True, str(path), True), "no tick has taken it yet"
     events = {event.id: event for event in taken(served, store_path)}
+    path.unlink()  # a tick has taken the halt, whose lock may be lifted since
+    lifted = served.give("risk portfolio", "halt-everything", kind="halt", reason="seen").json()
+    assert (lifted["is_replay"], lifted["sentinel"], path.exists()) == (True, None, False), (
+        "its lock may be lifted since"
+    )
     assert (events[whole["id"]].kind, events[whole["id"]].lock) == ("halt", "reduce_only")
 
 
