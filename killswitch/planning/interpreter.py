@@ -689,8 +689,13 @@ class Interpreter:
 
     def net_exposures(self) -> tuple[ScopeExposure, ...]:
         """The exposure of each scope to the market after the last tick, where its policy declares one."""
-        found = ((each, present_exposure(each, self._policies)) for each in self._evaluators)
-        return tuple(ScopeExposure(it.policy, it.scope, shown) for it, shown in found if shown is not None)
+        left = contracts_left(least(self._active.values()))
+        found = []
+        for evaluator in self._evaluators:
+            evaluator.under_way = left
+            shown = present_exposure(evaluator, self._policies)
+            found += [] if shown is None else [ScopeExposure(evaluator.policy, evaluator.scope, shown)]
+        return tuple(found)
 
     def positions(self) -> tuple[PositionExposure, ...]:
         """Every open position of the last snapshot, the largest loss first."""

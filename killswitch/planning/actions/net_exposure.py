@@ -86,7 +86,7 @@ def net_exposure(
     counted = counted_book(rule.counts, rule.instruments, replace(book, is_partial=is_partial), unwinding)
     if isinstance(counted, str):
         return NetExposure(rule.hub, book.view.currency, unknown=counted)
-    left = _with_hedges(_reduced(counted, intents), opens)
+    left = _with_hedges(_reduced(counted, intents, book), opens)
     risk, net, unknown = _weighed(rule, left, book)
     bases = tuple(_bases(left, risk, rule, book))
     _, before, _ = _weighed(rule, counted, book) if left is not counted else (risk, net, unknown)
@@ -103,8 +103,11 @@ def net_exposure(
 # The book that is left
 
 
-def _reduced(counted: CountedBook, intents: Sequence[Intent]) -> CountedBook:
-    """The book after orders that reduce; a holding may be sold on another market than the one it is listed on."""
+def _reduced(counted: CountedBook, intents: Sequence[Intent], book: KnownBook) -> CountedBook:
+    """The book after orders that reduce; a holding may be sold on another market than the one it is listed on.
+
+    Of what they leave and what closes in progress leave of a position the smaller counts, as for targets.
+    """
     sold: dict[PnlKey, Decimal] = {}
     for intent in intents:
         if intent.purpose == "hedge" or intent.after is not None:
@@ -117,10 +120,12 @@ def _reduced(counted: CountedBook, intents: Sequence[Intent]) -> CountedBook:
         sold[key] = sold.get(key, ZERO) + intent.contracts
     if not sold:
         return counted
+    held = {each.key: each.position.contracts for each in book.candidates}
+    left = {key: max(ZERO, held[key] - each) for key, each in sold.items() if key in held}
     legs = tuple(
-        leg if leg.key not in sold or leg.key is None else
-        replace(leg, contracts=max(ZERO, leg.contracts - sold[leg.key])) for leg in counted.legs
-    )  # fmt: skip
+        leg if leg.key is None else replace(leg, contracts=min(leg.contracts, left.get(leg.key, leg.contracts)))
+        for leg in counted.legs
+    )
     positions = {
         leg.key: replace(each, position=replace(each.position, contracts=leg.contracts))
         for leg in legs

@@ -16,10 +16,13 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.firing import exposure_lines
-from killswitch.model.decision import HedgeOption, NetExposure
+from killswitch.model.decision import HedgeOption, Intent, NetExposure
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, WatchedPrice, WrittenLock
 from killswitch.operations.preview import encode_preview, preview
+from killswitch.planning.actions.kind import KnownBook
+from killswitch.planning.actions.net_exposure import net_exposure
 from killswitch.planning.interpreter import Interpreter
+from killswitch.planning.targets.ranking import candidates
 from tests.backtests import written
 from tests.shown import plan_text
 from tests.worlds import account, after, position, rules, snapshot
@@ -195,6 +198,25 @@ def test_hedge_that_is_held_on_the_other_account_counts() -> None:
     last = (main(LAST, {"BTC": "50"}, "100000"), desk(LAST, held="50"))
     found = present(shown_policy(more=on_desk()), {"BTC": "50"}, last=last)
     assert (found.net, found.options) == (D("0.00"), ())
+
+
+@pytest.mark.parametrize(("sold", "left"), [("80", "4"), ("98", "2"), ("100", "0")])
+def test_smaller_of_what_closes_in_progress_and_new_orders_leave_counts(sold: str, left: str) -> None:
+    """Of 100 BTC a close in progress leaves 4."""
+    interpreter, last = observed(shown_policy(), {"BTC": "100"})
+    interpreter.tick(last)
+    evaluator = interpreter.evaluator("shown", "account/main")
+    assert evaluator is not None
+    view, rule = evaluator.history.view, evaluator.compiled.graph.net_exposure
+    assert view is not None
+    assert rule is not None
+    key = ("main", symbol_of("BTC"), "long")
+    evaluator.under_way = {key: D(4)}
+    book = KnownBook(evaluator, view, candidates(view, None), "UNKNOWN", interpreter.policies, is_partial=False)
+    order = Intent("main", key[1], "long", "sell", D(sold), D(100) - D(sold), True, 1)
+    found = net_exposure(rule, book, view, [order])
+    assert found.before == pytest.approx(D(str(4 * LAST["BTC"])), abs=D("0.01"))
+    assert found.net == pytest.approx(D(str(float(left) * LAST["BTC"])), abs=D("0.01"))
 
 
 # It suggests nothing
