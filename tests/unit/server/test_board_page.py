@@ -189,6 +189,23 @@ def test_a_page_whose_machine_slept_a_day_is_lost_at_once(board: OpenBoard, stor
     assert page.inner_text("#lost").startswith("Lost: the data are 24 h 00 min old")
 
 
+def test_a_page_looks_lost_within_a_second_of_two_intervals(browser: Browser, served: Served, store_path: Path) -> None:
+    """By a virtual clock, and by the age alone: no event arrives and none is missed."""
+    put_view(store_path, run_view(datetime.now(UTC), interval=10.0))
+    shown = BoardPage(browser, served)
+    page = shown.page
+    page.clock.install()
+    shown.log_in()
+    page.evaluate("source.close(); source = null; cut = ''; failures = 0")
+    left = 20_000 - page.evaluate("age()") * 1000
+    page.clock.run_for(int(left) - 300)
+    assert page.evaluate("document.documentElement.className") == ""
+    page.clock.run_for(1300)
+    assert page.evaluate("document.documentElement.className") == "lost"
+    assert page.inner_text("#lost").startswith("Lost: the data are 2")
+    shown.close()
+
+
 def test_a_server_that_is_gone_makes_the_page_lost_and_another_one_asks_for_a_token(
     board: OpenBoard, served: Served
 ) -> None:
