@@ -37,7 +37,12 @@ NOT_CLAIMED = (
     "It claims nothing about entries behind its last anchor.",
     "Times are those of the runner's clock; an anchor with a time stamp bounds them from one side.",
     "A watched account is one whose snapshots were usable, and not one whose venue told the truth.",
+    "Time with no way to page is what notifications show: where none was due, nothing is known.",
 )
+NO_WAY_AFTER = 60.0
+"""Seconds that a notification waits, while none is delivered, before there counts as having been no way to page."""
+MOST_GAPS = 100
+"""Gaps of an account that are listed: the longest ones."""
 
 
 class LineTree:
@@ -67,13 +72,23 @@ class LineTree:
 class Log:
     """The lines of a log, verified: what breaks it, what is missing, and the roots at the numbers that are wanted."""
 
-    def __init__(self, wanted: Iterable[int]) -> None:
+    def __init__(self, wanted: Iterable[int], checkpoint: bytes | None = None) -> None:
+        """`checkpoint`: what is known of lines that retention has removed; a line has to name its digest."""
         self.wanted = frozenset(wanted)
         self.roots: dict[int, str] = {}
         self.tree, self.last, self.leaf = LineTree(), 0, bytes(32)
         self.wrong: list[str] = []
         self.missing: list[str] = []
         self.chain: str | None = None
+        self.ended: dict[str, int] = {}
+        """The chains before, each with its last line: a restore ends one."""
+        self.undeclared = None if checkpoint is None else sha256(checkpoint).hexdigest()
+        if checkpoint is not None:
+            known = json.loads(checkpoint)
+            self.last, self.leaf, self.chain = int(known["number"]), bytes.fromhex(known["leaf"]), known["chain"]
+            self.tree.size, self.tree.hashes = self.last, [bytes.fromhex(each) for each in known["edge"]]
+            self.ended = {each["before"]: each["at"] - 1 for each in known.get("epochs", ())}
+        self.first = self.last + 1
         self.note()
 
     def note(self) -> None:
@@ -104,19 +119,29 @@ class Log:
             return None
         if keys.get("kind") in ("chain", "epoch"):
             self.begin(keys, number)
+        if keys.get("kind") == "retention" and (keys.get("body") or {}).get("sha256") == self.undeclared:
+            self.undeclared = None
         return keys
+
+    def finish(self) -> None:
+        """Call it after the last line."""
+        if self.undeclared is not None:
+            self.wrong.append(f"lines 1 to {self.first - 1} are gone, and no line states that retention removed them")
 
     def begin(self, keys: Keys, number: int) -> None:
         if keys.get("format") != LINES:
             self.missing.append(f"line {number} has the format {keys.get('format')}, which this file does not know")
+        if self.chain is not None and keys.get("kind") == "epoch":
+            self.ended[self.chain] = number - 1
         self.chain = keys.get("chain") if self.chain is None or keys.get("kind") == "epoch" else self.chain
 
 
 class PeriodFigures:
     """The figures of a statement, each by the query in its name, over the lines from `first` to `last`."""
 
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
+    def __init__(self, first: int, last: int, begin: int = 1) -> None:
+        """`begin`: the first line that there was when the statement was made."""
+        self.first, self.last, self.begin = first, last, begin
         self.counts: dict[str, Counter[str]] = {name: Counter() for name in (
             "entries by kind", "decisions by policy and stage", "closes by result", "commands by verb and result",
             "loosenings by class and result", "notifications by state")}  # fmt: skip
@@ -129,10 +154,18 @@ class PeriodFigures:
         self.epochs: list[int] = []
         self.announced: dict[int, datetime] = {}
         self.slowest = 0.0
+        self.runs: list[tuple[datetime, str]] = []
+        self.in_memory: dict[str, str] = {}
+        self.unreached: datetime | None = None
+        self.no_way: list[list[str]] = []
+        self.fired: set[str] = set()
+        self.notified: set[str] = set()
 
     def add(self, keys: Keys) -> None:
         """Count one line. What came before the period only decides whether a run was under way."""
         number, kind = keys["seq"], keys["kind"]
+        if number < self.begin:
+            return
         if kind in ("started", "ended"):
             if self.first <= number <= self.last and kind == "started":
                 self.starts += 1
@@ -143,7 +176,11 @@ class PeriodFigures:
         at = instant(keys["at"])
         self.times.append(at)
         self.counts["entries by kind"][kind] += 1
-        self.late += "late" in keys
+        if "late" in keys:
+            self.late += 1
+            self.in_memory.setdefault(keys["late"], keys["at"])
+        if kind in ("started", "ended"):
+            self.runs.append((at, kind))
         if keys.get("announces"):
             self.open[number] = kind
         self.open.pop(keys.get("answers", 0), None)
@@ -157,6 +194,8 @@ class PeriodFigures:
     def count_decision(self, keys: Keys, _at: datetime) -> None:
         stage = keys.get("stage") or keys.get("decided")
         self.counts["decisions by policy and stage"][f"{keys.get('policy')}/{stage}/{keys.get('decided')}"] += 1
+        if keys.get("decided") == "stage" and keys.get("mode") == "enforce":
+            self.fired.add(keys["at"])
 
     def count_order(self, keys: Keys, _at: datetime) -> None:
         if keys.get("entry") == "finished" and "account" in keys:
@@ -172,13 +211,40 @@ class PeriodFigures:
 
     def count_notification(self, keys: Keys, at: datetime) -> None:
         self.announced[keys["seq"]] = at
+        self.notified.add(keys["at"])
+        self.unreached = self.unreached or at
         self.counts["notifications by state"]["announced"] += 1
 
     def count_delivery(self, keys: Keys, at: datetime) -> None:
         self.counts["notifications by state"][str(keys.get("state"))] += 1
-        begun = self.announced.get(keys.get("answers", 0))
-        if begun is not None and keys.get("state") == "delivered":
-            self.slowest = max(self.slowest, (at - begun).total_seconds())
+        begun = self.announced.pop(keys.get("answers", 0), None)
+        if keys.get("state") == "delivered":
+            if begun is not None:
+                self.slowest = max(self.slowest, (at - begun).total_seconds())
+            self.reached(at)
+            self.unreached = at if self.announced else None
+
+    def reached(self, at: datetime) -> None:
+        """Some notification is delivered, or the period ends: since the first one that waited, none was."""
+        if self.unreached is not None and (at - self.unreached).total_seconds() > NO_WAY_AFTER:
+            self.no_way.append([text_of(self.unreached), text_of(at)])
+
+    def gaps(self, spans: list[tuple[datetime, datetime]], begin: datetime, end: datetime) -> list[list[str]]:
+        """The times outside of an account's spans, each with its reason: the longest ones, in their order."""
+        found, until = [], begin
+        for first, last in [*sorted(spans), (end, end)]:
+            if first > until:
+                found.append((until, min(first, end)))
+            until = max(until, last)
+        longest = sorted(found, key=lambda gap: gap[1] - gap[0])[-MOST_GAPS:]
+        return [[text_of(a), text_of(b), self.reason_of(a, b)] for a, b in sorted(longest) if b > a]
+
+    def reason_of(self, begin: datetime, end: datetime) -> str:
+        """Why nothing was watched: by what runs did meanwhile."""
+        kinds = [kind for at, kind in self.runs if begin <= at <= end]
+        if "ended" in kinds:
+            return "a run had ended"
+        return "a run ended without a line about it, or had not begun" if kinds else "no usable snapshot"
 
     def count_watched(self, keys: Keys, _at: datetime) -> None:
         self.spans.setdefault(str(keys.get("account")), []).append((instant(keys["from"]), instant(keys["to"])))
@@ -188,6 +254,10 @@ class PeriodFigures:
 
     def values(self) -> dict[str, Any]:
         """Every figure by its name."""
+        if self.times:
+            self.reached(max(self.times))
+            self.unreached = None
+        no_way = sum((instant(end) - instant(begin)).total_seconds() for begin, end in self.no_way)
         found: dict[str, Any] = {name: dict(sorted(counter.items())) for name, counter in self.counts.items()}
         length = (max(self.times) - min(self.times)).total_seconds() if self.times else 0.0
         watched = {name: union(spans, min(self.times), max(self.times)) for name, spans in sorted(self.spans.items())}
@@ -203,6 +273,13 @@ class PeriodFigures:
             "announcements without an answer": len(self.open),
             "entries stored late": self.late,
             "closes whose result is kept outside": self.unknown_results,
+            "times not watched by account": {
+                name: self.gaps(spans, min(self.times), max(self.times)) for name, spans in sorted(self.spans.items())
+            },
+            "times in memory only": [[begun, stored] for stored, begun in sorted(self.in_memory.items())],
+            "times with no way to page": self.no_way,
+            "seconds with no way to page": round(no_way, 3),
+            "firings without a notification": len(self.fired - self.notified),
             "slowest delivery in seconds": round(self.slowest, 3),
             "restores declared": self.epochs,
         }
@@ -215,6 +292,10 @@ def result(keys: Keys) -> str:
 
 def instant(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def text_of(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def union(spans: Iterable[tuple[datetime, datetime]], begin: datetime, end: datetime) -> float:
@@ -251,15 +332,24 @@ def segments(folder: str) -> list[tuple[str, list[bytes]]]:
     return [(name, lines) for _, name, lines in sorted(found)]
 
 
+def checkpoint_of(folder: str) -> bytes | None:
+    """What is known of lines that retention has removed from a log."""
+    path = Path(folder) / "kept.json"
+    return path.read_bytes() if path.exists() else None
+
+
 def check(
-    statement: Keys, parts: list[tuple[str, list[bytes]]], anchors: list[FoundAnchor]
+    statement: Keys, parts: list[tuple[str, list[bytes]]], anchors: list[FoundAnchor], checkpoint: bytes | None = None
 ) -> tuple[str, list[str], list[tuple[str, Any, Any]]]:
     """Compare a statement with a log and anchors: the verdict, why, and each figure as claimed and as found."""
     first, last = statement.get("first"), statement.get("last")
     if statement.get("format") != FORMAT or type(first) is not int or type(last) is not int:
         return "could not tell", [f"the statement has the format {statement.get('format')}"], []
-    ends = {last, *((first - 1,) if first > 1 else ())}
-    log, figures = Log({last, *(number for _, number, _ in anchors), *ends}), PeriodFigures(first, last)
+    ends, begin = {last, *((first - 1,) if first > 1 else ())}, int(statement.get("lines_from", 1))
+    log = Log({last, *(number for _, number, _ in anchors), *ends}, checkpoint)
+    figures = PeriodFigures(first, last, begin)
+    if log.first > begin:
+        log.missing.append(f"the log begins at line {log.first}, and the statement was made from line {begin} on")
     for at, (name, lines) in enumerate(parts, start=1):
         if lines[-1] and at < len(parts):
             log.wrong.append(f"{name} ends with half a line, and another segment follows")
@@ -267,6 +357,7 @@ def check(
             keys = log.add(raw, f"{name}:{number}", starts_segment=number == 1)
             if keys is not None:
                 figures.add(keys)
+    log.finish()
     log.chain = log.chain or statement.get("chain")  # of a log that was emptied
     contradicted, unclear = list(log.wrong), list(log.missing)
     held_against_anchors(log, anchors, ends, contradicted, unclear)
@@ -291,16 +382,23 @@ def held_against_anchors(
 ) -> None:
     """Compare the roots with the anchors that were fetched, and require one at each end of the period."""
     roots: dict[tuple[str, int], str] = {}
+    if anchors and not {chain for chain, _, _ in anchors} & {log.chain, *log.ended}:
+        contradicted.append(
+            f"no anchor is of chain {log.chain}: the log was written again, or is that of another store"
+        )
     for chain, number, root in anchors:
         if roots.setdefault((chain, number), root) != root:
             contradicted.append(f"there are anchors of number {number} with different roots")
-        if chain != log.chain:
-            unclear.append(f"the anchor of number {number} is of another chain, {chain}")
+        if number > log.ended.get(chain, number):
+            unclear.append(f"the anchor of number {number} covers what a restore has lost")
+        elif chain != log.chain and chain not in log.ended:
+            unclear.append(f"the anchor of number {number} is of another chain, {chain}; leave out those of the server")
         elif number > log.last:
             contradicted.append(f"the log ends at line {log.last}, and an anchor covers {number} lines")
         elif number in log.roots and log.roots[number] != root:
             contradicted.append(f"the log has other entries than the anchor of number {number}")
-    for number in sorted(ends - {number for chain, number, _ in anchors if chain == log.chain}):
+    ours = {number for chain, number, _ in anchors if chain == log.chain or number <= log.ended.get(chain, 0)}
+    for number in sorted(ends - ours):
         unclear.append(f"you have no anchor of number {number}, at an end of the period")
 
 
@@ -312,7 +410,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         statement = json.loads(Path(chosen.statement).read_text(encoding="utf-8"))
-        verdict, why, rows = check(statement, segments(chosen.log), read_anchors(chosen.anchors))
+        anchors, checkpoint = read_anchors(chosen.anchors), checkpoint_of(chosen.log)
+        verdict, why, rows = check(statement, segments(chosen.log), anchors, checkpoint)
     except (OSError, ValueError) as error:
         verdict, why, rows = "could not tell", [str(error)], []
     for name, claimed, found in rows:

@@ -102,7 +102,7 @@ def anchors_in_clone(clone: Path, branch: str, allowed_signers: Path | None) -> 
             anchors = read_anchors(git.run("cat-file", "blob", f"{commit}:{FILE}").decode("ascii"))
         except ValueError as error:
             raise AuditError(f"the commit {commit} of {clone} has no anchors: {error}") from error
-        yield from (FetchedAnchor(each, f"{clone} {commit[:12]}", at, refused) for each in anchors)
+        yield from (FetchedAnchor(each, f"{clone} {commit[:12]}", at, refused, commit) for each in anchors)
 
 
 def _refusal(git: _Git, commit: str, allowed_signers: Path | None) -> str | None:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from killswitch.gate.files import replace_file
 from killswitch.model.legible import legible
-from killswitch.record.anchors import Anchor, FetchedAnchor
+from killswitch.record.anchors import Anchor, FetchedAnchor, OtherRecords
 from killswitch.record.checkpoint import Start, read_checkpoint
 from killswitch.record.line import LineContent, digest_of, read_head
 from killswitch.record.verification import Break, RecordReport, RecordVerifier, in_order
@@ -146,11 +146,12 @@ def verify_log(log: Path, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor
 
 
 def verify_source(
-    source: LineSource, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor: bool = False, with_bodies: bool = True
-) -> RecordReport:
-    """Verify the record of a store."""
+    source: LineSource, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor: bool = False, with_bodies: bool = True,
+    others: OtherRecords = "possible",
+) -> RecordReport:  # fmt: skip
+    """Verify the record of a store. `others`: what is known of records with other anchors among these."""
     body = source.record_body if with_bodies else None
-    verifier = RecordVerifier(anchors, body, source.record_start(), needs_anchor=needs_anchor)
+    verifier = RecordVerifier(anchors, body, source.record_start(), needs_anchor=needs_anchor, others=others)
     tip = source.record_tip()
     last = 0 if tip is None else tip.number
     verifier.read("store", (line.text + b"\n" for line in source.record_lines(1, last)))
@@ -180,12 +181,13 @@ def verify_both(
 ) -> tuple[RecordReport, RecordReport | None]:
     """Verify the record of a store, and that of its servers; None where none has recorded anything.
 
-    An anchor is held against the chain that it names. One of a server's chain that is gone is an anchor of another
-    chain for the store. Raises StoreError.
+    An anchor is held against the chain that it names. Where both records are here, one of any other chain contradicts
+    that of the store: one of both was written again. Raises StoreError.
     """
     tip, found = server_tip(store), tuple(anchors)
     ours = tuple(each for each in found if tip is None or each.anchor.chain != tip.chain)
-    report = verify_source(source, ours, needs_anchor=needs_anchor, with_bodies=with_bodies)
+    others: OtherRecords = "expected" if tip is None else "known"
+    report = verify_source(source, ours, needs_anchor=needs_anchor, with_bodies=with_bodies, others=others)
     if tip is None:
         return report, None
     theirs = [each for each in found if each.anchor.chain == tip.chain]

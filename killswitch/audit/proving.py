@@ -79,7 +79,8 @@ def _in_file(file: Path, trust: AnchorTrust) -> Iterator[FetchedAnchor]:
             refused = "no certificates are named by which its time stamp can be verified"
         else:
             refused = refusal_of_stamp(text.encode(), answer, trust.certificates)
-    yield from (FetchedAnchor(each, str(file), at, refused) for each in anchors)
+    publication = str(file) if stamp.exists() else None  # a plain file may be a collection
+    yield from (FetchedAnchor(each, str(file), at, refused, publication) for each in anchors)
 
 
 def size_for(anchors: Iterable[Anchor], number: int) -> int | None:

@@ -39,6 +39,8 @@ class PeriodStatement(Struct, frozen=True, kw_only=True):
     checker: str
     figures: dict[str, Any]
     not_claimed: tuple[str, ...] = program.NOT_CLAIMED
+    lines_from: int = 1
+    """The first line that the record had: retention has removed those before."""
 
 
 class _Period(Struct):
@@ -59,11 +61,14 @@ def make_statement(source: LineSource, begin: datetime, end: datetime) -> Period
     period = _period(source, begin, end)
     if period.first is None:
         raise AuditError(f"the record has no entry from {rfc3339(begin)} to {rfc3339(end)}")
-    before = max((number for number in period.anchors if number < period.first), default=0)
+    removed = source.record_start().number
+    before = max((number for number in period.anchors if removed <= number < period.first), default=removed)
     last = min((number for number in period.anchors if number >= period.last), default=period.last)
     first = before + 1
-    log, figures = program.Log({last}), program.PeriodFigures(first, last)
-    for line in source.record_lines(1, last):
+    log, figures = program.Log({last}, source.record_checkpoint()), program.PeriodFigures(first, last)
+    for line in source.record_lines():
+        if line.number > last:
+            break
         keys = log.add(line.text, f"line {line.number}", starts_segment=line.number == 1)
         if keys is not None:
             figures.add(keys)
@@ -79,6 +84,7 @@ def make_statement(source: LineSource, begin: datetime, end: datetime) -> Period
         anchored=tuple(each for each in (before, last) if each in period.anchors),
         checker=digest_of(CHECKER.read_bytes()),
         figures=figures.values(),
+        lines_from=log.first,
     )
 
 

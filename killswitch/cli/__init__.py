@@ -169,4 +169,4 @@ def _print_error(error: click.ClickException) -> None:
 
     text = StringIO()
     error.show(text)
-    print_note(text.getvalue().rstrip("\n"))
+    print_note(text.getvalue().rstrip("\n"), "error")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 import click
 from msgspec.structs import replace
 
-from killswitch.cli.terminal import print_note
+from killswitch.cli.terminal import print_note, start_log
 from killswitch.telemetry.background_writer import CLOSE_TIMEOUT, BackgroundWriter
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def write_in_background(drain_seconds: float = CLOSE_TIMEOUT) -> None:
     _writers.extend(known.values())
     if _writers:
         atexit.register(_close, drain_seconds)
+    start_log()
 
 
 def console_problem() -> str | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -179,6 +179,17 @@ def _output(*forms: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return option("--output", "-o", type=kinds, default="text", callback=chosen, help=described)
 
 
+def _chosen_log(_context: click.Context, _param: click.Parameter, form: Literal["text", "json"]) -> None:
+    from killswitch.cli.terminal import choose_log
+
+    choose_log(form)
+
+
+log_format = option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", callback=_chosen_log, expose_value=False,
+    envvar="KSCTL_LOG_FORMAT", show_envvar=True,
+    help="What stderr has: text for people, or JSON with one line for each event.",
+)  # fmt: skip
 output = _output("json")
 check_output = _output("json", "sarif", "github", "junit")
 """For a verb whose answer is diagnostics."""

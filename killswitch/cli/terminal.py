@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from shutil import get_terminal_size
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal, TextIO
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
     from killswitch.render.document import Page, Section
+    from killswitch.telemetry.process_log import LogFormat, LogLevel, ProcessLog
 
 _ALARMS: Final = re.compile(
     r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED|IDENTICAL)\b"
@@ -135,9 +137,52 @@ def render_page(form: str, page: Page, within: int | None = None) -> str:
     return markdown(page) if form == "markdown" else text(page, within)
 
 
-def print_note(text: str) -> None:
-    """Print text for people on stderr."""
-    print_text(text, err=True)
+_log: list[ProcessLog] = []
+"""The log that notes are written to instead of stderr, if the verb has one."""
+_log_format: list[LogFormat] = ["text"]
+"""What `--log-format` has chosen."""
+
+
+def choose_log(form: LogFormat) -> None:
+    """Set `--log-format`, which counts from `start_log` on."""
+    _log_format[0] = form
+
+
+def chosen_log() -> LogFormat:
+    """What `--log-format` has chosen."""
+    return _log_format[0]
+
+
+def start_log() -> None:
+    """From now on, write notes and all other output on stderr as events of a log, if that was chosen."""
+    if chosen_log() == "json" and not _log:
+        from killswitch.telemetry.process_log import ProcessLog
+
+        _log.append(ProcessLog(sys.stderr))
+        _log[0].take_over()
+
+
+def hide_in_log(hide: Callable[[str], str]) -> None:
+    """Redact these secrets in the log too, if there is one."""
+    for log in _log:
+        log.hide(hide)
+
+
+def print_note(text: str, level: LogLevel = "info", *, at: datetime | None = None, **about: object) -> None:
+    """Print text for people on stderr, after its time; in a log, an event with what it is about."""
+    if _log:
+        _log[0].write(text, level, at=None if at is None else at.isoformat(), **about)
+    elif at is None:
+        print_text(text, err=True)
+    else:
+        from killswitch.render.formats import instant
+
+        print_text(f"{instant(at)}  {text}", err=True)
+
+
+def is_logged() -> bool:
+    """Whether notes are events of a log."""
+    return bool(_log)
 
 
 def _painted_line(line: str) -> str:

@@ -342,7 +342,7 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The gross per equity to which a `close` reduces its scope; absent: it closes all of it."""
     ids: tuple[str, ...] | None = None
     """The decisions that a `resume`, an `unlock` or a `reset` ends, which its author has seen; absent: all of its
-    scope."""
+    scope. Of a `silence` without end: the silences that it ends."""
     flag: str | None = None
     """The name of the flag that a `flag` sets or clears."""
     is_set: bool | None = field(default=None, name="set")
@@ -353,6 +353,9 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The policy whose messages a `silence` holds; absent: any."""
     approves: str | None = None
     """What an `approve` approves, such as the step of a way back; its author is verified."""
+    matching: dict[str, tuple[str, ...]] | None = None
+    """What a `silence` holds besides its policy and scope: key of a route's `match`, or `label/KEY` → values, one of
+    which the message has; absent: any."""
     most: Decimal | None = None
     """The contracts above which a `close` touches no position and is refused, as for a drill; absent: none."""
 

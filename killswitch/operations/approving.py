@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from killswitch.model.applied_set import ChangeClass, PolicyFile, folder_digest
 from killswitch.model.instant import from_micros
 from killswitch.model.store import Store, decoded
 from killswitch.operations.impact.revision import PolicyRepository
 from killswitch.operations.review.child import reviewed
+from killswitch.planning.operator.reset_approvals import reset_subject
 from killswitch.planning.recovery.recoveries import approval_subject
 from killswitch.render.document import Facts, Items, Page, Section, section
 from killswitch.render.formats import count_of, instant
@@ -208,6 +209,36 @@ def next_step(store: Store, place: str) -> tuple[str, str]:
         raise ApprovalError(f"the way back at {place} has no next step now: {here.progress}")
     subject = approval_subject(here.policy, here.scope, here.step, here.since)
     return subject, f"step {here.step + 1} of {here.steps} at {place}, after {here.progress}"
+
+
+def reset_to_approve(store: Store, place: str) -> tuple[str, str]:
+    """What an approval of the reset at `POLICY/SCOPE` names, and what it ends for people.
+
+    ApprovalError if nothing is in force there, or if its reset needs no approval.
+    """
+    view = last_view(store)
+    waiting = [each for each in (() if view is None else view.machines) if each.reset_approvals is not UNSET]
+    here = next((each for each in waiting if f"{each.policy}/{each.scope}" == place), None)
+    if here is None or here.reset_approvals is UNSET or here.decision is None:
+        known = ", ".join(f"{each.policy}/{each.scope}" for each in waiting) or "none"
+        raise ApprovalError(f"no reset at {place} needs an approval. Resets that need one: {known}")
+    given = ", ".join(here.reset_approvals.approved) or "nobody yet"
+    shown = (
+        f"the reset of {here.stage}, level {here.level}, at {place}, fired at {instant(here.fired_at)} as "
+        f"{here.decision}, which accepts the loss: {count_of(here.reset_approvals.needed, 'approval')} by other people "
+        f"needed; given by {given}"
+    )
+    return reset_subject(here.policy, here.scope, here.decision), shown
+
+
+def require_source(store: Store, settings: SourceSettings) -> None:
+    """ApprovalError unless the run on this store follows the source: another one verifies no approval."""
+    state = decoded(decode_source, store.live(SOURCE_STATE))
+    if state is None or state.source != settings.name:
+        raise ApprovalError(
+            f"no run on this store follows the source {settings.name}, so that nothing verifies the approval: start "
+            f"`ksctl run --source {settings.file}`, with a trust file in it"
+        )
 
 
 def trust_digest(content: bytes) -> str:

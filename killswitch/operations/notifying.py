@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final, get_args
 
 from msgspec import Struct
 
@@ -12,8 +14,17 @@ from killswitch.incident.record.incident_decisions import group_decisions
 from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
 from killswitch.model.store import ROUTING, Store, decoded
-from killswitch.planning.routing.holding import Times, is_running, muted_by, running_silences
-from killswitch.planning.routing.state import OpenPage, read_routing
+from killswitch.model.words import NotificationEvent, Severity
+from killswitch.planning.routing.holding import (
+    LABEL,
+    MATCHED,
+    Times,
+    is_running,
+    muted_by,
+    rule_text,
+    running_silences,
+)
+from killswitch.planning.routing.state import OpenPage, RoutingState, read_routing
 from killswitch.planning.routing.tree import RoutingTree, trace
 from killswitch.render.formats import instant
 
@@ -63,6 +74,110 @@ def tree_text(lines: Sequence[RouteLine]) -> Iterator[str]:
         to = f" → {line.receiver.removeprefix('route/')}: {', '.join(line.targets)}" if line.takes else ""
         held = f" (held: {line.held})" if line.held else ""
         yield f"{'  ' * line.depth}{name}: {mark}{to}{held}"
+
+
+class SilenceView(Struct, frozen=True):
+    """A silence that has not ended: who has declared it and why, what it matches, and until when it holds.
+
+    `begin`: when it begins, null where it holds already. `is_document`: it ends with an edit of its document alone.
+    """
+
+    id: str
+    author: str
+    reason: str
+    matches: str
+    until: datetime
+    begin: datetime | None
+    is_document: bool
+
+    @property
+    def line(self) -> str:
+        """The silence in one line, its id first."""
+        when = "" if self.begin is None else f"from {instant(self.begin)} "
+        source = ", by a document" if self.is_document else ""
+        return f"{self.id}  {self.matches}, {when}until {instant(self.until)}, by {self.author}: {self.reason}{source}"
+
+
+class HeldMessage(Struct, frozen=True):
+    """A message that was due at a receiver and is held while it lasts. `why`: `silenced`, `muted` or `inhibited`."""
+
+    receiver: str
+    alert: str
+    title: str
+    severity: Severity
+    why: str
+    by: str
+    since: datetime
+
+    @property
+    def line(self) -> str:
+        """The message in one line."""
+        return (
+            f"{instant(self.since)}  {self.severity}  {self.receiver}: {self.title} ({self.why}: {one_line(self.by)})"
+        )
+
+
+def silence_views(state: RoutingState, now: datetime) -> tuple[SilenceView, ...]:
+    """The silences of documents and of commands as of the last tick, without ended ones; the first to end first."""
+    by_command = {each.name for each in state.commanded}
+    found = []
+    for running in state.silences.values():
+        silence = running.silence
+        begin = None if silence.begin is None else from_micros(silence.begin)
+        if from_micros(silence.end) > now:
+            found.append(
+                SilenceView(
+                    silence.name, silence.author, silence.reason, rule_text(silence.rule), from_micros(silence.end),
+                    begin if begin is not None and begin > now else None, silence.name not in by_command,
+                )
+            )  # fmt: skip
+    return tuple(sorted(found, key=lambda each: each.until))
+
+
+def held_messages(state: RoutingState) -> tuple[HeldMessage, ...]:
+    """The messages that a silence, a mute time or another alert holds as of the last tick, the oldest first."""
+    found = []
+    for receiver, alerts in state.held.items():
+        for each in alerts.values():
+            item = each.announcement
+            message = decoded(decode_message, item.content)
+            title = item.alert if message is None else message.title
+            to = receiver.removeprefix("route/")
+            found.append(
+                HeldMessage(to, item.alert, title, item.attributes.severity, each.why, each.by, from_micros(item.at))
+            )
+    return tuple(sorted(found, key=lambda each: each.since))
+
+
+def matchers_of(written: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What a silence matches, from conditions such as `severity=warning`, `level>=2`, `account=main` or `desk=eu`.
+
+    A key that no message has by itself is a label of the policy. A key that is repeated matches any of its values, but
+    for labels, of which each must match. ValueError for what is no condition, or can match nothing.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for text in written:
+        key, equal, value = text.partition("=")
+        if not key or not equal or not value:
+            raise ValueError(f"{text} is no condition: write KEY=VALUE, such as severity=warning, or level>=2")
+        if key in ("level>", "level"):
+            if key == "level" or not value.isdigit() or not 1 <= int(value) <= MOST_LEVEL:
+                raise ValueError(f"{text}: write level>=N, with a level from 1 to {MOST_LEVEL}")
+            key = "level"
+        if key in ("account", "strategy"):
+            key, value = "scope", f"{key}/{value}"
+        known = _WORDS.get(key)
+        if known is not None and value not in known:
+            raise ValueError(f"{text}: there is no {key} {value}; there are {', '.join(known)}")
+        key = key if key in MATCHED else f"{LABEL}{key}"
+        if key in found and (key.startswith(LABEL) or key == "level"):
+            raise ValueError(f"{text}: {key.removeprefix(LABEL)} is named twice, and no message has two")
+        found[key] = (*found.get(key, ()), value)
+    return found
+
+
+MOST_LEVEL = 9
+_WORDS: Final[Mapping[str, tuple[str, ...]]] = {"severity": get_args(Severity), "event": get_args(NotificationEvent)}
 
 
 class LogRow(Struct, frozen=True):

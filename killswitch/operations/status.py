@@ -24,10 +24,12 @@ from killswitch.model.flags import NO_FLAGS, Flag, Flags
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import IN_PROGRESS, Event, LockPart, Residual
-from killswitch.model.store import ALERTS, FLAGS, Lease, RouteCount, Store, decoded
+from killswitch.model.store import ALERTS, FLAGS, ROUTING, Lease, RouteCount, Store, decoded
 from killswitch.model.words import Severity
 from killswitch.operations.liveness_probe import ProbeResult, live_by_sign
+from killswitch.operations.notifying import HeldMessage, SilenceView, held_messages, silence_views
 from killswitch.operations.policy_sources import SourceStatus, source_status
+from killswitch.planning.routing.state import read_routing
 from killswitch.runner.dead_man.catastrophe_stops import LIVE_NAME as STOPS
 from killswitch.runner.dead_man.catastrophe_stops import StopView, stop_views
 from killswitch.runner.give_up_commands import unreadable_message
@@ -180,6 +182,10 @@ class StoreStatus(Struct, frozen=True):
     """The catastrophe stop of each position, as of the last tick of a run that keeps them."""
     source: SourceStatus | None = None
     """The source of the policies; null where no runner has followed one."""
+    silences: tuple[SilenceView, ...] = ()
+    """The silences of messages that have not ended, by documents and by commands."""
+    held: tuple[HeldMessage, ...] = ()
+    """The messages that a silence, a mute time or another alert holds."""
     is_drill: bool = False
     """Whether the store is that of a drill: nothing in it is real."""
     format: str = STATUS_FORMAT
@@ -204,6 +210,7 @@ def store_status(
     alerts = read_state(store.live(ALERTS)).active
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
     commands, flags = store.commands(), _flags(store, tick_now or now)
+    routing = read_routing(store.live(ROUTING))
     unattended = () if runner.is_alive else tuple(_no_runner_problem(*each) for each in open_work)
     return StoreStatus(
         now=tick_now or now,
@@ -226,6 +233,8 @@ def store_status(
         flags=flags.read,
         pauses=tuple(flags.pauses.values()),
         source=source_status(store, tick_now or now),
+        silences=silence_views(routing, tick_now or now),
+        held=held_messages(routing),
         is_drill=is_of_drill(store),
         shadows=tuple(each for each in shadow_records(store) if each.is_active),
         heartbeats=_heartbeats(store, tick_now or now),

@@ -7,21 +7,23 @@ however it arrives. So this gives the text, and the command of the tools that ev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import one_line
 from killswitch.model.store import Store
 from killswitch.operations.policy_sources import source_state
+from killswitch.planning.operator.reset_approvals import reset_subject
 from killswitch.planning.recovery.recoveries import RecoveryView, approval_subject
-from killswitch.render.formats import count_of
-from killswitch.runner.status_blob import last_view
+from killswitch.planning.scopes.trigger_status import MachineStatus
+from killswitch.render.formats import count_of, instant
+from killswitch.runner.status_blob import RunnerView
 from killswitch.signals.arguments import span
 from killswitch.source.candidate import Review
 from killswitch.source.statements import NAMESPACE, Purpose, Statement, arrival_subject, encode_statement, given_by
@@ -65,11 +67,13 @@ class SigningText(Struct, frozen=True):
     command: str
 
 
-def waiting_approvals(store: Store) -> tuple[WaitingApproval, ...]:
-    """What the run on this store waits for, the policies first. StoreError if the store cannot be read."""
-    state, view = source_state(store), last_view(store)
+def waiting_approvals(store: Store, view: RunnerView | None) -> tuple[WaitingApproval, ...]:
+    """What the run on this store waits for, the policies first. `view`: that of its last tick. StoreError if the store
+    cannot be read."""
+    state = source_state(store)
     ways_back = () if view is None else view.recoveries or ()
-    return (*_of_source(state), *_of_steps(ways_back, state))
+    machines = () if view is None else view.machines
+    return (*_of_source(state), *_of_resets(machines, state), *_of_steps(ways_back, state))
 
 
 def _of_source(state: SourceState | None) -> Iterator[WaitingApproval]:
@@ -127,31 +131,51 @@ def _shortened(lines: list[str]) -> tuple[str, ...]:
     return (*lines[: MOST_LINES - 1], f"{left}: `ksctl approve` shows all of them", lines[-1])
 
 
+def _of_resets(machines: Iterable[MachineStatus], state: SourceState | None) -> Iterator[WaitingApproval]:
+    """The approvals that resets of what is in force need."""
+    for each in machines:
+        needs = each.reset_approvals
+        if needs is UNSET or each.decision is None or not needs.missing(None):
+            continue
+        lines = (
+            "the approval lets another person reset the scope, which accepts the loss and lifts the lock of the stage",
+            f"it is of this firing alone, {each.decision}" + (f" at {instant(each.fired_at)}" if each.fired_at else ""),
+            "nothing that reduces risk waits for it",
+        )
+        yield _of_subject(
+            "reset", each.scope, reset_subject(each.policy, each.scope, each.decision), state,
+            title=f"a reset of {each.stage}, level {each.level} of {each.policy} on {each.scope}", lines=lines,
+            missing=needs.missing(None), given=needs.approved,
+        )  # fmt: skip
+
+
 def _of_steps(ways_back: tuple[RecoveryView, ...], state: SourceState | None) -> Iterator[WaitingApproval]:
     """The approvals of the next steps of the ways back after resets."""
     for each in ways_back:
         if not each.approvals_missing or each.phase != "ramp" or each.step >= each.steps:
             continue
-        place = None if state is None or state.rules is None else state.rules.place
-        subject = approval_subject(each.policy, each.scope, each.step, each.since)
-        yield WaitingApproval(
-            key=f"recovery/{sha256(subject.encode()).hexdigest()[:12]}",
-            purpose="recovery",
-            scope=each.scope,
+        yield _of_subject(
+            "recovery", each.scope, approval_subject(each.policy, each.scope, each.step, each.since), state,
             title=f"step {each.step + 1} of {each.steps} of the way back of {each.policy} on {each.scope}",
-            lines=_step_lines(each),
-            missing=each.approvals_missing,
-            given=each.approved,
-            not_counted=(),
-            confirm=each.scope,
-            statement=None
-            if state is None or place is None
-            else Statement(
-                purpose="recovery", source=state.source, key="-", given=0, expires=0, ref=place.ref, path=place.path,
-                subject=subject,
-            ),
-            problem=None if state is not None and place is not None else NO_SOURCE,
+            lines=_step_lines(each), missing=each.approvals_missing, given=each.approved,
         )  # fmt: skip
+
+
+def _of_subject(
+    purpose: Purpose, scope: str, subject: str, state: SourceState | None, *, title: str, lines: tuple[str, ...],
+    missing: int, given: tuple[str, ...],
+) -> WaitingApproval:  # fmt: skip
+    """What waits for statements that name a subject, and no change of the policies."""
+    place = None if state is None or state.rules is None else state.rules.place
+    return WaitingApproval(
+        key=f"{purpose}/{sha256(subject.encode()).hexdigest()[:12]}", purpose=purpose, scope=scope, title=title,
+        lines=lines, missing=missing, given=given, not_counted=(), confirm=scope,
+        statement=None if state is None or place is None else Statement(
+            purpose=purpose, source=state.source, key="-", given=0, expires=0, ref=place.ref, path=place.path,
+            subject=subject,
+        ),
+        problem=None if state is not None and place is not None else NO_SOURCE,
+    )  # fmt: skip
 
 
 NO_SOURCE: Final = (

@@ -23,6 +23,7 @@ from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import (
     BREACH_ANSWERS,
+    ENTRY_SWEEPS,
     FLAGS,
     LOCKED_BOOKS,
     OWN_QUANTITIES,
@@ -34,6 +35,7 @@ from killswitch.model.store import (
 )
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
+from killswitch.planning.actions.net_exposure import ScopeExposure, present_exposure
 from killswitch.planning.breach_answers import BreachAnswers
 from killswitch.planning.entry_sweeps import EntrySweeps
 from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
@@ -45,6 +47,7 @@ from killswitch.planning.operator.closes import Orphan, applies, is_unnamed, orp
 from killswitch.planning.operator.commands import Hindrances, OperatorCommands, UnfinishedClose, refusals
 from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.pauses import begun, held_back
+from killswitch.planning.operator.reset_approvals import approve_reset, is_of_step
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.orders.hedge_nets import HedgeNet, hedge_nets
 from killswitch.planning.owners import Owners
@@ -188,7 +191,7 @@ class Interpreter:
         self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
         self._realised.restore(live(REALISED))
         self._answers.restore(live(BREACH_ANSWERS))
-        self._sweeps.restore(past)
+        self._sweeps.restore(past, live(ENTRY_SWEEPS))
 
     @property
     def policies(self) -> PolicySet:
@@ -245,9 +248,10 @@ class Interpreter:
         events = self._new_events(snapshot) if snapshot.events else ()
         present = self._evaluators.in_snapshot(snapshot, now)
         hindrances = Hindrances(snapshot.sentinel, snapshot.unwritten)
+        approved = [*self._approved_resets(events, now)] if events else []
         refused = refusals(events, self._evaluators, self.orphans(), now, hindrances) if events else {}
         events = tuple(event for event in events if event.id not in refused)
-        issued = [*self._flags.observe(events, now), *refused.values()]
+        issued = [*self._flags.observe(events, now), *approved, *refused.values()]
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
         facts.ownership = self._owners.observe(snapshot, now, events, self._instruments)
         self._realised.observe(snapshot, now, events)
@@ -276,7 +280,7 @@ class Interpreter:
             answered = {notice.subject for notice in issued}
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
-        issued += [self.recoveries.approve(each, now) for each in events if each.kind == "approve"]
+        issued += [self.recoveries.approve(each, now) for each in events if is_of_step(each)]
         issued += self.recoveries.observe(self._evaluators, now)
         issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
         decisions += self._sweeps.plan(snapshot, facts)
@@ -293,6 +297,12 @@ class Interpreter:
         return Pending(
             snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible), frozenset(refused)
         )
+
+    def _approved_resets(self, events: Iterable[Event], now: int) -> Iterator[Notice]:
+        """Count the approvals of resets before the commands that wait for them are judged."""
+        for event in events:
+            if event.kind == "approve" and not is_of_step(event):
+                yield approve_reset(event, self._evaluators, now)
 
     def _observe_and_move(
         self, evaluator: ScopeEvaluator, view: ScopeView, snapshot: Snapshot, events: Iterable[Event],
@@ -605,6 +615,7 @@ class Interpreter:
             OWN_QUANTITIES: self._owners.changed(),
             REALISED: self._realised.changed(),
             RECOVERY: self.recoveries.changed(),
+            ENTRY_SWEEPS: self._sweeps.changed(),
         }
         return {name: blob for name, blob in blobs.items() if blob is not None}
 
@@ -675,6 +686,16 @@ class Interpreter:
         reference = next((it.equity.reference for it in self._policies.graphs if it.equity.reference is not None), None)
         view = ScopeView(facts.as_of, True, facts.accounts, facts.rules, None, None, reference, around=facts)
         return hedge_nets(declared.values(), view)
+
+    def net_exposures(self) -> tuple[ScopeExposure, ...]:
+        """The exposure of each scope to the market after the last tick, where its policy declares one."""
+        left = contracts_left(least(self._active.values()))
+        found = []
+        for evaluator in self._evaluators:
+            evaluator.under_way = left
+            shown = present_exposure(evaluator, self._policies)
+            found += [] if shown is None else [ScopeExposure(evaluator.policy, evaluator.scope, shown)]
+        return tuple(found)
 
     def positions(self) -> tuple[PositionExposure, ...]:
         """Every open position of the last snapshot, the largest loss first."""

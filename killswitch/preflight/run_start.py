@@ -16,6 +16,7 @@ from killswitch.accounts.validation import account_identity
 from killswitch.deadline import DeadlineError, call_within
 from killswitch.gate.changes import LockError, UnwritableError
 from killswitch.gate.foreign_files import require_writable, weaknesses
+from killswitch.graph.nodes import PolicySet
 from killswitch.model.words import Severity
 from killswitch.runner.assembly import FOLDER_TIMEOUT, LockPaths
 from killswitch.runner.claims import IN_LOCK_FOLDER, RunClaims, account_claim
@@ -79,6 +80,30 @@ def arming_summary(accounts: Mapping[str, ArmedAccount], *, live: bool) -> str:
         why = "their documents say execution: observe" if live else "started without --live"
         parts.append(f"observed only ({why}): {', '.join(observed)}")
     return "; ".join(parts)
+
+
+def unapprovable(policies: PolicySet, *, has_trust: bool) -> tuple[tuple[Severity, str], ...]:
+    """A warning where policies demand approvals that nobody can give, because the run knows no key of an approver."""
+    if has_trust:
+        return ()
+    resets = [
+        f"the reset of {stage.name} of {graph.policy} ({stage.place.file}:{stage.place.line})"
+        for graph in policies.graphs
+        for stage in graph.stages
+        if stage.reset_approvals and graph.mode == "enforce"
+    ]
+    steps = [
+        f"each step of {rule.name} ({rule.place.file}:{rule.place.line})"
+        for rule in {graph.recovery.name: graph.recovery for graph in policies.graphs if graph.recovery}.values()
+        if rule.ramp.approvals
+    ]
+    if not (resets or steps):
+        return ()
+    text = (
+        f"nobody can approve {' and '.join([*resets, *steps])}: this run follows no source with a trust file, by which "
+        "it would verify approvals. Start it with `ksctl run --source FILE`, and name `trust` in that file"
+    )
+    return (("warning", text),)
 
 
 def claimed(

@@ -112,7 +112,7 @@ def with_memory_of(base: Graph, head: Graph) -> Graph:
         stages.append(
             replace(
                 stage, cooldown=other.cooldown, reset=rule, no_reset_for=other.no_reset_for,
-                no_reset_before=other.no_reset_before,
+                no_reset_before=other.no_reset_before, reset_approvals=other.reset_approvals,
             )
         )  # fmt: skip
     return replace(base, conditions=tuple(conditions), stages=tuple(stages))

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.analysis.reachability import can_decline, is_confirmed_with
 from killswitch.graph.nodes import Graph, SignalRef, Stage, Trigger
 from killswitch.graph.wording import signals_of
+from killswitch.model.effects import Lock, tag_of
 from killswitch.proof.alignment import condition_key, firing_key, same_level, triggers_of
 from killswitch.proof.axioms import assumptions, is_never_unknown, new_inputs
 from killswitch.proof.machine import MachineLowering
@@ -23,6 +25,7 @@ def compare_memory(base: Graph, head: Graph) -> Iterator[Difference]:
         yield from _cooldowns(one, other)
         if _reset_key(base, one) != _reset_key(head, other):
             yield f"the reset of {other.name} differs: it re-arms lower levels and forgets falls", False, False
+        yield from _approvals(one, other)
         yield from _rearming(base, one, head, other)
     if base.equity.max_gap != head.equity.max_gap and _reads_gaps(base, head):
         yield "`max_gap` differs: windows are complete at other times", False, False
@@ -78,6 +81,16 @@ def _cooldowns(one: Stage, other: Stage) -> Iterator[Difference]:
         yield f"{text}, and delays its reset", False, False
     else:
         yield text, other.cooldown < one.cooldown, other.cooldown > one.cooldown
+
+
+def _approvals(one: Stage, other: Stage) -> Iterator[Difference]:
+    """More people for a reset by hand are harder while the stage holds a lock; without one it is only silent longer."""
+    if one.reset_approvals == other.reset_approvals:
+        return
+    fewer = other.reset_approvals < one.reset_approvals
+    are_locked = all(any(tag_of(Lock) in action_kind(it).effects for it in stage.actions) for stage in (one, other))
+    text = f"{'fewer' if fewer else 'more'} people approve a reset of {other.name} by hand"
+    yield f"{text}: {other.reset_approvals}, from {one.reset_approvals}", are_locked and not fewer, are_locked and fewer
 
 
 def _reset_key(graph: Graph, stage: Stage) -> object:

@@ -19,8 +19,17 @@ AnchorState = Literal[
     "contradicted",  # the log has other entries, or is shorter, or another anchor of the number has another root
     "removed",  # retention has removed lines up to behind its number: the next anchor covers them too
     "superseded",  # an epoch was declared before its number: what it covers was lost by a restore
-    "could not tell",  # lines before its number are missing, or it is an anchor of another chain
+    "other record",  # it is of another chain that was only ever published together with this one: that of the servers
+    "could not tell",  # lines before its number are missing, or it may be of another record that is not at hand
 ]
+
+
+OtherRecords = Literal[
+    "known",  # anchors of every other record were taken out: one of another chain contradicts
+    "expected",  # the other record has to be at hand: one of another chain shows that it is not
+    "possible",  # the other record may be elsewhere
+]
+"""What is known of other records that are published together with one, as that of the servers is."""
 
 
 class Anchor(Struct, frozen=True, order=True):
@@ -39,6 +48,8 @@ class FetchedAnchor(Struct, frozen=True):
     at: str | None = None
     refused: str | None = None
     """Why it is not taken for genuine; None where it is."""
+    publication: str | None = None
+    """What published it together with the anchors of other chains, such as a commit; None where that is unknown."""
 
 
 class AnchorVerdict(Struct, frozen=True):
@@ -101,6 +112,8 @@ def judge(
     chain: str,
     epochs: Iterable[DeclaredEpoch],
     removed: int = 0,
+    *,
+    others: OtherRecords = "possible",
 ) -> tuple[AnchorVerdict, ...]:
     """The verdict of each genuine anchor, in the order of their numbers.
 
@@ -111,13 +124,43 @@ def judge(
     genuine = sorted((each for each in fetched if each.refused is None), key=lambda each: each.anchor)
     forks, declared = forks_of(genuine), tuple(epochs)
     known = {chain, *(each.chain for each in declared), *(each.before for each in declared)}
+    unknown = _other_chains(genuine, known, others)
     found = []
     for each in genuine:
-        state, why = _judged(each.anchor, roots, last, forks, declared, known)
-        if state == "could not tell" and each.anchor.chain in known and each.anchor.number < removed:
+        if each.anchor.chain in unknown:
+            found.append(AnchorVerdict(each, *unknown[each.anchor.chain]))
+            continue
+        state, why = _judged(each.anchor, roots, last, forks, declared)
+        if state == "could not tell" and each.anchor.number < removed:
             state, why = "removed", f"retention has removed the lines up to {removed}"
         found.append(AnchorVerdict(each, state, why))
     return tuple(found)
+
+
+def _other_chains(
+    genuine: Iterable[FetchedAnchor], known: set[str], others: OtherRecords
+) -> Mapping[str, tuple[AnchorState, str]]:
+    """What anchors of chains that the log does not know say of it, by chain.
+
+    A record that was written again whole has another chain id, and its old anchors are nowhere together with its new
+    ones. The chain of the servers was never published without this one.
+    """
+    published: dict[str, set[str | None]] = {}
+    for each in genuine:
+        published.setdefault(each.anchor.chain, set()).add(each.publication)
+    ours = {place for chain, places in published.items() if chain in known for place in places}
+    found: dict[str, tuple[AnchorState, str]] = {}
+    for chain, places in published.items():
+        if chain in known:
+            continue
+        if others == "known" or not ours or (None not in places and not places & ours):
+            why = f"it is of chain {chain}, and no line links that with this record: written again, or another store"
+            found[chain] = ("contradicted", why)
+        elif others == "possible" and None not in places and places <= ours:
+            found[chain] = ("other record", f"it is of chain {chain}, which was published with this one")
+        else:
+            found[chain] = ("could not tell", f"it is of chain {chain}, whose record is not at hand")
+    return found
 
 
 def _judged(
@@ -126,12 +169,9 @@ def _judged(
     last: int,
     forks: Mapping[tuple[str, int], frozenset[str]],
     epochs: tuple[DeclaredEpoch, ...],
-    known: set[str],
 ) -> tuple[AnchorState, str | None]:
     if (anchor.chain, anchor.number) in forks:
         return "contradicted", f"there are anchors of number {anchor.number} with different roots"
-    if anchor.chain not in known:
-        return "could not tell", f"it is of another chain, {anchor.chain}"
     ended = next((each for each in epochs if each.before == anchor.chain), None)
     if ended is not None and anchor.number >= ended.at:
         return "superseded", f"the log declares a restore at line {ended.at}"

@@ -39,7 +39,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
-from killswitch.model.tracing import NO_TRACER, Tracer
+from killswitch.model.tracing import NO_TRACER, Incidents, Tracer
 from killswitch.model.venue import Transfers
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import Interpreter
@@ -94,6 +94,8 @@ def alive_seconds(pace: RunnerPace) -> float:
     return min(max(15.0, 3 * (pace.interval + pace.read_timeout)), LONGEST_LIFE / 2)
 
 
+RECENT = 1_000
+"""Decisions of earlier runs by which incidents go on."""
 JUDGED_LIVE = ("unrouted", "unwatched")
 """The beginnings of keys of alerts that only a live run can find."""
 
@@ -113,6 +115,7 @@ def assemble(
     observers: tuple[Observer, ...] = (),
     tracer: Tracer = NO_TRACER,
     closing_observer: ClosingObserver = NO_CLOSING_OBSERVER,
+    incidents: Incidents | None = None,
     timers: bool = False,
     is_run: bool = False,
     is_watcher: bool = False,
@@ -126,12 +129,11 @@ def assemble(
 
     Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
     `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: an effect may end the run.
-    `is_watcher`: closing yields to a runner with another store. `startup_notices`: of the first tick. `on_wait`: called
+    `is_watcher`: closing yields to a runner with another store. `incidents`: those that spans name. `on_wait`: called
     with why it waits, `on_acquired` once the lease is held. `of_start`: the set with its files.
     """
     _require_possible(policies, accounts, pace if timers else None)
-    venues, accounts = _shared(accounts)
-    lease = _held_lease(store, clock, pace, on_wait, on_acquired)
+    (venues, accounts), lease = _shared(accounts), _held_lease(store, clock, pace, on_wait, on_acquired)
     timeline, arming = Timeline(clock, last_clock_state(last_view(store))), Arming(accounts, policies)
     restore_adapters(store, accounts)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
@@ -152,12 +154,20 @@ def assemble(
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget),
         closings, _effects(closing, interpreter, arming, store, timeline, _transfers(accounts), is_run=is_run),
         Observers((publisher, AccountMemory(store, accounts), *observers),
-                  Notifier(policies, store, timeline, StartedAs(full_path(store_at), is_drill=is_drill)),
-                  isolation, reconciliation, own_orders, tracer, dead_man, recorder),
+                  Notifier(policies, store, timeline, StartedAs(full_path(store_at), is_drill=is_drill), tracer),
+                  isolation, reconciliation, own_orders, _traced(tracer, incidents, store), dead_man, recorder),
         pace, judges=JUDGED_LIVE if watched else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip
     reloads.follow.append(partial(_follow, runner, arming, publisher, watched))
     return _keeping_stops(runner, policies, accounts if timers and arming.names else {}, meters, store, observed)
+
+
+def _traced(tracer: Tracer, incidents: Incidents | None, store: Store) -> tuple[Tracer, Incidents]:
+    """The tracer, and the incidents with those that earlier runs have begun, where anything names them."""
+    found = Incidents() if incidents is None else incidents
+    if incidents is not None or tracer is not NO_TRACER:
+        found.follow(each.decision for each in reversed(store.decisions(RECENT)))
+    return tracer, found
 
 
 def _shared(

@@ -16,7 +16,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot
 from killswitch.model.store import Outgoing, Suppression
-from killswitch.model.tracing import AS_OF, Span, Tracer
+from killswitch.model.tracing import AS_OF, INCIDENT, Incidents, Span, Tracer
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timers import DeadManTimers
@@ -59,7 +59,7 @@ class Observers:
         isolation: FaultIsolation,
         reconciliation: OrderReconciliation,
         own_orders: OwnOrders,
-        tracer: Tracer,
+        traced: tuple[Tracer, Incidents],
         dead_man: DeadManTimers | None,
         recorder: SnapshotRecorder | None,
     ) -> None:
@@ -69,7 +69,7 @@ class Observers:
         self.reconciliation = reconciliation
         self.own_orders = own_orders
         """The fates of our own orders, which the next snapshot contains."""
-        self.tracer = tracer
+        self.tracer, self._incidents = traced
         self.dead_man = dead_man
         """The venues' dead-man timers, if the run refreshes any."""
         self.recorder = recorder
@@ -102,7 +102,7 @@ class Observers:
 
     def notify(self, report: TickReport, span: Span) -> None:
         """Notify every observer of the tick; the timers last, as only a tick that has ended is healthy."""
-        self.isolation.call("the trace of a tick", lambda: set_tick_attributes(span, report), None)
+        self.isolation.call("the trace of a tick", lambda: set_tick_attributes(span, report, self._incidents), None)
         self._record(report.snapshot)
         for observer in self.observers:
             self.isolation.call(f"the observer {type(observer).__name__}", partial(observer.ticked, report), None)
@@ -158,7 +158,7 @@ class Observers:
         acting: Sequence[Decision],
         before: AlertState,
         paged: frozenset[str] = frozenset(),
-        machines: Sequence[MachineStatus] = (),
+        machines: Sequence[MachineStatus] | None = None,
     ) -> tuple[Outgoing, ...]:
         """The notifications of a tick, to be committed with it. `before` and the rest: as in `Notifier.outgoing`.
 
@@ -214,8 +214,19 @@ class Observers:
         return ()
 
 
-def set_tick_attributes(span: Span, report: TickReport) -> None:
-    """Set the outcome of the tick as attributes of its span."""
+def set_tick_attributes(span: Span, report: TickReport, incidents: Incidents) -> None:
+    """Set the outcome of the tick as attributes of its span, with a part for each decision."""
+    found = [incidents.of(decision) for decision in report.decisions]
+    for decision, incident in zip(report.decisions, found, strict=True):
+        with span.span("decision") as part:
+            part.set("killswitch.decision", decision.id)
+            part.set(INCIDENT, incident)
+            part.set("killswitch.policy", decision.policy)
+            part.set("killswitch.scope", decision.scope)
+            part.set("killswitch.stage", decision.stage)
+            part.set("killswitch.stage.level", decision.level)
+            part.set("killswitch.decision.acted_on", decision.id in report.acting_on)
+    span.set(INCIDENT, " ".join(dict.fromkeys(each for each in found if each is not None)) or None)
     span.set(AS_OF, to_micros(report.snapshot.as_of))
     span.set("killswitch.scheduled", report.snapshot.scheduled)
     span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.runner.streams))

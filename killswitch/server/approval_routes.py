@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
+from killswitch.operations.policy_sources import source_state
 from killswitch.operations.waiting_approvals import (
+    NO_SOURCE,
     OPENPGP_KEY,
     SSH_KEY,
     WaitingApproval,
@@ -23,7 +25,7 @@ from killswitch.operations.waiting_approvals import (
     waiting_approvals,
 )
 from killswitch.render.formats import count_of, instant
-from killswitch.runner.status_blob import tick_time
+from killswitch.runner.status_blob import last_view, tick_time
 from killswitch.server.command_routes import CLOCK
 from killswitch.server.entrance import Caller, Identified
 from killswitch.server.record_routes import Carried, RecordRoutes
@@ -127,15 +129,23 @@ class ApprovalRoutes:
         """
         caller.require("carry", is_scoped=False)
         signed = _signed(body)
-        at = await self._reads.read(lambda store, _: tick_time(store, CLOCK))
+        at, is_verified = await self._reads.read(
+            lambda store, _: (tick_time(store, CLOCK), source_state(store) is not None)
+        )
+        if not is_verified:
+            raise HTTPException(409, f"nothing verifies the approval: {NO_SOURCE}")
         event = Event(f"hand-{signed.id[:16]}", at, "approve", None, caller.principal, signed.statement.purpose)
         delivery = SpooledDelivery(f"{DELIVERED}{signed.id}", body.statement)
-        return await self._record.carried(SpooledCommand(event, signed.id, delivery), "tighten")
+        return await self._record.carried(SpooledCommand(event, signed.id, delivery), "tighten", caller)
 
     async def _found(self, caller: Caller) -> tuple[datetime, tuple[WaitingApproval, ...]]:
         """The time of ticks, and what waits in the scopes of the caller. Policies are of everybody who reads them."""
-        now, found = await self._reads.read(lambda store, _: (tick_time(store, CLOCK), waiting_approvals(store)))
-        return now, tuple(each for each in found if each.purpose != "recovery" or caller.may("read", each.scope))
+        now, found = await self._reads.read(
+            lambda store, _: (tick_time(store, CLOCK), waiting_approvals(store, last_view(store)))
+        )
+        return now, tuple(
+            each for each in found if each.purpose not in ("recovery", "reset") or caller.may("read", each.scope)
+        )
 
 
 def _body(waiting: WaitingApproval, key: str | None, now: datetime) -> WaitingBody:

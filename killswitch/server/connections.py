@@ -8,6 +8,7 @@ connections keep nobody out. When requests wait on all of them, a few places are
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -215,6 +216,8 @@ def uvicorn_config(
     more: dict[str, Any] = {} if listen.certificate is None else {
         "ssl_certfile": str(listen.certificate), "ssl_keyfile": None if listen.key is None else str(listen.key),
     }  # fmt: skip
+    if logging.getLogger().handlers:
+        more["log_config"] = None  # the process has a log, which has those of libraries too
     return uvicorn.Config(
         app, host=listen.address, port=listen.port, http=bounded, ws="none", log_level=log_level, access_log=False,
         server_header=False, date_header=False, proxy_headers=False, lifespan="off",

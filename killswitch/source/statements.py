@@ -65,7 +65,7 @@ class Statement(Struct, frozen=True, kw_only=True):
     shown: ChangeClass | None = None
     """The class of the change as it was shown to the approver."""
     subject: str | None = None
-    """What else is approved: the stages that fire on arrival, a commit, a version, the scope of a reset."""
+    """What else is approved: the stages that fire on arrival, a commit, a version, the firing that a reset ends."""
 
 
 class SignedStatement(Struct, frozen=True):

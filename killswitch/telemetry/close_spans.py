@@ -37,7 +37,7 @@ from killswitch.journal.orders import JournaledOrders
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, only_on, sizes_of, tag_of
 from killswitch.model.instant import to_micros
-from killswitch.model.tracing import AS_OF, Attribute
+from killswitch.model.tracing import AS_OF, INCIDENT, Attribute, Incidents
 from killswitch.risk.trading_cost import slippage
 from killswitch.telemetry.spans import SpanRecord
 
@@ -49,30 +49,21 @@ if TYPE_CHECKING:
 class CloseSpans:
     """A ClosingObserver that folds journal entries into spans, and counts their outcomes."""
 
-    def __init__(self, sink: SpanSink | None, counts: Metrics | None) -> None:
+    def __init__(self, sink: SpanSink | None, counts: Metrics | None, incidents: Incidents | None = None) -> None:
+        """`incidents`: those that the run follows; left out: only those that begin here are known."""
         self._sink = sink
         self._counts = counts
         self._open: dict[tuple[str, str], _CloseSpan] = {}
-        self._incidents: dict[tuple[str, str], str] = {}
-        """Policy and scope → the decision that opened their newest incident."""
+        self._incidents = Incidents() if incidents is None else incidents
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         if decision.is_suspicion:
             return  # cancelling entry orders is not a close
-        closing = self._open[decision.id, account] = _CloseSpan(decision, account, self._incident(decision))
+        closing = self._open[decision.id, account] = _CloseSpan(decision, account, self._incidents.of(decision))
         # Spans that an earlier run has ended are not exported again; those that it left open are.
         for entry in journal:
             if entry.account == account:
                 closing.apply(entry)
-
-    def _incident(self, decision: Decision) -> str | None:
-        """The id of the incident; None of a decision that continues one which began before this run did."""
-        place = (decision.policy, decision.scope)
-        if decision.kind == "manual":
-            return decision.id
-        if decision.previous_level == 0 and decision.kind is None:
-            self._incidents[place] = decision.id
-        return self._incidents.get(place)
 
     def wrote(self, entry: Entry) -> None:
         closing = self._open.get((entry.decision, entry.account or ""))
@@ -188,7 +179,7 @@ class _CloseSpan:
         return _without_unknown(
             {
                 "killswitch.decision": self.decision.id,
-                "killswitch.incident": self.incident,
+                INCIDENT: self.incident,
                 "killswitch.account": self.account,
                 "killswitch.symbol": entry.symbol or "",
                 "killswitch.position.side": entry.position_side or "",
@@ -219,7 +210,7 @@ def _attributes_of(decision: Decision, account: str, incident: str | None) -> di
         {
             AS_OF: to_micros(decision.as_of),
             "killswitch.decision": decision.id,
-            "killswitch.incident": incident,
+            INCIDENT: incident,
             "killswitch.account": account,
             "killswitch.policy": decision.policy,
             "killswitch.scope": decision.scope,

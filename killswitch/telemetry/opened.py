@@ -10,7 +10,7 @@ from msgspec import Struct
 from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
-from killswitch.model.tracing import NO_TRACER, Tracer
+from killswitch.model.tracing import NO_TRACER, Incidents, Tracer
 from killswitch.telemetry.settings import TelemetryError, read_telemetry_settings
 
 if TYPE_CHECKING:
@@ -54,11 +54,12 @@ def open_telemetry(
     *,
     store: str,
     redaction: Callable[[Iterable[str]], Redact],
+    incidents: Incidents | None = None,
 ) -> Telemetry:
     """Configure the telemetry that the OTEL_* variables in `environ` request. Raises TelemetryError for invalid ones.
 
     `store` names the store: after a restart on it traces continue. `redaction` makes, from further secrets, a function
-    that redacts all secrets of a text.
+    that redacts all secrets of a text. `incidents`: those that the run follows.
     """
     wanted = read_telemetry_settings(environ)
     if wanted is None:
@@ -76,7 +77,7 @@ def open_telemetry(
         sink = None if providers.tracing is None else SpanSink(providers.tracing, providers.ids, store, redaction(()))
         metrics = None if providers.metering is None else Metrics(providers.metering.get_meter("killswitch"))
         tracer = NO_TRACER if sink is None else SpanRecorder(sink, lambda: to_micros(clock.now()) * 1000)
-        return Telemetry(tracer, CloseSpans(sink, metrics), metrics, providers)
+        return Telemetry(tracer, CloseSpans(sink, metrics, incidents), metrics, providers)
     except Exception as error:  # OpenTelemetry reads variables of its own, also when it is imported
         why = legible(hide(str(error) or type(error).__name__))
         raise TelemetryError(f"OpenTelemetry cannot be configured from the OTEL_* variables: {why}") from error

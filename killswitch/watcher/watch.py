@@ -135,8 +135,9 @@ class WatchedSwitch:
         name = self.rule.name
         found = []
         if self.stored.is_fired:
-            after = "`ksctl deadman arm` returns it to service"
-            done = {"page": "nothing is closed", "lock": "its accounts are locked", "close": "its accounts are closed"}
+            after = f"`ksctl deadman arm {name} --reason … --store STORE` returns it to service"
+            closes = "the positions of its accounts are closed, and their lock stays"
+            done = {"page": "nothing is closed", "lock": "its accounts are locked", "close": closes}
             text = f"the switch {name} has fired: {self.stored.why}; {done[self.rule.on_silence]}; {after}"
             found.append(Alert(f"silence/{name}", "page", text, over=f"the switch {name} is armed again"))
         problems = () if self.last is None else self.last.problems

@@ -17,7 +17,7 @@ from typing import Any, Final
 from killswitch.client.gate import lock_mode
 from tests.bots.desk import WAIT_LIMIT, until
 from tests.e2e.fork_client import Process, begin
-from tests.e2e.wire_venues import VENUES, Run, Site, World, wire
+from tests.e2e.wire_venues import VENUES, Run, Site, VenueAccess, World, wire
 
 POLICY: Final = """\
 apiVersion: killswitch.dev/v1
@@ -136,11 +136,11 @@ class ServedAccount:
 
 @contextmanager
 def served_account(
-    folder: Path, *options: str, venue: str = "binance", watch: tuple[str, ...] = (), **account: str
+    folder: Path, *options: str, access: VenueAccess = VENUES["binance"], watch: tuple[str, ...] = (), **account: str
 ) -> Iterator[ServedAccount]:
     """A venue with these options, and the account at it. `watch`: symbols without a position whose price is read."""
-    with wire(venue, *options) as addresses:
-        world = World(VENUES[venue], **addresses)
+    with wire(access.wire, *options) as addresses:
+        world = World(access, **addresses)
         more = {"watch": "[" + ", ".join(f"'{each}'" for each in watch) + "]"} if watch else {}
         yield ServedAccount(folder, world, Site(folder, world, POLICY, LIMITS, **more, **account))
 

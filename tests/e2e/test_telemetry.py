@@ -82,7 +82,7 @@ def _one_trace(collector: Receiver, decision: str, as_of: float) -> None:
     parents = {(span.name, by_id[span.parent_span_id].name) for span in trace if span is not tick}
     assert parents == {
         ("snapshot", "tick"), ("evaluate", "tick"), ("decide", "tick"), ("commit", "tick"), ("close", "tick"),
-        ("order", "close"), ("report", "tick"),
+        ("order", "close"), ("report", "tick"), ("decision", "tick"),
     }  # fmt: skip
     orders = [said(span.attributes) for span in trace if span.name == "order"]
     assert len({order["killswitch.order.client_id"] for order in orders}) == 8
@@ -90,6 +90,42 @@ def _one_trace(collector: Receiver, decision: str, as_of: float) -> None:
     assert all(order["killswitch.order.filled"] == order["killswitch.order.amount"] for order in orders)
     ticks = collector.spans("tick")
     assert len({span.trace_id for span in ticks}) == len(ticks)
+
+
+ROUTE = """\
+apiVersion: killswitch.dev/v1
+kind: NotificationTree
+metadata: {{name: desk}}
+spec: {{receiver: desk, receivers: {{desk: {{targets: [{{file: {{path: '{file}'}}}}]}}}}}}
+"""
+
+
+def test_one_search_by_the_incident_finds_every_span_of_it_and_every_line_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tick, its decision, the close, each order, each message and the report; the log is JSON to its last line."""
+    with receiver() as collector, paper(*CRASHING) as address:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
+        site = Site(tmp_path, address)
+        (site.policies / "route.yaml").write_text(ROUTE.format(file=tmp_path / "messages.jsonl"), encoding="utf-8")
+        with site.running("--live", "--log-format", "json") as runner:
+            until(lambda: ended(site), "the closing ends")
+            status, out, err = terminate(runner)
+    events = [json.loads(line) for line in err.splitlines()]
+    assert status == 0, err
+    (incident,) = [each.id for each in site.decisions()]
+    about = [said(span.attributes) | {"name": span.name} for span in collector.spans()]
+    names = [each["name"] for each in about if each.get("killswitch.incident") == incident]
+    assert set(names) == {"tick", "decision", "close", "order", "notification", "report"}
+    assert names.count("order") == 8
+    sent = [json.loads(line) for line in (tmp_path / "messages.jsonl").read_text(encoding="utf-8").splitlines()]
+    delivered = {each["killswitch.notification"] for each in about if each["name"] == "notification"}
+    assert {each["id"] for each in sent} == delivered
+    assert incident in out
+    (decided,) = [each for each in events if each.get("decision") == incident and each["kind"] == "stage"]
+    assert (decided["level"], decided["incident"], decided["policy"]) == ("warning", incident, "stop")
+    assert {each["incident"] for each in events if each.get("kind") == "close"} == {incident}
+    assert all({"timestamp", "level", "event"} <= each.keys() for each in events)
 
 
 def test_an_operator_close_without_a_runner_is_a_trace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,16 +19,19 @@ from killswitch.cli.console import (
 )
 from killswitch.cli.live.run_console import RunConsole
 from killswitch.cli.live.start_checks import StartFailures
-from killswitch.cli.terminal import print_note
+from killswitch.cli.terminal import chosen_log, print_note
 from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
+    from killswitch.accounts.opening import LoadedPolicies
     from killswitch.audit.anchor_settings import AnchorSettings
     from killswitch.cli.live.starting_set import StartingSet
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.gate.sentinel import SentinelWatch
     from killswitch.lab.recording import BackgroundRecorder
+    from killswitch.model.store import Store
+    from killswitch.model.tracing import Incidents
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.hot_reload import ReloadAnswer
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
 @options.option("--listen", default="127.0.0.1:8600", metavar="ADDRESS:PORT", help="With --serve: where it listens.")
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
+@options.log_format
 @options.output
 def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
@@ -122,7 +126,7 @@ def run(
         from killswitch.audit.anchor_settings import read_anchor_settings
         from killswitch.cli.live.start_checks import checked_accounts
         from killswitch.cli.live.starting_set import starting_set
-        from killswitch.preflight.run_start import claimed, lock_paths
+        from killswitch.preflight.run_start import claimed, lock_paths, unapprovable
         from killswitch.runner.loop import RunnerPace
 
         start = starting_set(policies_at, source_at, store_at)
@@ -132,6 +136,8 @@ def run(
         )
         found_before += () if start.page is None else (("page", start.page),)
         of_claims = claimed(claims, start.loaded, accounts, locks, is_forced=another_runner)
+        has_trust = start.source is not None and start.source.settings.trust is not None
+        of_claims += unapprovable(start.loaded.policies, has_trust=has_trust)
         for _, text in of_claims:
             print_note(text)
         found_before += of_claims
@@ -181,7 +187,17 @@ def _server(
 
     settings: tuple[str, ...] = () if server_at is None else ("--settings", str(server_at))
     settings += () if sentinel_at is None else ("--sentinel", str(sentinel_at))
-    options_of_server = ("--store", store_at, "--tokens", str(tokens_at), "--listen", listen, *settings)
+    options_of_server = (
+        "--store",
+        store_at,
+        "--tokens",
+        str(tokens_at),
+        "--listen",
+        listen,
+        "--log-format",
+        chosen_log(),
+        *settings,
+    )
     server = ServerProcess(options_of_server, Path(store_at.removeprefix("sqlite:///")))
     server.start()
     try:
@@ -220,7 +236,6 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
     from killswitch.cli.session import acting_store
     from killswitch.embedding import run_parts
-    from killswitch.incident.notify.message import trigger_texts
     from killswitch.preflight.run_start import arming_summary
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
@@ -243,7 +258,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
             require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         files = next_sets(start, store, it.store_at, clock)
         intake = run_parts.open_intake(store_path, store)
-        console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=trigger_texts(loaded.policies))
+        console = _console(store, outputs.incidents, it, loaded)
         runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
@@ -254,7 +269,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
                 *it.observers, gate_view, intake, it.sentinel, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
-            timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
+            incidents=outputs.incidents, timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
             of_start=set_of_start(start, has_to_notify=it.live and not it.unnotified),
         )  # fmt: skip
@@ -272,6 +287,14 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
     is_armed = any(account.armed for account in accounts.values())
     _print_end(end, console, (*runner.stop_problems, store.trouble), is_armed=is_armed)
     return end.exit_code
+
+
+def _console(store: Store, incidents: Incidents, settings: _RunSettings, loaded: LoadedPolicies) -> RunConsole:
+    """What prints the run, with the thresholds as the policies write them."""
+    from killswitch.incident.notify.message import trigger_texts
+
+    texts, is_taken = trigger_texts(loaded.policies), settings.events_at == "-"
+    return RunConsole(store, incidents, json=settings.json, err=is_taken, thresholds=texts)
 
 
 def _print_end(end: RunEnd, console: RunConsole, problems: Iterable[str | None], *, is_armed: bool) -> None:

@@ -10,26 +10,33 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli.console import console_problem
-from killswitch.cli.terminal import print_note, print_section
-from killswitch.render.formats import instant
+from killswitch.cli.terminal import is_logged, print_note, print_section
 
 if TYPE_CHECKING:
     from killswitch.incident.notify.message import TriggerTexts as Thresholds
     from killswitch.model.alert import Alerts
+    from killswitch.model.decision import Decision, Severity
     from killswitch.model.store import Store
+    from killswitch.model.tracing import Incidents
     from killswitch.runner.hot_reload import TakenSet
     from killswitch.runner.observers import TickReport
+    from killswitch.telemetry.process_log import LogLevel
 
 
 WATCHING_EVERY = timedelta(minutes=1)
 """Time between two lines on a terminal that say what is watched."""
 
 
+LEVELS: dict[Severity, LogLevel] = {"info": "info", "warning": "warning", "page": "error"}
+
+
 class RunConsole:
     """Observer that prints decisions to stdout and everything else to stderr."""
 
-    def __init__(self, store: Store, *, json: bool, err: bool = False, thresholds: Thresholds | None = None) -> None:
-        """`store`: results of closes. `thresholds`: those of the policies.
+    def __init__(
+        self, store: Store, incidents: Incidents, *, json: bool, err: bool = False, thresholds: Thresholds | None = None
+    ) -> None:
+        """`store`: results of closes. `incidents`: those that lines of a log name. `thresholds`: of the policies.
 
         `err`: decisions go to stderr too, because stdout is used for something else.
         """
@@ -37,6 +44,7 @@ class RunConsole:
         self._thresholds = thresholds
         self._json = json
         self._err = err
+        self._incidents = incidents
         self._down: dict[str, str] = {}
         self._closing: Mapping[str, str] = {}
         self._has_begun = False
@@ -55,6 +63,7 @@ class RunConsole:
 
     def ticked(self, report: TickReport) -> None:
         """Print what is new since the previous tick."""
+        self._incidents.follow(report.decisions)
         self.ticks += report.snapshot.scheduled  # a tick after a push message does not count
         for print_part in (self._print_decisions, self._print_notices, self._print_accounts, self._print_closes):
             print_part(report)
@@ -79,6 +88,8 @@ class RunConsole:
         from killswitch.operations.pages.wording import decision_section
 
         for decision in report.decisions:
+            if is_logged():
+                self._log_decision(decision, acted=decision.id in report.acting_on)
             if self._json:
                 click.echo(encode_decision(decision).decode(), err=self._err)
                 continue
@@ -86,17 +97,33 @@ class RunConsole:
             shown = decision_section(decision, self._thresholds, f"  [{decision.id}]{acted}")
             print_section(shown, err=self._err)
 
+    def _log_decision(self, decision: Decision, *, acted: bool) -> None:
+        """One event for a decision; its orders are in the journal, and in the event stream."""
+        from killswitch.operations.pages.wording import headline
+
+        level: LogLevel = "warning" if decision.level > decision.previous_level else "info"
+        print_note(
+            headline(decision), level, at=decision.as_of, kind=decision.kind or "stage", decision=decision.id,
+            incident=self._incidents.of(decision), policy=decision.policy, scope=decision.scope, stage=decision.stage,
+            stage_level=decision.level, acted=acted, author=decision.author,
+        )  # fmt: skip
+
     def _print_notices(self, report: TickReport) -> None:
         from killswitch.operations.pages.wording import notice_line
 
         for notice in report.notices:
-            print_note(f"{instant(notice.as_of)}  {notice_line(notice)}")
+            print_note(
+                notice_line(notice), LEVELS[notice.severity], at=notice.as_of, kind=notice.kind, policy=notice.policy,
+                scope=notice.scope, incident=self._incidents.at(notice.policy, notice.scope),
+            )  # fmt: skip
 
     def _print_accounts(self, report: TickReport) -> None:
         for account in report.snapshot.accounts:
             now = report.outage(account)
             if now != self._down.get(account.account, ""):
-                print_note(f"{instant(report.snapshot.as_of)}  account {account.account} is {now or 'ok again'}")
+                level: LogLevel = "warning" if now else "info"
+                text = f"account {account.account} is {now or 'ok again'}"
+                print_note(text, level, at=report.snapshot.as_of, kind="account", account=account.account)
             self._down[account.account] = now
 
     def _print_closes(self, report: TickReport) -> None:
@@ -107,7 +134,10 @@ class RunConsole:
             # The run that finished a close has printed its result.
             if self._closing.get(decision) != status and (self.ticks > 1 or status in IN_PROGRESS):
                 text = status if status in IN_PROGRESS else self._close_result(decision) or status
-                print_note(f"{instant(report.snapshot.as_of)}  closing {decision}: {text}")
+                print_note(
+                    f"closing {decision}: {text}", at=report.snapshot.as_of, kind="close", decision=decision,
+                    status=status, incident=self._incidents.of_id(decision),
+                )  # fmt: skip
         self._closing = current
 
     def _print_watching(self, report: TickReport) -> None:
@@ -118,7 +148,7 @@ class RunConsole:
         if not self._on_terminal or (self._watching_at is not None and at - self._watching_at < WATCHING_EVERY):
             return
         self._watching_at = at
-        print_note(f"{instant(at)}  {watch_line(report.machines(), len(report.snapshot.accounts))}")
+        print_note(watch_line(report.machines(), len(report.snapshot.accounts)), at=at)
 
     def _print_orphans(self) -> None:
         """Print latched stages whose policy or account is gone, as published in the store."""

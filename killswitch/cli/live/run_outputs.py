@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from killswitch.cli.options import file_errors
-from killswitch.cli.terminal import print_note
+from killswitch.cli.terminal import hide_in_log, print_note
+from killswitch.model.tracing import Incidents
 
 if TYPE_CHECKING:
     from killswitch.accounts.opening import LoadedPolicies
@@ -49,6 +50,9 @@ class RunOutputs(Struct):
     emitter: EventEmitter | None = None
     """Writes the event stream; None without one."""
 
+    incidents: Incidents = field(default_factory=Incidents)
+    """The incidents that spans and log lines name."""
+
     @property
     def closing_observer(self) -> ClosingObserver:
         """What follows the journal of closes: traces, metrics, and the event stream."""
@@ -76,14 +80,16 @@ def open_outputs(
 
     redactor_for = _redaction(loaded)
     store_path = str(Path(store_at.removeprefix("sqlite:///")).resolve())
+    hide_in_log(redactor_for(()))
+    incidents = Incidents()
     try:
-        telemetry = open_telemetry(os.environ, clock, store=store_path, redaction=redactor_for)
+        telemetry = open_telemetry(os.environ, clock, store=store_path, redaction=redactor_for, incidents=incidents)
     except TelemetryError as error:
         if not operator_command:
             raise
         print_note(f"no traces and no metrics: {error}")
         telemetry = SILENT
-    outputs = RunOutputs(telemetry)
+    outputs = RunOutputs(telemetry, incidents=incidents)
     writer, emitter = _events(outputs, events_at, redactor_for(()))
     if telemetry.providers is not None:
         from killswitch.runner.event_emitter import MetricsRecorder

@@ -103,7 +103,7 @@ def _run(
         open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
     ):
         space = DiskSpace(store, Path(it.store_at.removeprefix("sqlite:///")).parent, MIN_FREE, clock.monotonic)
-        console = RunConsole(store, json=False, err=False, thresholds=trigger_texts(loaded.policies))
+        console = RunConsole(store, outputs.incidents, json=False, err=False, thresholds=trigger_texts(loaded.policies))
         listen = partial(listeners, monotonic=clock.monotonic)
         watch = DeadManWatch(loaded.policies.silences, store, clock, listen)
         runner = failures.runner = assemble(
@@ -112,7 +112,7 @@ def _run(
             paths=tuple(str(path.resolve()) for path in it.policies_at),
             observers=(console, reports, space, watch, *outputs.observers),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.closing_observer,
-            is_run=True, is_watcher=True, startup_notices=found, on_wait=print_note,
+            incidents=outputs.incidents, is_run=True, is_watcher=True, startup_notices=found, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
         watch.on_firing = runner.call_tick

@@ -63,8 +63,10 @@ class CommandRequest(Struct, frozen=True):
         return replace(self.command, at=now, until=self._end(now), ids=ids)
 
     def _ids(self, store: Store, now: datetime) -> tuple[str, ...] | None:
-        """The decisions that the command ends. UnnamedError if it names none of several."""
+        """The decisions, or the silences, that the command ends. UnnamedError if it names none of several."""
         verb, scope = self.command.kind, self.scope
+        if verb == "silence":
+            return self.command.ids
         if self.named is None or scope is None or verb not in ("resume", "unlock", "reset"):
             return None
         holds = holds_of(store, decoded(decode_view, store.live(LIVE_NAME)), scope, now)

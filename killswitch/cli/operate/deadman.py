@@ -220,6 +220,7 @@ def _obeyed(views: tuple[SwitchView, ...], switch: str, command: SwitchCommand) 
 @options.read_timeout("5s")
 @options.lock_dir
 @options.lock_file
+@options.log_format
 @option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.",
         hidden=True)  # fmt: skip
 def watch(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from killswitch.cli import EXIT_FAILED, completion, options
 from killswitch.cli.operate.verbs import operator_options
@@ -19,6 +19,7 @@ from killswitch.render.document import Code, Items, Page, Section
 if TYPE_CHECKING:
     from killswitch.cli.operate.command_delivery import CommandSite
     from killswitch.graph.routing import MessageAttributes
+    from killswitch.operations.notifying import SilenceView
 
 
 @click.group(epilog=options.example_text("ksctl notify test --policies policies"))
@@ -124,28 +125,85 @@ def log(store_at: str, limit: int, output: str) -> None:
     print_section(Section("Notifications, the newest first", (Code(lines),)))
 
 
-@options.verb("ksctl notify silence --policy swaps --for 2h --reason 'venue upgrade' --store ks.sqlite", group=notify)
+@options.verb(
+    "ksctl notify silence --policy swaps --for 2h --reason 'venue upgrade' --store ks.sqlite",
+    "ksctl notify silence severity=warning account=main 'level>=2' desk=eu --for 2h --reason upgrade --store ks.sqlite",
+    "ksctl notify silence --end hand-4f2a --reason 'the upgrade is over' --store ks.sqlite", group=notify,
+)  # fmt: skip
+@click.argument("matchers", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("--policy", type=WORD, help="The policy whose messages are held.")
 @click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes, help="The scope whose messages are held.")
-@options.option("--for", "length", type=options.DURATION, required=True, help="How long.")
+@click.option("--for", "length", type=options.DURATION, help="How long.")
+@click.option("--end", "ended", metavar="ID", type=WORD, help="End this silence instead, by the beginning of its id.")
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @operator_options
 def silence(
-    policy: str | None, scope: str | None, length: float, reason: str, site: CommandSite, live: bool, author: str,
-    wait: float, output: str,
+    matchers: tuple[str, ...], policy: str | None, scope: str | None, length: float | None, ended: str | None,
+    reason: str, site: CommandSite, live: bool, author: str, wait: float, output: str,
 ) -> None:  # fmt: skip
-    """Hold the messages of a policy or a scope for a time; what still lasts is sent when it ends.
+    """Hold the messages that match every condition for a time; what still lasts is sent when it ends.
 
-    Nothing urgent is held: no firing, no remainder and no failed close. It outlives restarts, and `ksctl notify log`
-    shows what it holds. A document of kind Silence does the same.
+    The keys are policy, scope, account, strategy, severity, event, notify, level (as level>=N), and the labels of the
+    policy; of a key that is repeated any value matches. Nothing urgent is held: no firing, no remainder and no failed
+    close. It outlives restarts. `ksctl notify silences` and `ksctl status` list it with what it holds, and --end ends
+    it. A document of kind Silence does the same.
     """
     from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest, given
+    from killswitch.operations.notifying import matchers_of
 
-    if policy is None and scope is None:
-        raise click.UsageError("name a policy or a scope: nothing silences every message")
-    command = given("silence", scope, author, reason, policy=policy)
+    if (ended is None) == (length is None):
+        raise click.UsageError("name --for, how long it holds, or --end, the silence that ends now")
+    if ended is not None:
+        if matchers or policy is not None or scope is not None:
+            raise click.UsageError("--end ends one silence: it combines with no condition")
+        command = given("silence", None, author, reason, ids=(_silence_to_end(site.store_at, ended),))
+        deliver(CommandRequest(command, wait, output == "json"), site, live=live)
+        return
+    try:
+        matching = matchers_of(matchers)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if policy is None and scope is None and not matching:
+        raise click.UsageError("name what is silenced, such as severity=warning or --policy swaps: never every message")
+    command = given("silence", scope, author, reason, policy=policy, matching=matching or None)
     deliver(CommandRequest(command, wait, output == "json", lasts=length), site, live=live)
+
+
+def _silence_to_end(store_at: str, begin: str) -> str:
+    """The id of the silence by command that begins so; ClickException with those that there are if it is not one."""
+    found = _silences(store_at)
+    ids = [each.id for each in found if each.id.startswith(begin)]
+    if len(ids) != 1:
+        listed = "; ".join(each.line for each in found) or "none"
+        raise click.ClickException(f"{begin} begins the id of {len(ids) or 'no'} silences. There are: {listed}")
+    if next(each for each in found if each.id == ids[0]).is_document:
+        raise click.ClickException(f"the silence {ids[0]} is declared by a document: it ends with an edit of it")
+    return ids[0]
+
+
+def _silences(store_at: str) -> tuple[SilenceView, ...]:
+    from killswitch.cli.session import opened_store
+    from killswitch.model.store import ROUTING
+    from killswitch.operations.notifying import silence_views
+    from killswitch.planning.routing.state import read_routing
+    from killswitch.runner.clock import SystemClock
+    from killswitch.runner.status_blob import tick_time
+
+    with opened_store(store_at, read_only=True) as store:
+        return silence_views(read_routing(store.live(ROUTING)), tick_time(store, SystemClock()))
+
+
+@options.verb("ksctl notify silences --store ks.sqlite", group=notify)
+@options.store
+@options.output
+def silences(store_at: str, output: str) -> None:
+    """List the silences that have not ended, the first to end first: who, why, what and until when."""
+    found = _silences(store_at)
+    if output == "json":
+        print_json({"silences": [to_builtins(each) for each in found]})
+        return
+    print_section(Section("Silences", (Code(tuple(each.line for each in found) or ("no message is silenced",)),)))
 
 
 @options.verb("ksctl acknowledge 48d4ba2ec34e --store ks.sqlite")

@@ -47,11 +47,12 @@ _DAY = 86_400.0
               help="Write the approval into this new file, for the folder of the repository; with --store it is "
               "delivered as well.")  # fmt: skip
 @click.option("--purpose", default="change",
-              type=click.Choice(["change", "merge", "trust", "manifest", "anchor", "recovery", "drill"]),
+              type=click.Choice(["change", "merge", "trust", "manifest", "anchor", "recovery", "reset", "drill"]),
               help="change: what the runner waits for. merge: replaces the signature of a merge by the host. trust: a "
               "changed trust file, with --base and --head as files. manifest: the folder --head as it is. "
               "anchor: the commit --head, to which `ksctl source anchor` moves. recovery: the next step of the way "
-              "back --head POLICY/SCOPE, with --store. drill: the drill --drill of the documents --head.")  # fmt: skip
+              "back --head POLICY/SCOPE, with --store. reset: the reset of what is in force at --head POLICY/SCOPE, "
+              "with --store. drill: the drill --drill of the documents --head.")  # fmt: skip
 @click.option("--drill", metavar="NAME", type=WORD, help="With --purpose drill: the name of the live drill.")
 @click.option("--manifest-version", type=click.IntRange(1, 999_999_999), metavar="N",
               help="With --purpose manifest: the version, above the one before.")  # fmt: skip
@@ -101,8 +102,8 @@ def approve(
             change = _change(settings, store_at, (base, head), repository, limit)
             statements = _of_change(change, key, lasts, output)
         else:
-            if purpose == "recovery":
-                statement = _step(settings, head or "", store_at or "")
+            if purpose in ("recovery", "reset"):
+                statement = _of_command(settings, purpose, head or "", store_at or "")
             elif purpose == "drill":
                 statement = _drill(settings, Path(head or ""), drill or "")
             else:
@@ -126,9 +127,9 @@ def _require_sides(
     elif purpose == "anchor":
         if head is None or base is not None or not re.fullmatch("[0-9a-f]{40}", head):
             raise click.UsageError("name --head COMMIT, all 40 hexadecimal digits, for --purpose anchor, and no --base")
-    elif purpose == "recovery":
+    elif purpose in ("recovery", "reset"):
         if head is None or base is not None or store_at is None:
-            raise click.UsageError("name --head POLICY/SCOPE and --store for --purpose recovery, and no --base")
+            raise click.UsageError(f"name --head POLICY/SCOPE and --store for --purpose {purpose}, and no --base")
     elif purpose == "drill":
         if head is None or base is not None:
             raise click.UsageError("name --head FOLDER and --drill NAME for --purpose drill, and no --base")
@@ -228,15 +229,16 @@ def _plain(
     return plain_statement(settings, purpose, (digests[0], digests[1]), subject)
 
 
-def _step(settings: SourceSettings, place: str, store_at: str) -> Statement:
-    """The statement about the next step of a way back, `POLICY/SCOPE`, as the last tick has it."""
+def _of_command(settings: SourceSettings, purpose: Purpose, place: str, store_at: str) -> Statement:
+    """The statement about a reset, or the next step of a way back, at `POLICY/SCOPE`, as the last tick has it."""
     from killswitch.cli.session import opened_store
-    from killswitch.operations.approving import next_step, plain_statement
+    from killswitch.operations.approving import next_step, plain_statement, require_source, reset_to_approve
 
     with opened_store(store_at, read_only=True) as store:
-        subject, shown = next_step(store, place)
+        require_source(store, settings)
+        subject, shown = (next_step if purpose == "recovery" else reset_to_approve)(store, place)
     print_note(shown)
-    return plain_statement(settings, "recovery", (None, None), subject)
+    return plain_statement(settings, purpose, (None, None), subject)
 
 
 def _drill(settings: SourceSettings, documents: Path, name: str) -> Statement:

@@ -24,6 +24,7 @@ from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
 from killswitch.model.instant import MINUTE, SECOND, from_micros, to_micros
 from killswitch.model.store import Delivery, Outbox, OvertakenError, PendingCount, StoreTroubleError
+from killswitch.model.tracing import AS_OF, INCIDENT, NO_TRACER, Span, Tracer
 from killswitch.render.formats import duration_text, instant
 from killswitch.worker import Worker
 
@@ -71,11 +72,14 @@ class TargetDelivery:
     the queue and when each message is due; this object remembers what was accepted and not yet marked.
     """
 
-    def __init__(self, target: str, sender: Sender, outbox: Outbox, clock: Clock, give_up_after: int) -> None:
+    def __init__(
+        self, target: str, sender: Sender, outbox: Outbox, clock: Clock, give_up_after: int, tracer: Tracer = NO_TRACER
+    ) -> None:
         self.target = target
         self._sender = sender
         self._outbox = outbox
         self._clock = clock
+        self._tracer = tracer
         self._give_up_after = give_up_after
         self._forget_at = clock.monotonic() + FORGET_EVERY
         self._unmarked: str | None = None
@@ -93,7 +97,7 @@ class TargetDelivery:
         self._abandoned: dict[str, Future[str | None]] = {}
         """Abandoned attempts that may still end, by message or batch."""
         self._claimed: dict[str, Delivery] = {}
-        """What was claimed and has not ended, by message or batch."""
+        """What was claimed and may still end or is looked at, by message or batch; what failed is claimed again."""
         self._is_slow = False
         """Whether the last attempt was slow, or not the first: what waits behind it is sent as one message."""
         self.counts = DeliveryCounts(0, 0, 0)
@@ -151,6 +155,8 @@ class TargetDelivery:
     def _attempt(self) -> float | None:
         self._mark()
         self._settle_abandoned()
+        known = {*self._abandoned, self._suspect, self._unmarked}
+        self._claimed = {key: each for key, each in self._claimed.items() if key in known}
         now = to_micros(self._clock.now())
         waited = duration_text(timedelta(microseconds=self._give_up_after))
         reason = f"not tried within {waited}" if self._failing is None else self._failing[2]
@@ -212,11 +218,25 @@ class TargetDelivery:
         """Send as `Sender.send`, in a thread that is abandoned after a timeout so that queued messages can be given
         up."""
         key = delivery.batch or delivery.message.id
-        future = DaemonThreadExecutor().submit(self._sender.send, message_of(delivery))
-        if future not in wait([future], ATTEMPT_WITHIN).done:
-            self._abandoned[key] = future
-            raise StalledError(f"it neither accepted nor refused a message within {ATTEMPT_WITHIN:g} s")
-        return future.result()
+        message = message_of(delivery)
+        with self._span(message, delivery):
+            future = DaemonThreadExecutor().submit(self._sender.send, message)
+            if future not in wait([future], ATTEMPT_WITHIN).done:
+                self._abandoned[key] = future
+                raise StalledError(f"it neither accepted nor refused a message within {ATTEMPT_WITHIN:g} s")
+            return future.result()
+
+    def _span(self, message: Message, delivery: Delivery) -> Span:
+        """The span of an attempt, in the trace of the tick that the message is of."""
+        span = self._tracer.span("notification", {AS_OF: delivery.message.at})
+        if message.decision is not None:
+            span.set(INCIDENT, message.thread or None)
+            span.set("killswitch.decision", message.decision)
+        span.set("killswitch.target", self.target)
+        span.set("killswitch.notification", message.id)
+        span.set("killswitch.notification.event", message.event)
+        span.set("killswitch.notification.attempt", delivery.attempts)
+        return span
 
     def _settle_abandoned(self) -> None:
         """Record abandoned attempts that succeeded after all, so that they are not sent again. Others are queued

@@ -17,7 +17,8 @@ from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.notify.scope_members import ScopeMembers, SeenScope, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
 from killswitch.incident.record.close_causes import DRILL, command_text, order_texts
-from killswitch.incident.record.first_minute import contacts_text, net_text, resting_text, shut_markets, worst_text
+from killswitch.incident.record.firing import exposure_lines
+from killswitch.incident.record.first_minute import contacts_text, net_text, resting_text, worst_text
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, locked_place, of_kind
@@ -131,6 +132,8 @@ class MessageContext(Struct, frozen=True):
     """The next stage and how far it is; None of what has no next stage."""
     contacts: tuple[Person, ...] | None = None
     """Whom the runbooks of the stage name; None where this is not known."""
+    blocked: tuple[str, ...] = ()
+    """Why positions of the scope cannot be reduced now, as the notices of the tick have it."""
 
     def scope(self, decision: Decision) -> SeenScope:
         """The decision's scope in the snapshot."""
@@ -223,6 +226,14 @@ def _work_text(decision: Decision, *, is_enforced: bool) -> str:
     return what if is_enforced else f"nothing, this run only observes; the policy would do: {what}"
 
 
+def lock_outlook(decision: Decision, started: StartedAs) -> Iterator[str]:
+    """Yield how the lock of the decision ends, where no time ends it."""
+    lock = of_kind(decision.effects, Lock)
+    if lock is not None and lock.order.until is None:
+        command = started.command("unlock", lock.order.scope)
+        yield f"the lock stays until a person lifts it, once the cause is known: {command} --reason …"
+
+
 def _exposure_text(decision: Decision, context: MessageContext, *, is_enforced: bool) -> str:
     """Return the exposure after the decision and before it, and what of it cannot be closed now."""
     currency = context.currency
@@ -234,8 +245,7 @@ def _exposure_text(decision: Decision, context: MessageContext, *, is_enforced: 
         return f"{now}: unchanged"
     if of_kind(decision.effects, Orders) is None:
         return f"{now}: this closes nothing"
-    shut = shut_markets(decision, context.scope(decision).accounts)
-    but = f", but not now: {listed(shut)}" if shut else ""
+    but = f", but not now: {listed(context.blocked)}" if context.blocked else ""
     return f"net {net_text(after.net)}, gross {money(after.gross, currency)} once every order is filled{but}; now {now}"
 
 
@@ -460,6 +470,7 @@ def _reasons(decision: Decision, texts: TriggerTexts) -> Iterator[str]:
         yield attribution_text(decision.attribution)
     if decision.reason:
         yield f"reason: {decision.reason}"
+    yield from (f"left: {line}" for line in exposure_lines(decision.net_exposure, with_bases=False))
 
 
 def _effect_texts(decision: Decision, *, is_enforced: bool) -> Iterator[str]:

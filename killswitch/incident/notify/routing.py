@@ -26,6 +26,7 @@ from killswitch.incident.notify.message import (
     digest,
     drill_message,
     encode_message,
+    lock_outlook,
     notice_message,
     repeats_message,
     trigger_texts,
@@ -80,13 +81,14 @@ class NotificationRouter:
         incident: str | None = None,
         thread: str = "",
         machines: Sequence[MachineStatus] = (),
+        notices: Sequence[Notice] = (),
     ) -> Iterator[Announcement]:
         """Yield the messages about a stage that fires, a manual close, a reset or a suspicion.
 
         `snapshot`, of this tick, has the currencies. `corrects` is since when the stage was reported as not fired.
         `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.
         `incident` is the id of the decision's incident, where it is known; `thread` that of the messages about it;
-        `machines` are the scopes after the tick.
+        `machines` are the scopes after the tick, `notices` what else the tick notifies of.
         """
         if decision.is_hold:
             subject = self._subject("notice", "warning", decision, None, lambda stage: True)
@@ -98,7 +100,7 @@ class NotificationRouter:
             self._started, self._texts, snapshot, self._book_currency(decision, snapshot), incident,
             self._members(decision, snapshot),
             tuple(outlook(decision, self._graphs.get(decision.policy), self._started)),
-            self._ahead(decision, snapshot, machines), self._contacts(decision),
+            self._ahead(decision, snapshot, machines), self._contacts(decision), _blocked(decision, notices),
         )  # fmt: skip
         message = decision_message(decision, subject, context, is_enforced=is_enforced, corrects=corrects)
         message = self._with_link(replace(message, thread=thread or decision.id), subject)
@@ -191,10 +193,10 @@ class NotificationRouter:
 
     def _closing_facts(self, notice: Notice, snapshot: Snapshot | None) -> tuple[str, ...]:
         """What the account of a close holds and whom to call; nothing of any other notice."""
-        what, _, rest = notice.alert.partition("/")
-        if what != "closing" or snapshot is None:
-            return ()
-        return closing_facts(rest.partition("/")[0], snapshot, self._every_contact())
+        accounts = () if snapshot is None or notice.policy != "runner" else snapshot.accounts
+        begins = ((each.account, f"closing on account {each.account}") for each in accounts)
+        account = next((name for name, begin in begins if notice.text.startswith((f"{begin}:", f"{begin} "))), None)
+        return () if account is None else closing_facts(account, snapshot, self._every_contact())
 
     def _every_contact(self) -> tuple[Person, ...] | None:
         """The contacts of every runbook; None where they are not known."""
@@ -357,12 +359,21 @@ HOP_AFTER: Final = 10 * SECOND
 """How long a target has to accept an urgent message before the next hop gets it too (microseconds)."""
 
 
+def _blocked(decision: Decision, notices: Sequence[Notice]) -> tuple[str, ...]:
+    """Why positions of the decision's scope cannot be reduced now; dust pages nobody and is left out."""
+    place = (decision.policy, decision.scope)
+    mine = (it for it in notices if (it.policy, it.scope) == place and it.kind == "blocked" and it.severity == "page")
+    return tuple(dict.fromkeys(it.text for it in mine if not it.is_over))
+
+
 def _accounts_at_work(decision: Decision, snapshot: Snapshot) -> list[AccountSnapshot]:
     return [each for each in snapshot.accounts if each.account in decision.accounts_at_work]
 
 
 def outlook(decision: Decision, graph: Graph | None, started: StartedAs) -> Iterator[str]:
-    """Yield how the scope returns to normal; nothing of a close by hand."""
+    """Yield how the scope returns to normal; of a close without a stage, how its lock ends."""
+    if decision.kind == "manual":
+        yield from lock_outlook(decision, started)
     stages = () if graph is None or decision.kind is not None else graph.stages
     own = next((each for each in stages if each.name == decision.stage), None)
     if graph is None or own is None:

@@ -186,8 +186,8 @@ def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool) ->
         )
     if run.recording is not None and policies:
         yield _ksctl("The same policies replayed over the recording", "replay", *policies, "--snapshots", run.recording)
+    reason, live = f"incident {incident.id} is dealt with", ("--live",) if run.live else ()
     if incident.state == "open" and not incident.by_hand:
-        reason, live = f"incident {incident.id} is dealt with", ("--live",) if run.live else ()
         ends = [each.no_reset_before for each in incident.firings if each.no_reset_before is not None]
         not_before = f", and not before {instant(max(ends))}: nobody can earlier" if ends else ""
         yield _ksctl(
@@ -196,7 +196,7 @@ def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool) ->
         )
     opening = incident.firings[0]
     if incident.by_hand and opening.lock is not None:
-        words = ("unlock", opening.lock.scope, "--reason", f"incident {incident.id} is dealt with", *store)
+        words = ("unlock", opening.lock.scope, "--reason", reason, *live, *policies, *store)
         yield _ksctl("Lift the lock of the close, once bots may trade again", *words)
     page = ("--format", "html", "--out", f"incident-{incident.id}.html")
     yield _ksctl("This report again, as an HTML page", "report", incident.id, *page, *store)

@@ -12,9 +12,8 @@ from decimal import Decimal
 from killswitch.incident.record.document import REFERENCED, Person
 from killswitch.incident.record.source_places import LadderStage, TriggerText
 from killswitch.model.decision import Decision
-from killswitch.model.effects import Cancels, Orders, of_kind, sizes_of, tag_of
+from killswitch.model.effects import Cancels, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Position
-from killswitch.planning.rounding import CLOSED_STATES
 from killswitch.planning.scopes.trigger_status import TriggerStatus
 from killswitch.render.formats import count_of, listed, money, number
 from killswitch.signals.catalogue import BY_NAME
@@ -89,23 +88,6 @@ def resting_text(decision: Decision, accounts: Sequence[AccountSnapshot] | None)
         *((doubts,) if doubts else ()),
     ]
     return ", ".join(parts)
-
-
-def shut_markets(decision: Decision, accounts: Sequence[AccountSnapshot] | None) -> tuple[str, ...]:
-    """Return the positions that the decision reduces and whose market takes no orders, with its state."""
-    orders = of_kind(decision.effects, Orders)
-    states = {
-        (each.account, rules.symbol): rules.state
-        for each in accounts or ()
-        for rules in each.instruments or ()
-        if rules.state in CLOSED_STATES
-    }
-    found = (
-        f"{it.symbol} {it.position_side or ''}".rstrip() + f" is {states[it.account, it.symbol]}"
-        for it in (() if orders is None else orders.intents)
-        if (it.account, it.symbol) in states
-    )
-    return tuple(dict.fromkeys(found))
 
 
 def contacts_text(contacts: Sequence[Person]) -> str:

@@ -67,14 +67,16 @@ def _is_fall(text: TriggerText) -> bool:
 
 _UNMEASURED = {
     "manual": "a close by hand measures no fall from a peak",
+    "dead-man": "a close by a dead-man's switch measures no fall from a peak",
     "hedge": "a temporary hedge measures no fall from a peak",
     "breach": "an answer to a lock breach measures no fall from a peak",
 }
 
 
 def _why_unmeasured(decision: Decision) -> str:
-    if decision.kind in _UNMEASURED:
-        return _UNMEASURED[decision.kind]
+    for what in (decision.cause, decision.kind):
+        if what in _UNMEASURED:
+            return _UNMEASURED[what]
     return "no trigger that fired measures a fall from a peak"
 
 

@@ -64,7 +64,7 @@ def _position(decision: str, one: ClosedPosition) -> PositionLeft:
     expected = None if one.left is not None or one.filled is None else max(Decimal(0), one.start - one.filled)
     return PositionLeft(
         decision, one.account, one.symbol, one.side, one.target, one.left, to_close, one.seen_at, one.dust, one.worth,
-        expected,
+        expected, one.start,
     )  # fmt: skip
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from killswitch.engine.notice_titles import OVER
 from killswitch.incident.record.closed_positions import ClosedPosition
@@ -14,6 +15,9 @@ from killswitch.incident.record.unprotected import Exposure
 from killswitch.journal.entries import Place
 from killswitch.model.decision import Notice
 from killswitch.render.formats import instant, money
+
+_SINCE: Final = re.compile(r"over since \S+: ")
+"""What the end of an alert has before the text that it began with."""
 
 
 class Closed(Protocol):
@@ -67,12 +71,14 @@ def obstacles(notices: Iterable[Notice], left: Sequence[PositionLeft]) -> tuple[
         for account in dict.fromkeys(each.account for each in left)
         for begin in (f"closing on account {account} ", f"closing on account {account}:", f"account {account} cannot ")
     )
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for notice in notices:
         if notice.title.startswith(OVER):
-            found = {text: None for text in found if text not in notice.text}
+            title, ended = notice.title.removeprefix(OVER), _SINCE.sub("", notice.text)
+            is_named = ended != notice.text  # else it has a text of its own, of a kind that has one alert at a time
+            found = {text: of for text, of in found.items() if of != title or (is_named and text != ended)}
         elif (notice.kind == "blocked" and notice.subject in symbols) or notice.text.startswith(begins):
-            found[notice.text] = None
+            found[notice.text] = notice.title
     return tuple(found)
 
 

@@ -56,7 +56,9 @@ def _held(left: PositionLeft) -> str:
     """The contracts that are left: as the venue showed them last, else what our orders leave."""
     if left.contracts is not None:
         return f"{left.contracts.normalize():f} contracts"
-    return "unknown contracts" if left.expected is None else f"{left.expected.normalize():f} contracts by our orders"
+    if left.expected is not None:
+        return f"{left.expected.normalize():f} contracts by our orders"
+    return "unknown contracts" if left.start is None else f"at most {left.start.normalize():f} contracts"
 
 
 def stakeholder_text(incident: Incident) -> str:

@@ -145,6 +145,8 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
     yield from switches_section(status.switches, status.now)
     yield from bot_heartbeats(status.heartbeats, status.now)
     yield from _notifications(status)
+    yield from section("Silences", _items(each.line for each in status.silences))
+    yield from section("Held messages", _items(each.line for each in status.held))
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)
     yield from section("Pending commands", _items(pending))
     shown = {each.text for each in status.active_alerts} | set(() if view is None else view.problems)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from killswitch.incident.notify.message import render_trigger
 from killswitch.incident.record.close_causes import command_text, group_orders, order_texts
 from killswitch.incident.record.loss import attribution_text
@@ -258,6 +260,12 @@ def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
         yield one_line(f"PAUSED until {instant(pause.until)} {by}; it fires nothing new, and what it has begun goes on")
     if machine.no_reset_before is not None and machine.no_reset_before > now:
         yield f"nobody resets it before {instant(machine.no_reset_before)}, neither `ksctl reset` nor `ksctl unlock`"
+    if (needs := machine.reset_approvals) is not UNSET:
+        given = " and ".join(needs.approved) or "nobody yet"
+        yield one_line(
+            f"its reset needs {count_of(needs.needed, 'approval')} by other people than who gives it; approved by "
+            f"{given}"
+        )
     if (waiting := machine.waiting) is not None:
         waited_for = " and ".join(waiting.accounts) or "the scope's account"
         yield one_line(

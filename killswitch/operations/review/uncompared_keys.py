@@ -27,8 +27,8 @@ _STAGE = frozenset({"any", "all"})
 """A level is none of them: what is latched and cools down has the number of its level."""
 _RESPONSE = frozenset(
     {
-        "reset", "recovery", "cooldown", "no_reset_for", "no_reset_before", "corroborate", "attribution", "actions",
-        "when_unreachable", "on_breach", "breach",
+        "reset", "recovery", "cooldown", "no_reset_for", "no_reset_before", "reset_approvals", "corroborate",
+        "attribution", "actions", "when_unreachable", "on_breach", "breach",
     }
 )  # fmt: skip
 _WATCH = frozenset(

@@ -36,6 +36,7 @@ from killswitch.planning.operator.closes import (
     plan_manual_close,
 )
 from killswitch.planning.operator.holds import manual_hold, manual_lock, manual_unlock
+from killswitch.planning.operator.reset_approvals import unapproved
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
 from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
@@ -381,7 +382,11 @@ def refusals(
           for each in orphans if each.no_reset_before is not None and now < each.no_reset_before),
     ]  # fmt: skip
     found = unrecorded | halted
+    evaluators = tuple(evaluators)
     for event in commands:
+        refusal = unapproved(event, evaluators, now)
+        if refusal is not None:
+            found.setdefault(event.id, refusal)
         why = [(end or now, scope, stage) for scope, end, stage in holding if applies(event, scope)]
         if why:
             found[event.id] = _refusal(event, sorted(why), now)

@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from msgspec import Struct
 
-from killswitch.graph.routing import Inhibition, MessageAttributes, MessageSilence, label_of
-from killswitch.model.instant import from_micros, rfc3339
+from killswitch.graph.routing import Inhibition, MessageAttributes, MessageSilence, RouteRule, label_of
+from killswitch.model.instant import from_micros, rfc3339, to_micros
+from killswitch.model.snapshot import Event
 from killswitch.planning.routing.state import Announcement, RunningSilence, SentAlert, Why
 from killswitch.planning.routing.tree import RouteNode, RoutingTree
+
+LABEL: Final = "label/"
+MATCHED: Final = ("policy", "scope", "level", "severity", "event", "notify")
+"""What a silence by command matches, besides labels of the policy (`label/KEY`)."""
+
+
+def silence_of(event: Event) -> MessageSilence | None:
+    """The silence that a command declares; None for any other event, and for one that ends silences.
+
+    ValueError for a level that is no number: `ksctl` and the server refuse it before.
+    """
+    if event.kind != "silence" or event.until is None:
+        return None
+    matching = event.matching or {}
+    level = matching.get("level")
+    rule = RouteRule(
+        matching.get("notify"), None if level is None else int(level[0]),
+        matching.get("severity"),  # type: ignore[arg-type] # `ksctl` takes severities alone; any other matches nothing
+        matching.get("event"),  # type: ignore[arg-type] # likewise
+        _all_of(event.policy, matching.get("policy")), _all_of(event.scope, matching.get("scope")),
+        tuple((key.removeprefix(LABEL), values[0]) for key, values in matching.items() if key.startswith(LABEL)),
+    )  # fmt: skip
+    author, reason = event.author or "unknown", event.reason or "no reason given"
+    return MessageSilence(event.id, rule, author, reason, to_micros(event.until))
+
+
+def _all_of(one: str | None, others: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    found = (*(() if one is None else (one,)), *(others or ()))
+    return found or None
+
+
+def rule_text(rule: RouteRule) -> str:
+    """The conditions of a rule as `ksctl notify silence` takes them, such as `level>=2 severity=warning,info`."""
+    named = {
+        "policy": rule.policies, "scope": rule.scopes, "severity": rule.severities, "event": rule.events,
+        "notify": rule.notify,
+    }  # fmt: skip
+    parts = [f"{key}={','.join(values)}" for key, values in named.items() if values is not None]
+    level = [] if rule.least_level is None else [f"level>={rule.least_level}"]
+    return " ".join((*level, *parts, *(f"{key}={value}" for key, value in rule.labels))) or "every message"
 
 
 class Times(Struct, frozen=True):

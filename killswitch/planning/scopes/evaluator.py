@@ -99,6 +99,8 @@ class StoredEvaluator(Struct):
     """Not stored while no `reduce` has sold."""
     moved: list[MovedMargin] | UnsetType = UNSET
     """Not stored while no margin was moved."""
+    approved: list[tuple[str, str]] | UnsetType = UNSET
+    """Not stored while nobody has approved a reset."""
 
 
 _MEMORY = msgjson.Decoder(StoredEvaluator)
@@ -170,8 +172,7 @@ class ScopeEvaluator:
     """
 
     def __init__(self, compiled: CompiledPolicy, scope: str) -> None:
-        self.compiled = compiled
-        self.scope = scope
+        self.compiled, self.scope = compiled, scope
         self.is_acting = True
         """Whether what it decides is carried out on any of its accounts."""
         self.history = History(
@@ -207,6 +208,8 @@ class ScopeEvaluator:
         """When a `reduce` of the policy sold on the scope (microseconds), within a day."""
         self.moved: list[MovedMargin] = []
         """The margin that the policy has moved to the scope within a day."""
+        self.approved: list[tuple[str, str]] = []
+        """Who has approved the reset of a firing: the decision, and the person."""
         self.moving_with: Sequence[ScopeEvaluator] = ()
         """The evaluators whose policies may move margin, of whatever scope: their sources may be the same."""
         self.under_way: Mapping[PnlKey, Decimal] = {}
@@ -566,7 +569,7 @@ class ScopeEvaluator:
             to_stored(self.state, names), history, self.decision, self.costs, self.cost,
             self.suspicions, self.suspected, self.paged, self.warned,
             {names[i]: each.state() for i, each in self.adaptive.items()}, self.counted, self.reduced or UNSET,
-            self.moved or UNSET,
+            self.moved or UNSET, self.approved or UNSET,
         )  # fmt: skip
 
     def reload(self, compiled: CompiledPolicy, after: StoredEvaluator | None, history: History | None = None) -> None:
@@ -625,7 +628,7 @@ class ScopeEvaluator:
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
         self.warned, self.counted, self.reduced = dict(kept.warned), kept.counted, kept.reduced or []
-        self.moved = kept.moved or []
+        self.moved, self.approved = kept.moved or [], kept.approved or []
         if outage is not None:  # what limits a day is not used up by time that no clock has measured
             self.suspicions = [as_old_as_before(at, *outage) for at in self.suspicions]
             self.counted = [(as_old_as_before(at, *outage), count) for at, count in self.counted]

@@ -6,7 +6,7 @@ import math
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from killswitch.engine.state import level_in_force, may_reset_from, partial_in_force, stage_in_force
 from killswitch.graph.nodes import Compare, Disabled, SignalRead, SignalRef, Trigger
@@ -140,6 +140,18 @@ def group_statuses(evaluator: ScopeEvaluator) -> tuple[GroupStatus, ...]:
     )
 
 
+class ResetApprovals(Struct, frozen=True):
+    """What the reset of the firing in force on a scope needs. `approved`: who has approved it."""
+
+    needed: int
+    approved: tuple[str, ...] = ()
+
+    def missing(self, author: str | None) -> int:
+        """How many more people must approve a reset by `author`, who does not count."""
+        others = [each for each in self.approved if each.casefold() != (author or "").casefold()]
+        return max(0, self.needed - len(others))
+
+
 class MachineStatus(Struct, frozen=True):
     """One policy on one scope after the last tick.
 
@@ -171,6 +183,8 @@ class MachineStatus(Struct, frozen=True):
     """The operator's pause, during which the policy fires nothing new; None without one."""
     no_reset_before: datetime | None = None
     """Before it nothing and nobody resets the scope; None where a reset is possible."""
+    reset_approvals: ResetApprovals | UnsetType = UNSET
+    """What a reset of the firing in force needs; absent where anybody may give it alone."""
     groups: tuple[GroupStatus, ...] = ()
     """The correlation groups that are estimated in it."""
 
@@ -224,8 +238,23 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
         disabled=graph.disabled if evaluator.compiled.is_disabled(evaluator.now) else None,
         paused=evaluator.pause,
         no_reset_before=None if state.no_reset_before is None else from_micros(state.no_reset_before),
+        reset_approvals=approvals_of(evaluator) or UNSET,
         groups=group_statuses(evaluator),
     )  # fmt: skip
+
+
+def approvals_of(evaluator: ScopeEvaluator) -> ResetApprovals | None:
+    """What a reset of the scope needs now; None where anybody may give it alone.
+
+    As with a time without a reset, a policy that only observes holds back nothing.
+    """
+    stage = evaluator.machine.in_force(evaluator.state)
+    if stage is None or not stage.reset_approvals or evaluator.compiled.graph.mode != "enforce":
+        return None
+    if not level_in_force(evaluator.state) or evaluator.decision is None:
+        return None
+    given = tuple(person for firing, person in evaluator.approved if firing == evaluator.decision)
+    return ResetApprovals(stage.reset_approvals, given)
 
 
 def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> TriggerStatus:

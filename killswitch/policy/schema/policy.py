@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, StrictBool, Tag
 from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.words import PolicyMode
 from killswitch.policy.schema import cross_key_checks
-from killswitch.policy.schema.actions import Action
+from killswitch.policy.schema.actions import Action, NetExposure
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.expectation import ExpectedReach, expectation_breaches
@@ -29,6 +29,7 @@ from killswitch.policy.schema.scalars import (
     Markets,
     Moment,
     Name,
+    PeopleCount,
     Price,
     RankCount,
     StageLevel,
@@ -199,6 +200,9 @@ class Response(Part):
     no_reset_before: ZonedTime | None = None
     """The time of the day, the next one after a firing, before which nothing and nobody resets the scope. Left out: as
     `no_reset_for` says."""
+    reset_approvals: PeopleCount = 0
+    """How many other people must approve a reset by hand, by `ksctl approve --purpose reset`, before it is carried out.
+    An automatic reset needs none. Left out: 0."""
     corroborate: StrictBool = False
     """Whether to read prices once more, and compare the mark with index and last price, before acting. Left out: false.
     """
@@ -275,6 +279,8 @@ class Watch(Part):
     expect: ExpectedReach | None = None
     """The most that the policy is expected to touch. Where it is more, `plan` exits 1, a first start refuses, and a run
     pages; nothing that fires is declined or cut. Left out: anything."""
+    net_exposure: NetExposure | None = None
+    """What is shown of the exposure to the market that is not hedged. Left out: nothing."""
     disabled: Disabled | None = None
     """Switches the policy off for a time: it evaluates, and fires and warns of nothing. Left out: it is on."""
     formerly: Name | None = None

@@ -18,6 +18,7 @@ from killswitch.policy.schema.scalars import (
     Duration,
     DurationOrZero,
     Expression,
+    PeopleCount,
     ProperShare,
     RankCount,
     StageLevel,
@@ -44,7 +45,6 @@ def step_factor(value: object) -> Decimal:
 
 StepFactor = Annotated[Decimal, Scalar(step_factor, {"type": "number", "minimum": 1.01, "maximum": 10})]
 StepCount = Annotated[int, whole_number(1, MOST_STEPS)]
-PeopleCount = Annotated[int, whole_number(0, 9)]
 
 
 def steps_needed(start: Decimal, factor: Decimal) -> int:

@@ -412,6 +412,7 @@ Reference = Annotated[str, Scalar(reference, _REFERENCE_JSON, is_confidential=Tr
 Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
 Endpoint = Annotated[str, Scalar(endpoint, pattern_json(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]
 StageLevel = Annotated[int, whole_number(1, 9)]
+PeopleCount = Annotated[int, whole_number(0, 9)]
 RankCount = Annotated[int, whole_number(1, 1000)]
 ReturnCount = Annotated[int, whole_number(2, 100_000)]
 OrderNumber = Annotated[int, whole_number(0, 10_000)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.engine.alerts import AlertState
 from killswitch.graph.nodes import PolicySet
-from killswitch.graph.routing import MessageSilence, RouteRule, RouteTarget, receivers_of
+from killswitch.graph.routing import RouteTarget, receivers_of
 from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, TargetDelivery
 from killswitch.incident.notify.fallback import Fallbacks
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
-from killswitch.incident.notify.routing import ALERT, NotificationRouter
+from killswitch.incident.notify.routing import ALERT, FIRING, NotificationRouter
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
 from killswitch.incident.record.incident_decisions import group_decisions, stored_runbooks
 from killswitch.incident.record.results import read_decision
@@ -27,8 +27,9 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, from_micros, to_micros
 from killswitch.model.snapshot import IN_PROGRESS, Closing, Event, Instant, Snapshot
 from killswitch.model.store import ROUTING, Outgoing, Store, Suppression
+from killswitch.model.tracing import NO_TRACER, Tracer
 from killswitch.planning.routing.escalation import acknowledged
-from killswitch.planning.routing.holding import Times
+from killswitch.planning.routing.holding import Times, rule_text, silence_of
 from killswitch.planning.routing.state import (
     Acknowledgement,
     Announcement,
@@ -63,9 +64,17 @@ RECALLED = 1_000
 class Notifier:
     """The notifications of one run: an observer that delivers after acting, and reports delivery problems."""
 
-    def __init__(self, policies: PolicySet, store: Store, clock: Clock, started: StartedAs = UNKNOWN_START) -> None:
-        """`started` is how the run was started: messages have complete commands."""
+    def __init__(
+        self,
+        policies: PolicySet,
+        store: Store,
+        clock: Clock,
+        started: StartedAs = UNKNOWN_START,
+        tracer: Tracer = NO_TRACER,
+    ) -> None:
+        """`started` is how the run was started: messages have complete commands. `tracer`: for attempts to deliver."""
         self._started = started
+        self._tracer = tracer
         self._router = NotificationRouter(policies, started)
         self._routing = RoutingState()
         self._stored_routing = self._routing
@@ -106,22 +115,22 @@ class Notifier:
         self._fresh = True
 
     def _delivery(self, target: RouteTarget, give_up_after: int) -> TargetDelivery:
-        return TargetDelivery(target.key, sender(target), self._store, self._clock, give_up_after)
+        return TargetDelivery(target.key, sender(target), self._store, self._clock, give_up_after, self._tracer)
 
     def outgoing(
         self,
         snapshot: Snapshot,
         decisions: Sequence[Decision],
-        notices: Iterable[Notice],
+        notices: Sequence[Notice],
         acting: Sequence[Decision],
         before: AlertState,
         paged: frozenset[str] = frozenset(),
-        machines: Sequence[MachineStatus] = (),
+        machines: Sequence[MachineStatus] | None = None,
     ) -> tuple[Outgoing, ...]:
         """The messages of a tick, to be committed with it; none if the policy set has no route.
 
         `before`: the alerts before the tick. `paged`: the ids of the suspicions whose falls a page was about.
-        `machines`: the scopes after the tick.
+        `machines`: the scopes after the tick; None if they are not known.
         """
         if not self._router.has_routes:
             return ()
@@ -133,7 +142,7 @@ class Notifier:
             found += self._router.announce_decision(
                 decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
                 is_paged=decision.id in paged, incident=self._incident_of(decision), thread=self._thread(decision),
-                machines=machines,
+                machines=machines or (), notices=notices,
             )  # fmt: skip
         found += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
@@ -141,9 +150,18 @@ class Notifier:
         for notice in notices:
             if self._groups.is_sent_at_once(notice):
                 found += self._router.announce_notice(notice, snapshot)
+        self._forget_firings(machines)
         messages = self._routed(found, snapshot, before)
         self._fresh |= bool(messages)
         return messages
+
+    def _forget_firings(self, machines: Sequence[MachineStatus] | None) -> None:
+        """Forget real firings that no scope has in force: of a stage that does not latch, or of a policy that is gone,
+        whose end nobody is notified of. They would end every drill for ever."""
+        if machines is not None and self._routing.real:
+            in_force = {f"{FIRING}{each.policy}/{each.scope}" for each in machines if each.level}
+            real = tuple(each for each in self._routing.real if each in in_force)
+            self._routing = replace(self._routing, real=real)
 
     def _routed(self, found: Sequence[Announcement], snapshot: Snapshot, before: AlertState) -> tuple[Outgoing, ...]:
         """The notifications of the announcements of a tick, and of what is due by then."""
@@ -152,7 +170,10 @@ class Notifier:
         active = {f"{ALERT}{key}" for key, known in before.known.items() if known.is_active}
         active |= {item.alert for item in found}
         state = without_ended(self._routing, lambda alert: not alert.startswith(ALERT) or alert in active)
-        state = replace(state, commanded=(*state.commanded, *_silences(snapshot)))
+        ended = {id_ for event in snapshot.events for id_ in _ended_silences(event)}
+        given_silences = (silence for event in snapshot.events if (silence := silence_of(event)) is not None)
+        kept = (each for each in (*state.commanded, *given_silences) if each.name not in ended)
+        state = replace(state, commanded=tuple(kept))
         given = [self._acknowledgement(each) for each in snapshot.events if each.kind == "acknowledge"]
         try:
             routed = route(tree, state, found, Times(now, to_micros(self._wall())), given)
@@ -192,11 +213,23 @@ class Notifier:
                 count = len({one.number for one, other in pages if one is not other})
                 text = f"{count_of(count, 'firing')} acknowledged by {given.by}: no longer escalated, still reminded of"
             elif event.kind == "silence" and event.until is not None:
-                text = f"messages are silenced until {instant(event.until)} by {event.author}: {event.reason}"
+                silence = silence_of(event)
+                what = "" if silence is None else f" ({rule_text(silence.rule)})"
+                text = f"messages are silenced{what} until {instant(event.until)} by {event.author}: {event.reason}"
+            elif ended := _ended_silences(event):
+                text = self._end_text(event, ended)
             else:
                 continue
             found.append(Notice(snapshot.as_of, "runner", "runner", "warning", "info", text, event.id))
         return tuple(found)
+
+    def _end_text(self, event: Event, ended: Sequence[str]) -> str:
+        """The answer to a command that ends silences; one of a document ends with an edit of it."""
+        mine = {each.name: each for each in self._routing.commanded}
+        found = [f"{id_} of {mine[id_].author}" for id_ in ended if id_ in mine]
+        others = [id_ for id_ in ended if id_ not in mine]
+        done = f"ended by {event.author}: silence {' and '.join(found)} ({event.reason})" if found else "nothing ended"
+        return done if not others else f"{done}; no silence by command is called {' or '.join(others)}"
 
     def _acknowledgement(self, event: Event) -> Acknowledgement:
         """Covers the firings of the incident that the event names, up to its number."""
@@ -324,16 +357,9 @@ class Notifier:
         self._ended = {closing.decision: closing.status for closing in snapshot.closings}
 
 
-def _silences(snapshot: Snapshot) -> Iterator[MessageSilence]:
-    """The silences that commands of the tick declare."""
-    for event in snapshot.events:
-        if event.kind == "silence" and event.until is not None:
-            rule = RouteRule(
-                None, None, None, None, None if event.policy is None else (event.policy,),
-                None if event.scope is None else (event.scope,), (),
-            )  # fmt: skip
-            author, reason = event.author or "unknown", event.reason or "no reason given"
-            yield MessageSilence(event.id, rule, author, reason, to_micros(event.until))
+def _ended_silences(event: Event) -> tuple[str, ...]:
+    """The silences that a command ends before their time."""
+    return event.ids or () if event.kind == "silence" and event.until is None else ()
 
 
 def _corrected(decision: Decision, before: AlertState) -> Instant | None:

@@ -1,7 +1,7 @@
-"""Approvals of steps of the way back: delivered statements, verified by the trust set, become events of the next tick.
+"""Approvals of resets and of steps of the way back: verified statements become events of the next tick.
 
-A statement is passed on once, also over restarts. Which step it approves, and whether its author has approved it
-already, is judged by planning; here is only who has signed it.
+A statement is passed on once, also over restarts. What it approves, and whether its author has approved it already, is
+judged by planning; here is only who has signed it, for which purpose.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IDS: Final = msgjson.Decoder(list[str])
 
 
 class StepApprovals:
-    """Passes the approvals of steps on, on the thread of the source."""
+    """Passes the approvals of resets and steps on, on the thread of the source."""
 
     def __init__(self, source: str, store: Store, clock: Clock) -> None:
         """`source`: the name in the statements that count."""
@@ -42,7 +42,7 @@ class StepApprovals:
         new = {name: content for name, content in delivered.items() if name not in self._seen | self._refused}
         if not new:
             return
-        steps = {name: content for name, content in new.items() if _is_of_step(content)}
+        steps = {name: content for name, content in new.items() if _is_of_command(content)}
         self._refused |= new.keys() - steps.keys()
         trusted = _trust(trust()) if steps else None
         if trusted is None:
@@ -68,11 +68,13 @@ class StepApprovals:
             )  # fmt: skip
 
 
-def _is_of_step(content: bytes) -> bool:
+def _is_of_command(content: bytes) -> bool:
+    """Whether it approves a reset or a step, and names one of its purpose: a reset is never approved as a step."""
     try:
-        return read_approval(content).statement.purpose == "recovery"
+        statement = read_approval(content).statement
     except StatementError:
         return False
+    return statement.purpose in ("reset", "recovery") and (statement.subject or "").startswith(f"{statement.purpose}/")
 
 
 def _trust(text: bytes | None) -> Trust | None:

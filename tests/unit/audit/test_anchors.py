@@ -21,7 +21,7 @@ from killswitch.audit.time_stamps import time_stamp_request
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import JournalEntry
-from killswitch.record.anchors import Anchor
+from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 
@@ -137,7 +137,11 @@ def test_a_store_that_was_rewritten_is_contradicted_by_the_anchors(
     found = fetched_anchors(repository.bare, repository.trust())
     forged = open_store(str(tmp_path / "forged.sqlite"))
     orders(forged, 20)
-    assert verify_source(forged, found, needs_anchor=True).verdict == "could not tell"
+    assert verify_source(forged, found, needs_anchor=True).verdict == "contradicted"
+    tip = forged.record_tip()
+    assert tip is not None
+    newer = FetchedAnchor(Anchor(tip.chain, tip.number, tip.root.hex()), "a test", publication="a later commit")
+    assert verify_source(forged, [*found, newer], needs_anchor=True).verdict == "contradicted"
     forged.close()
     with store_at(tmp_path / "ks.sqlite") as raw:
         raw.execute("DELETE FROM record WHERE number > 4")

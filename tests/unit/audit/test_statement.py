@@ -15,6 +15,8 @@ import pytest
 
 from killswitch.audit.exporting import export_segments
 from killswitch.audit.log_files import AuditError, segments_of
+from killswitch.audit.retaining import Retainer
+from killswitch.audit.retention_settings import read_retention_settings
 from killswitch.audit.statement import CHECKER, PeriodStatement, checker_text, encode_statement, make_statement
 from killswitch.model.decision import Decision
 from killswitch.model.instant import rfc3339, to_micros
@@ -126,6 +128,14 @@ def test_the_figures_are_those_of_the_day(site: Site) -> None:
     assert (figures["runs started"], figures["unclean ends"]) == (1, 1)
     assert figures["notifications by state"] == {"announced": 1, "delivered": 1}
     assert (figures["slowest delivery in seconds"], figures["announcements without an answer"]) == (30.0, 0)
+    assert figures["times not watched by account"] == {
+        "main": [
+            ["2026-03-02T09:01:00Z", "2026-03-02T09:02:00Z", "no usable snapshot"],
+            ["2026-03-02T09:30:00Z", "2026-03-02T09:52:00Z", "a run ended without a line about it, or had not begun"],
+        ]
+    }
+    assert (figures["seconds with no way to page"], figures["times in memory only"]) == (0.0, [])
+    assert figures["firings without a notification"] == 0
     assert "ingrid" not in encode_statement(found).decode()
     assert found.checker == sha256(CHECKER.read_bytes()).hexdigest()
 
@@ -136,6 +146,77 @@ def test_a_stranger_with_the_anchors_verifies_it(site: Site) -> None:
     code, output = site.check("anchors.txt")
     assert (code, output.splitlines()[-1]) == (0, "verdict: verified")
     assert output.count("claimed") == output.count("found") == len(site.statement().figures)
+
+
+def test_the_time_with_no_way_to_page_is_what_no_delivery_interrupts(site: Site) -> None:
+    """One waits 10 minutes, one that is sent meanwhile is given up; from the first until something is delivered."""
+
+    def message(name: str, minutes: float) -> None:
+        waiting = Outgoing(name, to_micros(at(minutes)), "desk", "t", b"{}")
+        site.store.commit_tick(TickRecord(at(minutes), "s", (), (), (), (), (), None, (), 0, (waiting,)))
+
+    message("m2", 100)
+    message("m3", 104)
+    site.store.give_up("t", to_micros(at(101)), to_micros(at(106)), "too old")
+    site.store.settle("m3", to_micros(at(110)), None)
+    message("m4", 120)
+    site.store.settle("m4", to_micros(at(120.5)), None)
+    figures = site.statement(99, 121).figures
+    assert figures["times with no way to page"] == [["2026-03-02T10:40:00Z", "2026-03-02T10:50:00Z"]]
+    assert figures["seconds with no way to page"] == 600.0
+
+
+def test_a_firing_without_a_notification_and_entries_in_memory_are_figures(site: Site) -> None:
+    """Nobody was to be paged; and what was made at 100 was stored at 105."""
+    fired = Decision(
+        id="d2", as_of=at(100), policy="drawdown", policy_set="sha256:0", scope="account/main", mode="enforce",
+        stage="close", level=1, previous_level=0,
+    )  # fmt: skip
+    site.store.commit_tick(TickRecord(at(100), "s", (), (), (fired,), (), (), None, (), 0))
+    site.store.add_to_record([RecordEntry("cut", at(101), {"size": 1})], rfc3339(at(105)))
+    figures = site.statement(99, 121).figures
+    assert figures["firings without a notification"] == 1
+    assert figures["times in memory only"] == [["2026-03-02T10:41:00Z", "2026-03-02T10:45:00Z"]]
+
+
+def test_a_log_that_was_written_again_under_another_chain_is_contradicted(site: Site, tmp_path: Path) -> None:
+    """Its statement is true of it, and no anchor that was published is of its chain."""
+    (tmp_path / "again").mkdir()
+    forged = Site(tmp_path / "again")
+    forged.day()
+    forged.written(forged.statement())
+    forged.store.close()
+    assert forged.check("anchors.txt")[0] == 0, "with anchors of whoever wrote it"
+    (forged.folder / "anchors.txt").write_text("".join(site.anchors))
+    code, output = forged.check("anchors.txt")
+    assert code == 1
+    assert "the log was written again, or is that of another store" in output
+
+
+def test_after_retention_a_statement_begins_where_the_record_does(site: Site) -> None:
+    """A stranger verifies it with what is left, and with the whole log; a cut that no line states is contradicted."""
+    whole = site.folder / "whole"
+    site.anchor(95)
+    declared = "[store]\nkeep = '1d'\narchive = 'archive'\n"
+    (site.folder / "retention.toml").write_text(declared)
+    settings = read_retention_settings(site.folder / "retention.toml")
+    site.store.add_to_record([RecordEntry("cut", at(1500), {"size": 1})])
+    export_segments(site.store, whole)
+    Retainer(site.folder / "ks.sqlite", settings, at(24 * 60 + 63), "ingrid").retain()
+    assert site.store.record_start().number == 16, "the line of the anchor at 63 minutes is the first one kept"
+    site.anchor(1505)
+    found = site.statement(80, 1504)
+    assert (found.lines_from, found.first) == (17, 17)
+    site.written(found)
+    code, output = site.check("anchors.txt")
+    assert (code, output.splitlines()[-1]) == (0, "verdict: verified")
+    kept = (site.folder / "log" / "kept.json").read_bytes()
+    (site.folder / "log" / "kept.json").write_bytes(kept.replace(b'"deleted": "', b'"deleted": "0'))
+    assert site.check("anchors.txt")[0] == 1
+    export_segments(site.store, whole)
+    (site.folder / "log").rename(site.folder / "unused")
+    whole.rename(site.folder / "log")
+    assert site.check("anchors.txt")[0] == 0
 
 
 def claimed(site: Site, change: Callable[[dict[str, Any]], object]) -> None:

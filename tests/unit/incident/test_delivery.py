@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from pathlib import Path
 from time import monotonic
@@ -471,3 +472,13 @@ def test_a_run_that_lost_its_lease_sends_nothing_more(store: SqlStore, clock: Vi
     sending.wake()
     assert sending.drain(PATIENCE) is True
     assert sender.attempts == []
+
+
+def test_a_target_that_is_dead_for_a_day_keeps_no_more_in_memory(store: SqlStore, clock: VirtualClock) -> None:
+    """Messages that fail are claimed again from the store: what the lane remembers does not grow with them."""
+    delivery = lane(store, Scripted("down"), clock, give_up_after=HOUR // 10)
+    for number in range(60):
+        waiting(store, [f"m{number}"], at=clock.now())
+        asyncio.run(through(delivery, clock, 400))
+    gc.collect()
+    assert sum(isinstance(each, Delivery) for each in gc.get_objects()) <= 3

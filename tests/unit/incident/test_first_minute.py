@@ -151,17 +151,23 @@ def test_what_is_left_has_the_reasons_that_are_not_over() -> None:
     """Of a market and of the account's close, and none of others; an all-clear takes its reason."""
     left = [PositionLeft("d1", "main", "BTC", "short", Decimal(0), None, None, None)]
     halted = Notice(START, "p", "account/main", "blocked", "page", "BTC is halted at the venue", subject="BTC")
-    waits = Notice(START, "runner", "runner", "warning", "page", "closing on account main: BTC waits for the market")
-    down = Notice(START, "runner", "runner", "warning", "page", "account main cannot be read since 12:00")
+    stuck = "a position on account main is not closed yet"
+    text = "closing on account main: BTC waits for the market"
+    waits = Notice(START, "runner", "runner", "warning", "page", text, title=stuck)
+    text = "account main cannot be read since 12:00"
+    down = Notice(START, "runner", "runner", "warning", "page", text, title="account main cannot be read")
     others = [
         replace(halted, text="ETH is halted at the venue", subject="ETH"),
         replace(waits, text="closing on account mainland: BTC waits"),
         replace(down, text="account hedge cannot be read since 12:00"),
         replace(down, text="disk space is short"),
     ]
-    over = replace(down, text=f"over since 12:09: {down.text}", title="over: an account cannot be read")
+    over = replace(down, text="account main is read again, after 9 min", title=f"over: {down.title}")
     assert obstacles([halted, *others, down, waits], left) == (halted.text, down.text, waits.text)
     assert obstacles([halted, down, waits, over], left) == (halted.text, waits.text)
+    also = replace(waits, text="closing on account main: BTC rests")
+    over = replace(waits, text="closing on account main: over since 12:09Z: BTC rests", title=f"over: {stuck}")
+    assert obstacles([waits, also, over], left) == (waits.text,)
     assert obstacles([halted, waits], []) == ()
 
 

@@ -25,7 +25,20 @@ from killswitch.incident.record.document import Person, RunbookFacts
 from killswitch.incident.record.first_minute import next_stage_text
 from killswitch.incident.record.results import fold_result
 from killswitch.incident.record.source_places import TriggerText, WrittenAt, ladder_of
-from killswitch.model.decision import Attribution, Book, BookChange, Decision, Intent, LockOrder, Notice, TriggerReading
+from killswitch.model.decision import (
+    Attribution,
+    BaseExposure,
+    Book,
+    BookChange,
+    Decision,
+    HedgeOption,
+    HedgeOrder,
+    Intent,
+    LockOrder,
+    NetExposure,
+    Notice,
+    TriggerReading,
+)
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Closing, Position, Residual, Snapshot
 from killswitch.model.words import ReferenceCurrency
@@ -75,6 +88,40 @@ def test_the_message_of_a_firing_names_value_threshold_and_orders() -> None:
     ]
 
 
+NAKED = NetExposure(
+    "BTC", "USDT", Decimal("5280"), (BaseExposure("ETH", Decimal(50), Decimal(88), Decimal("1.2"), Decimal(5280), 60),),
+    (
+        HedgeOption("reduce", "yes", (HedgeOrder("main", "ETH", "sell", Decimal(50), Decimal(88), Decimal(4400)),),
+                    Decimal(0), Decimal("0.25"), Decimal(3), ("impact",)),
+        HedgeOption("open", "unknown", why=("the free margin of the account is unknown",)),
+    ), before=Decimal(-3720),
+)  # fmt: skip
+
+
+def test_the_message_of_a_firing_states_what_it_leaves_exposed_and_what_would_take_that_out() -> None:
+    """And `explain` the same, with what it comes from; a policy that declares nothing has neither."""
+    left = [
+        "Net exposure to BTC by beta: 5,280.00 USDT, -3,720.00 USDT before",
+        "To reduce it: sell 50 ETH on main (4,400.00 USDT at 88): leaves 0.00 USDT, variance 0.25 × the present one, "
+        "cost 3.00 USDT without impact",
+        "To open against it: unknown: the free margin of the account is unknown",
+    ]
+    naked = decision(net_exposure=NAKED)
+    lines = decision_message(naked, SUBJECT, is_enforced=True).body.splitlines()
+    assert [line.strip() for line in lines if line.startswith("  left: ")] == [f"left: {each}" for each in left]
+    explained = decision_history_text(DecisionHistory(naked, None, None, fold_result(naked, (), None)))
+    assert "Left exposed to the market; nothing is sent for it" in explained
+    assert "ETH 50 at 88: beta 1.2, 5,280.00 USDT" in explained
+    nothing = decision_history_text(DecisionHistory(decision(), None, None, fold_result(decision(), (), None)))
+    assert "exposed" not in nothing
+
+
+def test_an_exposure_that_is_unknown_says_why() -> None:
+    naked = decision(net_exposure=NetExposure("BTC", "USDT", unknown="a part of the book cannot be read"))
+    body = decision_message(naked, SUBJECT, is_enforced=True).body
+    assert "left: Net exposure to BTC by beta: unknown, because a part of the book cannot be read" in body
+
+
 FALL = TriggerText(WrittenAt("p.yaml", 1, ""), "equity.drawdown", "fraction", ">= 10%", "15m")
 
 
@@ -118,11 +165,13 @@ def test_the_first_five_lines_say_what_a_person_needs_in_the_first_minute() -> N
 def test_what_is_left_names_a_position_whose_market_takes_no_orders() -> None:
     """It is known when the page is written: a reader who takes 0 for granted does not look at the venue."""
     book = BookChange(Book(Decimal(900), Decimal(500), None), Book(Decimal(0), Decimal(0), None))
-    seen = worlds.account("800", instruments=[worlds.rules("BTC", state="halted"), worlds.rules("ETH")])
-    context = MessageContext(snapshot=worlds.snapshot(START, seen), currency="USDT")
-    message = decision_message(decision(book=book), SUBJECT, context, is_enforced=True)
-    assert first_lines(message)["left"] == (
-        "net 0.00, gross 0.00 USDT once every order is filled, but not now: BTC long is halted; "
+    halted = Notice(START, "p", "account/main", "blocked", "page", "BTC is halted at the venue", subject="BTC")
+    others = [replace(halted, severity="warning", text="dust"), replace(halted, scope="account/x", text="elsewhere")]
+    seen = worlds.snapshot(START, worlds.account("800"))
+    routes = router(RULE)
+    (found,) = routes.announce_decision(decision(book=book), seen, is_enforced=True, notices=[halted, *others])
+    assert first_lines(decode_message(found.content))["left"] == (
+        "net 0.00, gross 0.00 USDT once every order is filled, but not now: BTC is halted at the venue; "
         "now net long 500.00, gross 900.00 USDT"
     )
 
@@ -397,17 +446,17 @@ def test_a_notice_about_a_close_says_what_the_account_holds_and_whom_to_call() -
     routes.runbooks = {"p": {"trim": RunbookFacts("trim", contacts=(Person("Ada", "desk", "+49 1"),))}}
     waits = Notice(START, "runner", "runner", "warning", "page", "closing on account main: BTC waits for the market")
 
-    def lines(alert: str, seen: Snapshot | None) -> list[str]:
-        (found,) = routes.announce_notice(replace(waits, alert=alert), seen)
+    def lines(text: str, seen: Snapshot | None) -> list[str]:
+        (found,) = routes.announce_notice(replace(waits, text=text), seen)
         return decode_message(found.content).body.splitlines()[1:]
 
-    assert lines("closing/main/uncloseable/BTC", snapshot) == [
+    assert lines(waits.text, snapshot) == [
         "left: the scope holds 2 positions, net short 200.00, gross 400.00 USDT", "call: Ada (desk): +49 1",
         "next: ksctl status",
     ]  # fmt: skip
     unread = worlds.snapshot(START, replace(worlds.account("800"), positions=None))
-    assert lines("closing/main/stalled", unread)[0] == "left: positions of the scope unknown"
-    assert lines("account/main/unread", snapshot) == ["next: ksctl status"]
+    assert lines("closing on account main makes no progress", unread)[0] == "left: positions of the scope unknown"
+    assert lines("account main cannot be read since 12:00", snapshot) == ["next: ksctl status"]
 
 
 def test_a_notice_has_a_title_of_its_kind_and_its_text_once() -> None:
@@ -468,7 +517,12 @@ def test_a_page_says_which_stage_follows_and_who_resets() -> None:
         "it stays latched until a person resets it, once the cause is known, which accepts the loss: "
         "ksctl reset account/main --store /var/ks.sqlite --reason …",
     )
-    assert tuple(outlook(decision(kind="manual"), graph, started)) == ()
+    assert tuple(outlook(decision(kind="manual"), graph, started)) == (
+        "the lock stays until a person lifts it, once the cause is known: "
+        "ksctl unlock account/main --store /var/ks.sqlite --reason …",
+    )
+    timed = decision(kind="manual", lock=None)
+    assert tuple(outlook(timed, graph, started)) == ()
 
 
 def test_a_problem_and_its_all_clear_are_on_one_thread() -> None:

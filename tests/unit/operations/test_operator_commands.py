@@ -25,6 +25,7 @@ from killswitch.incident.record.source_places import TriggerText, WrittenAt
 from killswitch.model.decision import Decision, Intent, TriggerReading
 from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
+from killswitch.model.tracing import Incidents
 from killswitch.operations.commands import operator_event, watched_scopes
 from killswitch.operations.status import store_status
 from killswitch.planning.scopes.trigger_status import MachineStatus
@@ -255,7 +256,7 @@ def test_a_run_does_not_repeat_the_results_of_earlier_closes(
 ) -> None:
     """The earlier run printed what ended before the first tick; this run prints closes in progress."""
     store = store_with(tmp_path, ())
-    terminal = RunConsole(store, json=False)
+    terminal = RunConsole(store, Incidents(), json=False)
     terminal.ticked(report("flat"))
     terminal.ticked(report("flat"))
     assert "closing" not in capsys.readouterr().err
@@ -280,7 +281,7 @@ def test_a_run_on_a_terminal_says_every_minute_that_it_watches(
 
     def printed(*seconds: int) -> list[str]:
         store = store_with(tmp_path, ())
-        terminal = RunConsole(store, json=False)
+        terminal = RunConsole(store, Incidents(), json=False)
         for second in seconds:
             quiet = report("flat")
             at = replace(quiet.snapshot, as_of=START + timedelta(seconds=second), accounts=(), closings=())
@@ -316,6 +317,7 @@ def test_a_run_prints_why_a_stage_fired_and_the_status_of_its_close_as_history_d
     store = store_with(tmp_path, journal, fired)
     terminal = RunConsole(
         store,
+        Incidents(),
         json=False,
         thresholds={
             ("stop", "loss"): TriggerText(
@@ -350,7 +352,7 @@ def test_a_latch_and_lock_of_a_renamed_policy_are_shown_and_ended_by_a_reset(tmp
         await runner.finish()
 
     lock = tmp_path / "locks" / "account__main.json"
-    asyncio.run(run_again(RunConsole(store, json=False)))
+    asyncio.run(run_again(RunConsole(store, Incidents(), json=False)))
     expected = "level 3 close-everything of crash on account/main is still latched"
     status_now = store_status(store, world.clock.now(), 0)
     assert expected in status_text(status_now, "s")

@@ -32,6 +32,7 @@ MERGED = (
     "grace: 75m}"
 )
 CLOSE_HALF = "[{close: {side: both, fraction: 50%, rank: default}}]"
+LOCKED = "[{lock_trading: {mode: reduce_only}}]"
 CLOSE_LOSING = "[{close: {side: losing, fraction: 100%}}]"
 ATTRIBUTED = "attribution: {source_at_least: 65%, if_mixed: worst_ranked, if_unknown: worst_ranked}"
 
@@ -93,6 +94,12 @@ def test_a_renamed_trigger_changes_nothing(tmp_path: Path) -> None:
          "TIGHTENING"),
         (ONE, stage(1, "any: [a]", "reset: {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}"), "NEITHER"),
         (ONE, stage(1, "any: [a]", actions="[]"), "LOOSENING"),
+        (stage(1, "any: [a]", actions=LOCKED),
+         stage(1, "any: [a]", "reset_approvals: 1", actions=LOCKED), "TIGHTENING"),
+        (stage(1, "any: [a]", "reset_approvals: 2", actions=LOCKED),
+         stage(1, "any: [a]", "reset_approvals: 1", actions=LOCKED), "LOOSENING"),
+        (stage(1, "any: [a]", actions=CLOSE_HALF), stage(1, "any: [a]", "reset_approvals: 1", actions=CLOSE_HALF),
+         "NEITHER"),
     ],
 )  # fmt: skip
 def test_a_changed_stage(tmp_path: Path, base: str, head: str, word: str) -> None:

@@ -176,10 +176,40 @@ def test_an_anchor_that_is_not_genuine_says_nothing() -> None:
     assert report.uncovered == (1, COUNT)
 
 
-def test_an_anchor_of_another_chain_could_not_tell() -> None:
-    """The log may be that of another store."""
-    other = FetchedAnchor(Anchor("11" * 16, 3, "00" * 32), "a test")
-    assert verified({"a": raw_lines(5)}, [other]).verdict == "could not tell"
+def published(chain: str, number: int, publication: str | None, root: str = "00" * 32) -> FetchedAnchor:
+    return FetchedAnchor(Anchor(chain, number, root), "a test", publication=publication)
+
+
+def test_anchors_of_another_chain_alone_contradict() -> None:
+    """A record that was written again whole has a chain id of its own. No line links it with what was published."""
+    other = published("11" * 16, 3, None)
+    assert verified({"a": raw_lines(5)}, [other]).verdict == "contradicted"
+    assert verified({"a": []}, [other]).verdict == "contradicted"
+
+
+OTHER_CHAINS: dict[str, tuple[list[tuple[str, str | None]], str]] = {
+    "the record of the servers, always published with this one": (
+        [("ours", "1"), ("ours", "2"), ("it", "2")], "verified",
+    ),
+    "the record before, whose anchors came earlier": ([("it", "1"), ("it", "2"), ("ours", "3")], "contradicted"),
+    "the record before, published once more with the new one": (
+        [("it", "1"), ("ours", "2"), ("it", "2")], "could not tell",
+    ),
+    "a collection that does not show what was published together": ([("ours", None), ("it", None)], "could not tell"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHER_CHAINS)
+def test_an_anchor_of_another_chain_next_to_ours(case: str) -> None:
+    """Who was published with whom tells a record that was written again from the one of the servers."""
+    lines = raw_lines(COUNT)
+    rows, verdict = OTHER_CHAINS[case]
+    ours = anchor_at(lines, COUNT).anchor.root
+    anchors = [
+        published(CHAIN, COUNT, publication, ours) if which == "ours" else published("11" * 16, 3, publication)
+        for which, publication in rows
+    ]
+    assert verified({"a": lines}, anchors, needs_anchor=True).verdict == verdict
 
 
 def test_a_missing_segment_is_a_missing_range_and_not_tampering() -> None:

@@ -158,7 +158,7 @@ def test_a_comparison_that_fails_loses_no_finding() -> None:
     """Neither what the journal reported before, nor what was compared on another account."""
     store, isolation = PartlyFailingStore(), FaultIsolation()
     reconciled = reconciliation(store)
-    observers = Observers((), None, isolation, reconciled, OwnOrders(), None, None, None)  # type: ignore[arg-type] # without outputs
+    observers = Observers((), None, isolation, reconciled, OwnOrders(), (None, None), None, None)  # type: ignore[arg-type] # without outputs
     reconciled.wrote(decode(entry("abandoned", 2)))
     one = account("1", orders=(resting(0),))
     other = replace(account("1", orders=(resting(1),)), account="other")

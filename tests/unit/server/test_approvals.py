@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, expect
 from killswitch.model.applied_set import Approval
 from killswitch.model.instant import DAY, HOUR, to_micros
 from killswitch.planning.recovery.recoveries import approval_subject
+from killswitch.planning.scopes.trigger_status import ResetApprovals
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.sources.step_approvals import StepApprovals
 from killswitch.source.candidate import ArrivalFiring, Review
@@ -23,7 +24,7 @@ from killswitch.source.statement_signatures import VerifiedStatement, verify_sta
 from killswitch.source.statements import Statement, read_approval
 from killswitch.source.sync_state import Head
 from killswitch.store.sqlite import open_store
-from tests.unit.server.boards import put_source, put_view, run_view, way_back
+from tests.unit.server.boards import AT, machine, put_source, put_view, run_view, way_back
 from tests.unit.server.browsing import DESKTOP, PHONE, BoardPage, axe_script, chromium
 from tests.unit.server.conftest import Served
 from tests.unit.source.approval_keys import Signer, openpgp_signer, ssh_signer, trust_of
@@ -142,6 +143,27 @@ def test_a_token_sees_the_steps_of_its_scopes_only(served: Served, store_path: P
     put_view(store_path, run_view(datetime.now(UTC), recoveries=(way_back(), way_back("account/other"))))
     assert [each["scope"] for each in listed(served)] == ["account/main", "account/other"]
     assert [each["scope"] for each in listed(served, "viewer account/main")] == ["account/main"]
+
+
+def test_a_reset_that_needs_other_people_waits_for_them_in_its_scope(served: Served, store_path: Path) -> None:
+    """Two are needed and ann has approved: one is missing, and what is signed names the firing alone."""
+    needs = ResetApprovals(2, ("ann@example.com",))
+    more: dict[str, Any] = {"level": 2, "stage": "stop", "decision": "d" * 20, "fired_at": AT, "reset_approvals": needs}
+    put_source(store_path)
+    put_view(store_path, run_view(datetime.now(UTC), machines=(machine(**more), machine("account/other", **more))))
+    (found,) = listed(served, "viewer account/main", key=ANN.fingerprint)
+    assert (found["purpose"], found["missing"], found["given"]) == ("reset", 1, ["ann@example.com"])
+    assert "accepts the loss" in found["lines"][0]
+    assert f"subject: reset/drawdown/account/main/firing/{'d' * 20}\n" in found["text"]
+
+
+def test_nothing_is_carried_where_no_run_verifies_it(served: Served) -> None:
+    """A store without a source: 409 with the way out, and nothing is left for a runner."""
+    body = {"statement": signed(now_given(), ANN)}
+    answer = served.ask("POST", "/v1/approvals", "viewer portfolio", json=body)
+    assert answer.status_code == 409
+    assert "ksctl run --source" in answer.json()["detail"]
+    assert not served.spool.is_waiting
 
 
 @pytest.mark.parametrize("key", ["", "SHA256:short", "x' OR 1", "SHA256:" + "a" * 43 + "\nEND", "0" * 39])

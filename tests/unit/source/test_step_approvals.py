@@ -39,10 +39,15 @@ def store(tmp_path: Path) -> SqlStore:
     return open_store(str(tmp_path / "store.sqlite"), read_only=False)
 
 
-def deliver(store: SqlStore, signer: Signer, purpose: Purpose = "recovery", source: str = "desk") -> None:
+RESET = "reset/fall/account/main/firing/0123456789abcdef"
+
+
+def deliver(
+    store: SqlStore, signer: Signer, purpose: Purpose = "recovery", source: str = "desk", subject: str = SUBJECT
+) -> None:
     """Leave an approval of this person in the store, as `ksctl approve` does."""
     of_step = statement(
-        purpose, source=source, ref=None, path=None, base=None, result=None, shown=None, subject=SUBJECT
+        purpose, source=source, ref=None, path=None, base=None, result=None, shown=None, subject=subject
     )
     content = signer.approval(of_step)
     store.put_live(f"{DELIVERED}{read_approval(content).id}", content)
@@ -67,12 +72,13 @@ def test_a_step_is_approved_by_who_has_signed_and_nobody_else(store: SqlStore) -
 
 @pytest.mark.parametrize(
     ("purpose", "source", "is_trusted"),
-    [("change", "desk", True), ("recovery", "other", True), ("recovery", "desk", False)],
+    [("change", "desk", True), ("recovery", "other", True), ("recovery", "desk", False), ("reset", "desk", True)],
 )
 def test_what_is_of_another_purpose_source_or_key_is_not_passed_on(
     store: SqlStore, purpose: Purpose, source: str, is_trusted: bool
 ) -> None:
-    """An approval of a change, one for another runner, and one of a key that is not in the trust set."""
+    """An approval of a change, one for another runner, one of a key that is not in the trust set, and one of a reset
+    that names a step."""
     ann, bob = ssh_signer("ann@example.com"), ssh_signer("bob@example.com")
     deliver(store, ann, purpose, source)
     assert passed(store, ann if is_trusted else bob) == []
@@ -96,3 +102,11 @@ def test_without_a_trust_file_nobody_approves(store: SqlStore) -> None:
     steps.pass_on(store.live_under(DELIVERED), lambda: None)
     assert list(store.pending_events()) == []
     assert len(passed(store, ann, steps=steps)) == 1
+
+
+def test_a_reset_is_approved_by_its_own_purpose_alone(store: SqlStore) -> None:
+    """Signed as a reset it is passed on; the same subject signed as a step is not."""
+    ann, bob = ssh_signer("ann@example.com"), ssh_signer("bob@example.com")
+    deliver(store, ann, "reset", subject=RESET)
+    deliver(store, bob, "recovery", subject=RESET)
+    assert passed(store, ann, bob) == [("ann@example.com", RESET)]

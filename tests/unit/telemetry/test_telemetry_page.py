@@ -15,11 +15,15 @@ from opentelemetry.sdk.metrics.export import Gauge, Histogram, Metric, Sum
 from opentelemetry.sdk.trace import ReadableSpan
 
 from killswitch.graph.nodes import PolicySet
+from killswitch.incident.notify.delivery import TargetDelivery
+from killswitch.incident.notify.message import Message, encode_message
 from killswitch.journal.codec import decode
 from killswitch.model.decision import Decision, Unwinding
+from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Event, Order
-from killswitch.model.store import JournalEntry
+from killswitch.model.store import Delivery, JournalEntry, Outgoing, PendingCount
 from killswitch.model.tracing import report_span
+from killswitch.runner.clock import SystemClock
 from killswitch.runner.event_emitter import EventEmitter
 from killswitch.telemetry.background_writer import BackgroundWriter
 from killswitch.telemetry.events import RunEvent, decode_event, encode_event
@@ -84,6 +88,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
         await world.clock.sleep(1.0)
         await runner.tick()
         _manual_close(exported)
+        _delivery(exported)
         metrics |= exported.metrics()
         emitter.ended(world.clock.now(), "stopped by SIGTERM", runner.closings())
         await runner.finish()
@@ -120,6 +125,46 @@ def _manual_close(exported: Exported) -> None:
         at = worlds.after(seconds=seconds)
         row = JournalEntry(decision.id, kind, at, "main", "BTC", "long", named, 1, data)  # type: ignore[arg-type] # data
         exported.telemetry.closing_observer.wrote(decode(row))
+
+
+class _OneMessage:
+    """An outbox with one message, about a decision."""
+
+    def __init__(self) -> None:
+        message = Message(
+            "m" * 20, worlds.START, "fired", "page", "drawdown", "account/main", "stop", "", decision="dd" * 10,
+            thread="cc" * 10,
+        )  # fmt: skip
+        outgoing = Outgoing("m" * 20, to_micros(worlds.START), "desk", "file:x", encode_message(message))
+        self._deliveries = [Delivery(outgoing, attempts=1)]
+
+    def give_up(self, *_: object) -> int:
+        return 0
+
+    def claim(self, *_: object, **__: object) -> Delivery | None:
+        return self._deliveries.pop() if self._deliveries else None
+
+    def settle(self, *_: object, **__: object) -> None:
+        """It is delivered."""
+
+    def waiting(self, _: str) -> PendingCount:
+        return PendingCount(len(self._deliveries), 0, None)
+
+
+class _Accepting:
+    """A target that accepts everything."""
+
+    def check(self) -> None:
+        """Nothing is wrong."""
+
+    def send(self, _: Message) -> None:
+        """It arrives."""
+
+
+def _delivery(exported: Exported) -> None:
+    """One attempt to deliver a message about a decision."""
+    outbox: Any = _OneMessage()
+    TargetDelivery("file:x", _Accepting(), outbox, SystemClock(), HOUR, exported.telemetry.tracer).step()
 
 
 def _policies() -> PolicySet:

@@ -6,8 +6,9 @@ import asyncio
 from abc import ABC
 from collections import Counter
 from decimal import Decimal
+from typing import Final
 
-from tests.faults.exchange import ZERO, Exchange, Placed
+from tests.faults.exchange import ZERO, Exchange, Market, Placed
 from tests.wire.okx.orders import OkxOrders
 from tests.wire.okx.payloads import (
     Row,
@@ -22,6 +23,8 @@ from tests.wire.okx.payloads import (
 )
 from tests.wire.okx.responses import good, paged, refusal
 from tests.wire.server import Ask, Reply
+
+MINUTE: Final = 60_000
 
 
 class OkxQueries(OkxOrders, ABC):
@@ -81,6 +84,27 @@ class OkxQueries(OkxOrders, ABC):
             ]
         )  # fmt: skip
 
+    def books(self, ask: Ask) -> Reply:
+        """`market/books` of one instrument: a level on each side."""
+        market = self._market(ask)
+        sides = {"asks": [[text(market.taken_at("buy")), "1000", "0", "1"]],
+                 "bids": [[text(market.taken_at("sell")), "1000", "0", "1"]]}  # fmt: skip
+        return good([sides | {"ts": str(self.now_ms()), "seqId": 1}])
+
+    def bars(self, ask: Ask) -> Reply:
+        """`market/candles` of one instrument: flat bars of a minute, newest first, between `before` and `after`."""
+        price, now = text(self._market(ask).price), self.now_ms()
+        newest = min(now, int(ask.params.get("after", now + 1)) - 1) // MINUTE * MINUTE
+        oldest = max(int(ask.params.get("before", 0)), newest - int(ask.params.get("limit", 100)) * MINUTE)
+        rows = [
+            [str(at), price, price, price, price, "60", "60", "6000", str(int(at + MINUTE <= now))]
+            for at in range(newest, oldest, -MINUTE)
+        ]
+        return good(rows)
+
+    def _market(self, ask: Ask) -> Market:
+        return next(it for symbol, it in self.exchange.markets.items() if self.id_of(symbol) == ask.params["instId"])
+
     def mark_prices(self, ask: Ask) -> Reply:
         rows = ((self.id_of(symbol), it) for symbol, it in self.exchange.markets.items())
         stamp = str(self.now_ms())
@@ -94,8 +118,7 @@ class OkxQueries(OkxOrders, ABC):
 
     def price_limits(self, ask: Ask) -> Reply:
         """2% above and 1% below the price, of one instrument; those of no other one are on."""
-        name = ask.params["instId"]
-        price = next(it.price for symbol, it in self.exchange.markets.items() if self.id_of(symbol) == name)
+        name, price = ask.params["instId"], self._market(ask).price
         row = {
             "instType": kind_of(name), "instId": name, "buyLmt": text(price * Decimal("1.02")),
             "sellLmt": text(price * Decimal("0.99")), "ts": str(self.now_ms()), "enabled": self.has_price_limits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from killswitch.model.venue import OrderRejectedError, RejectReason
@@ -27,8 +27,8 @@ CODES: Final[Mapping[RejectReason, tuple[str, str]]] = {
 ALL_FAILED: Final = "All operations failed"
 
 
-def good(rows: list[Row]) -> Reply:
-    """An answer with rows."""
+def good(rows: Sequence[Row | list[str]]) -> Reply:
+    """An answer with rows; those of bars are lists."""
     return Reply({"code": "0", "msg": "", "data": rows})
 
 

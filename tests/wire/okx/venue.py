@@ -209,6 +209,9 @@ LIMITS: Final[Mapping[str, str]] = {
 ROUTES: Final[Mapping[str, Callable[[OkxWire, Ask], Reply]]] = {
     "GET public/time": OkxWire.time,
     "GET public/instruments": OkxWire.instruments,
+    "GET market/books": OkxWire.books,
+    "GET market/candles": OkxWire.bars,
+    "GET market/history-candles": OkxWire.bars,
     "GET public/mark-price": OkxWire.mark_prices,
     "GET asset/currencies": OkxWire.coins,
     "GET public/price-limit": OkxWire.price_limits,

@@ -27,6 +27,7 @@ from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Event, Snapshot
 from killswitch.model.store import Outgoing, TickRecord
 from killswitch.operations.notifying import UnknownPageError, acknowledgeable, log_rows
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.store.sql import SqlStore
 from tests import graphs
@@ -229,3 +230,21 @@ def test_a_defect_in_what_holds_messages_loses_none_and_is_a_problem(
     monkeypatch.setattr("killswitch.runner.notify.notifier.route", broken)
     assert [each.target for each in run.tick(firing("d1"))] == ["file /desk"]
     assert any("no such group" in text for text in run.notifier.alerts.texts)
+
+
+def test_a_firing_that_nothing_has_in_force_any_more_ends_no_drill(world: World) -> None:
+    """Its stage does not latch, or its policy is gone: nobody is notified of its end, and drills are notified again."""
+    run = Run(world, policies())
+    run.tick(firing("d1"))
+    in_force = MachineStatus("crash", "account/main", "enforce", 3, "close", START, None, "d1", ())
+
+    def drilled(name: str, machines: tuple[MachineStatus, ...] | None) -> int:
+        drill = replace(firing(name), kind="manual", policy="operator", cause="drill", stage=None, author="ada")
+        at = Snapshot(START, (), "killswitch.snapshot/v1")
+        return len(run.notifier.outgoing(at, (drill,), (), (drill,), AlertState(), machines=machines))
+
+    assert drilled("a", (in_force,)) == 0
+    assert drilled("b", None) == 0, "what is not known to be over is not over"
+    assert drilled("c", (replace(in_force, level=0),)) == 1
+    run.tick(firing("d2"))
+    assert drilled("d", ()) == 1, "its policy is gone"

@@ -1,0 +1,141 @@
+"""The log of a process as JSON: one line for each event, with what it is about, made by structlog.
+
+It has what `ksctl run` and `ksctl serve` otherwise print on stderr for people, and what libraries log, warn about and
+print there. Nothing else of the program imports structlog, which takes a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from json import dumps
+from threading import Lock
+from types import TracebackType
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+
+from killswitch.model.legible import legible
+
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["info", "warning", "error", "critical"]
+HIDDEN: Final = "[hidden credential]"
+_CREDENTIALS: Final = re.compile(
+    r"\bkst_[A-Za-z0-9_-]{16,}"  # a token of ours
+    r"|(?<=[Bb]earer )\S+|(?<=[Bb]asic )[A-Za-z0-9+/=_-]{8,}"  # a header
+    r"|(?<=://)[^\s/@]+(?=@)"  # user and password of an address
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+    re.DOTALL,
+)
+"""What looks like a credential, whosever it is."""
+MOST: Final = 20_000
+"""Characters of one text: a longer one is cut, so that a line stays one write."""
+OWN_FIELDS: Final = ("timestamp", "level", "event", "logger")
+
+Event = MutableMapping[str, Any]
+
+
+class ProcessLog:
+    """Writes events to one stream. Thread-safe; a value that is no text or number is written as its text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._hide: Callable[[str], str] = _unchanged
+        own: list[Any] = [
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+        ]
+        last: list[Any] = [self._redacted, structlog.processors.JSONRenderer(_line)]
+        self._logger: Any = structlog.wrap_logger(
+            structlog.PrintLogger(stream), processors=[*own, *last], wrapper_class=structlog.BoundLogger
+        )
+        self._formatter = structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *own],
+        )
+        self._stream = stream
+
+    def hide(self, hide: Callable[[str], str]) -> None:
+        """From now on also redact what `hide` replaces in a text: the credentials of the accounts."""
+        self._hide = hide
+
+    def write(self, text: str, level: LogLevel = "info", **about: object) -> None:
+        """Write one event. `about`: what it is about; None is unknown, and leaves the field out."""
+        known = {name: value for name, value in about.items() if value is not None}
+        getattr(self._logger, level)(text, **known)
+
+    def failed(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """Write an error that ends the process, with its traceback, in one line."""
+        self.write(f"{kind.__name__}: {error}", "critical", exc_info=(kind, error, trace))
+
+    def handler(self) -> logging.Handler:
+        """What makes records of `logging` events of this log."""
+        handler = logging.StreamHandler(self._stream)
+        handler.setFormatter(self._formatter)
+        return handler
+
+    def take_over(self) -> None:
+        """Let everything else that this process logs or prints on stderr become events of this log."""
+        logging.getLogger().addHandler(self.handler())
+        logging.getLogger("killswitch").setLevel(logging.INFO)
+        logging.captureWarnings(capture=True)
+        lines = LoggedLines(self)
+        sys.stderr = lines
+        sys.excepthook = self.failed
+        atexit.register(lines.finish)
+
+    def _redacted(self, _logger: object, _method: str, event: Event) -> Event:
+        return {name: self._without_secrets(value) for name, value in event.items()}
+
+    def _without_secrets(self, value: object) -> object:
+        if isinstance(value, str):
+            text = _CREDENTIALS.sub(HIDDEN, self._hide(legible(value)))
+            return text if len(text) <= MOST else f"{text[:MOST]}…"
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, Mapping):
+            return {str(self._without_secrets(str(name))): self._without_secrets(it) for name, it in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._without_secrets(it) for it in value]
+        return self._without_secrets(str(value))
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _line(event: Event, **_: object) -> str:
+    """One line of JSON in ASCII: no control character, no line break, no direction mark reaches a terminal."""
+    first = {name: event[name] for name in OWN_FIELDS if name in event}
+    return dumps({**first, **event}, allow_nan=False, default=str)
+
+
+class LoggedLines(io.TextIOBase):
+    """A stream whose lines become events: what is printed past the log is still one event a line."""
+
+    errors = "backslashreplace"
+    encoding = "utf-8"
+
+    def __init__(self, log: ProcessLog) -> None:
+        self._log = log
+        self._lock = Lock()
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        with self._lock:
+            *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self._log.write(line, "warning", logger="stderr")
+        return len(text)
+
+    def finish(self) -> None:
+        """Write what has no line end."""
+        self.write("\n")
