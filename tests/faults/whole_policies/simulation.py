@@ -162,7 +162,11 @@ class Run:
         self.time.run(self._lives())
         self._check_end()
         stops = sum(1 for it in self.exchange.orders.values() if is_catastrophe_stop(it.name) and it.filled > ZERO)
-        fired = [it.decision.stage for it in reversed(self.store.decisions(50)) if it.decision.kind is None]
+        fired = [
+            it.decision.stage
+            for it in reversed(self.store.decisions(50))
+            if it.decision.stage is not None and it.decision.kind is None
+        ]
         self.store.close()
         return Played(
             self.seed, tuple(self.violations), tuple(fired), stops, len(self.mishaps.happened), dict(self.exchange.held)
@@ -219,7 +223,7 @@ class Run:
         """Contracts of the position for which a stop of ours rests."""
         side = "sell" if key[1] == "long" else "buy"
         resting = (it for it in self.exchange.resting() if is_catastrophe_stop(it.client_order_id))
-        return sum((it.amount - it.filled for it in resting if it.symbol == key[0] and it.side == side), ZERO)
+        return sum((it.amount - (it.filled or ZERO) for it in resting if it.symbol == key[0] and it.side == side), ZERO)
 
     def _check_change(self) -> None:
         now = self.time.elapsed
