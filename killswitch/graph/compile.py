@@ -14,6 +14,7 @@ from functools import cache
 from hashlib import sha256
 
 from killswitch.graph.actions.kind import Surroundings
+from killswitch.graph.actions.neutralise import net_exposure
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
 from killswitch.graph.analysis.cuts import check_cuts, check_top_ups
@@ -191,6 +192,7 @@ def _graph(
     check_equity(scopes, conditions, around.columns, found)
     check_priced(policy, conditions, around.columns, documents, around.others, found)
     varied = variants(policy, compiled, stages, around)
+    shown = net_exposure(policy.net_exposure, around)
     check_cuts(scopes, stages, [compiled, *varied.values()], around)
     check_top_ups(policy, stages, documents, around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
@@ -219,6 +221,7 @@ def _graph(
         labels=tuple(sorted(document.metadata.labels.items())),
         variant=policy.variant,
         is_breaker=isinstance(policy, BreakerSpec),
+        net_exposure=shown,
         recovery=None
         if plan is None or healthy is None
         else recovery_rule(plan, number, policy, documents, together[1].values()),

@@ -23,6 +23,8 @@ from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 from killswitch.model.words import StrategyRule as StrategyRule
 from killswitch.policy.schema import policy as schema
+from killswitch.policy.schema.actions import NetExposure as WrittenNetExposure
+from killswitch.policy.schema.actions import OpenedHedge as WrittenHedge
 from killswitch.policy.schema.catastrophe_stop import CatastropheStopSpec
 from killswitch.policy.schema.dead_man import DeadManSpec, OnOneWay, OnSilence, PendingLimit, SilenceSpec, Watched
 from killswitch.policy.schema.expectation import AtMost, ExpectedReach
@@ -361,6 +363,46 @@ class ExpectationRule(Struct, frozen=True):
     positions: AtMost | None = None
 
 
+@frozen_from(WrittenHedge, by_hand=["at_most"])
+class OpenedHedge(Struct, frozen=True):
+    """A position that may be opened as a hedge; `at_most` in `currency`."""
+
+    account: str
+    instrument: str
+    at_most: Decimal
+    currency: str | None
+
+
+@frozen_from(WrittenNetExposure, by_hand=["instruments"])
+class NetExposureRule(Struct, frozen=True):
+    """What is shown of an exposure by beta, and the hedges that are judged; times in microseconds."""
+
+    hub: str
+    window: int
+    sample: int
+    least: int
+    if_unknown: Literal["notional", "nothing"]
+    place: Place
+    group: str | None = None
+    members: tuple[tuple[str | None, str], ...] | None = None
+    """As of `Neutralise`."""
+    instruments: tuple[OpenedHedge, ...] = ()
+
+    @property
+    def by(self) -> Literal["beta"]:
+        """The measure."""
+        return "beta"
+
+    def counts(self, account: str, symbol: str) -> bool:
+        """Whether a position is counted."""
+        return is_member(self.members, account, symbol)
+
+
+def is_member(members: tuple[tuple[str | None, str], ...] | None, account: str, symbol: str) -> bool:
+    """Whether a position is one of the members, each an account (None: any) and a symbol; None: all are."""
+    return members is None or (None, symbol) in members or (account, symbol) in members
+
+
 @frozen_from(schema.PolicySpec, schema.BreakerSpec, by_hand=["triggers", "stages", "variant", "variants", "breaker"])
 class Graph(Struct, frozen=True):
     """One policy, compiled."""
@@ -396,6 +438,7 @@ class Graph(Struct, frozen=True):
     hedges: tuple[HedgeLegs, ...] = ()
     """Declared hedges, by name: their legs are closed as one position."""
     recovery: RecoveryRule | None = None
+    net_exposure: NetExposureRule | None = None
     """The way back of its scopes after a reset; None: none is declared."""
 
     @property

@@ -28,7 +28,7 @@ from killswitch.model.effects import Cancel as Cancel
 from killswitch.model.effects import Intent as Intent
 from killswitch.model.effects import LockOrder as LockOrder
 from killswitch.model.effects import OwnClose as OwnClose
-from killswitch.model.snapshot import Instant, Residual
+from killswitch.model.snapshot import Instant, OrderSide, Residual
 from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import Cause as Cause
 from killswitch.model.words import LockMode as LockMode
@@ -119,6 +119,69 @@ class Schedule(Struct, frozen=True, omit_defaults=True):
     groups: tuple[tuple[str, ...], ...] = ()
 
 
+class BaseExposure(Struct, frozen=True, omit_defaults=True):
+    """What a scope has of one base asset, and its part of the exposure.
+
+    `units` in base units, negative for short; `price` of one, and `exposure` = beta × units × price, in the scope's
+    currency. The beta comes from the `returns` of `series`, whose newest sample has the `age` in seconds. `note`: why
+    the beta is unknown and what applies, or why it counts as 0.
+    """
+
+    base: str
+    units: Decimal
+    price: Decimal
+    beta: Decimal | None = None
+    exposure: Decimal | None = None
+    returns: int = 0
+    series: str | None = None
+    age: float | None = None
+    note: str | None = None
+
+
+class HedgeOrder(Struct, frozen=True, omit_defaults=True):
+    """One order of a suggestion; its `value` at the `mark` is in the scope's currency."""
+
+    account: str
+    symbol: str
+    side: OrderSide
+    contracts: Decimal
+    mark: Decimal | None = None
+    value: Decimal | None = None
+
+
+class HedgeOption(Struct, frozen=True, omit_defaults=True):
+    """One way to take a net exposure out: the fewest orders that reduce, or one instrument that is opened.
+
+    `leaves`: the exposure after it; `variance`: that of the book after it ÷ before. There are no `orders` where it is
+    not feasible, or where that is unknown; `why` says so. `cost` against the mark, without fees, and what it `lacks`.
+    """
+
+    kind: Literal["reduce", "open"]
+    feasible: Literal["yes", "no", "unknown"]
+    orders: tuple[HedgeOrder, ...] = ()
+    leaves: Decimal | None = None
+    variance: Decimal | None = None
+    cost: Decimal | None = None
+    lacks: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+
+
+class NetExposure(Struct, frozen=True, omit_defaults=True):
+    """The exposure Σ beta × notional to a hub, as closes in progress leave it, and what would take it out.
+
+    In `currency`, above 0 for long; None with the reason in `unknown`. Nothing is sent for the options. `before`: the
+    exposure before the orders of a decision.
+    """
+
+    hub: str
+    currency: str | None
+    net: Decimal | None = None
+    bases: tuple[BaseExposure, ...] = ()
+    options: tuple[HedgeOption, ...] = ()
+    unknown: str | None = None
+    before: Decimal | None = None
+
+
 def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
     """The urgency of an unwinding: of two for the same target, the smaller one is the more urgent.
 
@@ -182,6 +245,8 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     schedule: Schedule | None = None
     """When its orders go; absent where they go by rank, as fast as the venue allows."""
     command: HoldCommand | None = None
+    net_exposure: NetExposure | None = None
+    """What its orders leave of the exposure to the market; absent where its policy declares none."""
     lifts: tuple[str, ...] | None = None
     """The decisions whose locks an unlock ends; absent: all by hand on its scope."""
 

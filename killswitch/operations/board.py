@@ -19,7 +19,7 @@ from killswitch.incident.notify.message import decode_message
 from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
 from killswitch.model.lock_parts import parts_text
-from killswitch.model.store import ROUTING, Store
+from killswitch.model.store import ROUTING, RouteCount, Store
 from killswitch.operations.policy_sources import source_facts
 from killswitch.operations.status import LockView, OpenClosing, StoreStatus, store_status
 from killswitch.operations.status_answer import answer, unmet_positions
@@ -161,6 +161,40 @@ class BoardApproval(Struct, frozen=True):
     given: tuple[str, ...]
 
 
+class BoardSilence(Struct, frozen=True):
+    """A silence of messages. `begin`: when it begins, null where it holds already."""
+
+    key: str
+    matches: str
+    author: str
+    reason: str
+    begin: datetime | None
+    until: datetime
+
+
+class BoardHeld(Struct, frozen=True):
+    """A message that is not sent while a silence, a mute time or another alert holds it. `why` says which."""
+
+    key: str
+    receiver: str
+    title: str
+    severity: str
+    why: str
+    since: datetime
+
+
+class BoardTarget(Struct, frozen=True):
+    """The messages of one target: those that wait, with why, and those that were given up."""
+
+    key: str
+    target: str
+    tone: Tone
+    pending: int
+    given_up: int
+    oldest: datetime | None
+    why: str
+
+
 class BoardHeadline(Struct, frozen=True):
     """The worst thing of all in a few words, its circumstances, and the answer of `ksctl status`."""
 
@@ -187,8 +221,14 @@ class Board(Struct, frozen=True):
     incidents: tuple[BoardIncident, ...] = ()
     scopes: tuple[BoardScope, ...] = ()
     locks: tuple[BoardLock, ...] = ()
+    ways_back: tuple[tuple[str, str], ...] = ()
+    """Scope and progress of each way back after a reset, on which the gate lets bots open less, or nothing."""
     venues: tuple[BoardVenue, ...] = ()
     switches: tuple[BoardSwitch, ...] = ()
+    silences: tuple[BoardSilence, ...] = ()
+    held: tuple[BoardHeld, ...] = ()
+    targets: tuple[BoardTarget, ...] = ()
+    """The targets of messages for which some wait or were given up."""
     policies: tuple[tuple[str, str], ...] = ()
     """What the run is, and the set in force, as names with their values."""
     pending: tuple[str, ...] = ()
@@ -214,7 +254,8 @@ def is_lost(age: float | None, interval_seconds: float | None) -> bool:
 def read_board(store: Store, now: datetime, tick_now: datetime, sign: bytes | None) -> Board:
     """Read everything once; arguments and errors are those of `store_status`."""
     unacknowledged = read_routing(store.live(ROUTING)).unacknowledged
-    return board_of(store_status(store, now, 0, tick_now, sign), unacknowledged, waiting_approvals(store))
+    status = store_status(store, now, 0, tick_now, sign)
+    return board_of(status, unacknowledged, waiting_approvals(store, status.view))
 
 
 def board_of(
@@ -247,8 +288,25 @@ def board_of(
         incidents=incidents,
         scopes=scopes,
         locks=locks,
+        ways_back=tuple((it.scope, one_line(it.progress)) for it in (view.recoveries or () if view else ())),
         venues=venues,
         switches=switches,
+        silences=tuple(
+            BoardSilence(each.id, each.matches, each.author, one_line(each.reason), each.begin, each.until)
+            for each in status.silences
+        ),
+        held=tuple(
+            BoardHeld(
+                f"{each.receiver}/{each.alert}",
+                each.receiver,
+                one_line(each.title),
+                each.severity,
+                f"{each.why} by {one_line(each.by)}",
+                each.since,
+            )
+            for each in status.held
+        ),
+        targets=tuple(_targets(status)),
         policies=tuple(_policies(status)),
         pending=tuple(
             f"{each.kind} {each.scope or 'portfolio'} by {each.author or 'unknown'}" for each in status.pending
@@ -383,6 +441,24 @@ def _incident(closing: OpenClosing) -> BoardIncident:
     )
 
 
+def _targets(status: StoreStatus) -> Iterator[BoardTarget]:
+    """The worst first: those that gave up, then those whose messages wait."""
+    by_target: dict[str, list[RouteCount]] = {}
+    for each in status.notifications:
+        by_target.setdefault(each.target, []).append(each)
+    found = []
+    for target, counts in by_target.items():
+        pending, given_up = sum(each.pending for each in counts), sum(each.given_up for each in counts)
+        if not pending and not given_up:
+            continue
+        oldest = min((each.oldest for each in counts if each.oldest is not None), default=None)
+        why = next((one_line(each.error) for each in counts if each.error), "")
+        tone: Tone = "alarm" if given_up else "warning" if why else "near"
+        at = None if oldest is None else from_micros(oldest)
+        found.append(BoardTarget(target, one_line(target), tone, pending, given_up, at, why))
+    yield from sorted(found, key=lambda each: (TONES.index(each.tone), each.target))
+
+
 def _locks(status: StoreStatus) -> Iterator[BoardLock]:
     for lock in status.locks:
         if lock.locked:
@@ -478,7 +554,7 @@ def _troubles(status: StoreStatus) -> Iterator[BoardTrouble]:
         yield BoardTrouble(f"orphan/{orphan.policy}/{orphan.scope}", "alarm", one_line(text))
     if any(each.given_up for each in status.notifications):
         given_up = count_of(sum(each.given_up for each in status.notifications), "message")
-        yield BoardTrouble("given-up", "alarm", f"{given_up} could not be delivered and are given up")
+        yield BoardTrouble("given-up", "alarm", f"{given_up} could not be delivered: given up")
 
 
 def _headline(
@@ -567,7 +643,7 @@ def _policies(status: StoreStatus) -> Iterator[tuple[str, str]]:
     if status.source is None:
         yield "files", ", ".join(view.policies) or "given in process"
     else:
-        yield from ((name or "also", one_line(text)) for name, text in source_facts(status.source))
+        yield from ((name.lower() or "also", one_line(text)) for name, text in source_facts(status.source))
     for each in view.needs_start or ():
         yield "needs a start", one_line(each)
     process = "none" if status.runner.pid is None else f"pid {status.runner.pid}"

@@ -21,6 +21,7 @@ from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
 from killswitch.operations.lifting import ScopeHold
+from killswitch.planning.actions.net_exposure import ScopeExposure
 from killswitch.planning.expectations import ComparedExpectation, compared
 from killswitch.planning.exposures import PositionExposure
 from killswitch.planning.firing import LevelPreview
@@ -55,6 +56,8 @@ class Preview(Struct, frozen=True):
     """How much equity each trigger is away from its threshold."""
     levels: tuple[LevelPreview, ...] = ()
     """What each stage would decide if it fired now."""
+    net_exposures: tuple[ScopeExposure, ...] = ()
+    """The exposure to the market of each scope whose policy declares one."""
     hedges: tuple[HedgeNet, ...] = ()
     """The net of every declared hedge, and what would take it out."""
     recoveries: tuple[RecoveryView, ...] = ()
@@ -115,6 +118,7 @@ def preview(
         positions=interpreter.positions() if with_levels else (),
         headrooms=headrooms,
         levels=levels,
+        net_exposures=interpreter.net_exposures() if with_levels else (),
         hedges=interpreter.hedges() if with_levels else (),
         recoveries=interpreter.recoveries.views(),
         holds=holds,
@@ -188,6 +192,7 @@ def cost_of(level: LevelPreview) -> tuple[Decimal | None, tuple[str, ...]]:
 def _level_record(level: LevelPreview) -> dict[str, object]:
     """One level as JSON: what it would decide, without what only a firing has."""
     decision, (cost, lacks) = level.decision, cost_of(level)
+    exposed = {} if decision.net_exposure is None else {"net_exposure": decision.net_exposure}
     return {
         "policy": decision.policy,
         "scope": decision.scope,
@@ -205,6 +210,7 @@ def _level_record(level: LevelPreview) -> dict[str, object]:
         "cancels": len(decision.cancels),
         "effects": [kind_of(effect).text(effect) for effect in decision.effects if not isinstance(effect, Orders)],
         "blocked": level.blocked,
+        **exposed,
     }
 
 
@@ -215,6 +221,7 @@ def encode_preview(shown: Preview, against: Mapping[str, object] | None = None) 
     """
     further: dict[str, object] = {"expectations": shown.expectations} if shown.expectations else {}
     further |= {"hedges": shown.hedges} if shown.hedges else {}
+    further |= {"net_exposures": shown.net_exposures} if shown.net_exposures else {}
     further |= {"recoveries": shown.recoveries} if shown.recoveries else {}
     further |= {"holds": shown.holds} if shown.holds else {}
     further |= {"limits": shown.policies.limits} if shown.policies.limits else {}

@@ -23,7 +23,7 @@ from killswitch.planning.operator.reset_approvals import reset_subject
 from killswitch.planning.recovery.recoveries import RecoveryView, approval_subject
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.formats import count_of, instant
-from killswitch.runner.status_blob import last_view
+from killswitch.runner.status_blob import RunnerView
 from killswitch.signals.arguments import span
 from killswitch.source.candidate import Review
 from killswitch.source.statements import NAMESPACE, Purpose, Statement, arrival_subject, encode_statement, given_by
@@ -67,9 +67,10 @@ class SigningText(Struct, frozen=True):
     command: str
 
 
-def waiting_approvals(store: Store) -> tuple[WaitingApproval, ...]:
-    """What the run on this store waits for, the policies first. StoreError if the store cannot be read."""
-    state, view = source_state(store), last_view(store)
+def waiting_approvals(store: Store, view: RunnerView | None) -> tuple[WaitingApproval, ...]:
+    """What the run on this store waits for, the policies first. `view`: that of its last tick. StoreError if the store
+    cannot be read."""
+    state = source_state(store)
     ways_back = () if view is None else view.recoveries or ()
     machines = () if view is None else view.machines
     return (*_of_source(state), *_of_resets(machines, state), *_of_steps(ways_back, state))

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
@@ -26,6 +27,7 @@ from killswitch.model.decision import Decision, with_effects
 from killswitch.model.effects import Cancel, Cancels, Lock, of_kind
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot, WrittenLock
+from killswitch.model.store import decoded
 from killswitch.planning.actions.cancel_orders import cancelled_orders
 from killswitch.planning.operator.closes import OPERATOR, part_of_command
 from killswitch.planning.reducing import enlarged_by
@@ -42,6 +44,7 @@ ORDERS_AGE: Final = timedelta(seconds=20)
 """The greatest age of a list of orders whose time is not stated."""
 AGAIN_AFTER: Final = timedelta(seconds=10)
 """How long an order that a cancel was decided for may still be listed before it is cancelled again."""
+_ENDED: Final = msgjson.Decoder(list[tuple[str, str]])
 
 
 class EntrySweeps:
@@ -54,6 +57,7 @@ class EntrySweeps:
         """Decision of a lock by hand → who ordered it."""
         self._ended: set[tuple[str, str]] = set()
         """Decision of a lock, and account: nothing from before can arrive there any more."""
+        self._stored: set[tuple[str, str]] = set()
         self._cancelled: dict[tuple[str, str], datetime] = {}
         """Account and order → when its cancel was decided last."""
         self._before: dict[str, frozenset[str]] = {}
@@ -77,9 +81,21 @@ class EntrySweeps:
             if any(True for _ in of_node(stage.actions, CancelOrders))
         )
 
-    def restore(self, past: Iterable[Decision]) -> None:
-        """Remember the locks of an earlier run."""
+    def restore(self, past: Iterable[Decision], blob: bytes | None = None) -> None:
+        """Remember the locks of an earlier run, and of which of them nothing can arrive any more.
+
+        One whose end is not known is swept until a read proves it again.
+        """
         self.acted(past)
+        self._ended = set(decoded(_ENDED.decode, blob) or ())
+        self._stored = set(self._ended)
+
+    def changed(self) -> bytes | None:
+        """What has ended, to be stored with the tick; None if it is as at the last call."""
+        if self._ended == self._stored:
+            return None
+        self._stored = set(self._ended)
+        return msgjson.encode(sorted(self._ended))
 
     def acted(self, decisions: Iterable[Decision]) -> None:
         """Remember which locks cancel entries, and which orders are being cancelled."""

@@ -23,6 +23,7 @@ from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import (
     BREACH_ANSWERS,
+    ENTRY_SWEEPS,
     FLAGS,
     LOCKED_BOOKS,
     OWN_QUANTITIES,
@@ -34,6 +35,7 @@ from killswitch.model.store import (
 )
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
+from killswitch.planning.actions.net_exposure import ScopeExposure, present_exposure
 from killswitch.planning.breach_answers import BreachAnswers
 from killswitch.planning.entry_sweeps import EntrySweeps
 from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
@@ -189,7 +191,7 @@ class Interpreter:
         self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
         self._realised.restore(live(REALISED))
         self._answers.restore(live(BREACH_ANSWERS))
-        self._sweeps.restore(past)
+        self._sweeps.restore(past, live(ENTRY_SWEEPS))
 
     @property
     def policies(self) -> PolicySet:
@@ -613,6 +615,7 @@ class Interpreter:
             OWN_QUANTITIES: self._owners.changed(),
             REALISED: self._realised.changed(),
             RECOVERY: self.recoveries.changed(),
+            ENTRY_SWEEPS: self._sweeps.changed(),
         }
         return {name: blob for name, blob in blobs.items() if blob is not None}
 
@@ -683,6 +686,16 @@ class Interpreter:
         reference = next((it.equity.reference for it in self._policies.graphs if it.equity.reference is not None), None)
         view = ScopeView(facts.as_of, True, facts.accounts, facts.rules, None, None, reference, around=facts)
         return hedge_nets(declared.values(), view)
+
+    def net_exposures(self) -> tuple[ScopeExposure, ...]:
+        """The exposure of each scope to the market after the last tick, where its policy declares one."""
+        left = contracts_left(least(self._active.values()))
+        found = []
+        for evaluator in self._evaluators:
+            evaluator.under_way = left
+            shown = present_exposure(evaluator, self._policies)
+            found += [] if shown is None else [ScopeExposure(evaluator.policy, evaluator.scope, shown)]
+        return tuple(found)
 
     def positions(self) -> tuple[PositionExposure, ...]:
         """Every open position of the last snapshot, the largest loss first."""

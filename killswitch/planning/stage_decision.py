@@ -20,6 +20,7 @@ from killswitch.model.decision import (
     Book,
     BookChange,
     Decision,
+    NetExposure,
     Schedule,
     Source,
     decision_id,
@@ -31,6 +32,7 @@ from killswitch.model.snapshot import Side
 from killswitch.planning.actions.close import NOWHERE_TRUE
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.lock_trading import selected_parts
+from killswitch.planning.actions.net_exposure import net_exposure
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.closing_order import ClosingOrder, schedule_of
 from killswitch.planning.orders.hedge_netting import accounts_outside
@@ -107,7 +109,7 @@ def propose(
     book = replace(known_book(evaluator, stage, view, policies, "UNKNOWN"), unseen=unseen)
     attribution = attribution_of(evaluator, stage)
     book = replace(book, source=attribution.source)
-    view, now = book.view, view.as_of
+    whole, view, now = view, book.view, view.as_of
     plans = action_plans(stage, now, book)
     combined = _combined_plan(plans)
     limited = owners.limited(view, combined.targets)
@@ -128,6 +130,7 @@ def propose(
         reason=joined(*combined.remarks, *limited.remarks, *unwound.remarks),
         unwinding=declared_unwinding(rule),
         schedule=_schedule(evaluator, unwound, rule, order),
+        net_exposure=_left_exposed(book, whole, unwound, combined.opens),
     )
     orders = Orders(with_owners(unwound.intents, limited.closable))
     decision = with_effects(record, (orders, *combined.effects))
@@ -145,14 +148,20 @@ def propose(
     )
 
 
+def _left_exposed(book: KnownBook, whole: ScopeView, unwound: Unwound, opens: Iterable[NetHedge]) -> NetExposure | None:
+    """What the orders of a stage leave of the exposure to the market; None if the policy declares none."""
+    rule = book.graph.net_exposure
+    return None if rule is None else net_exposure(rule, book, whole, unwound.intents, opens)
+
+
 def _opening(fired: Decision, hedge: NetHedge) -> Decision:
     """The decision that opens a hedge with the stage that fired. An operator ends it; no reset does."""
     first = hedge.orders[0]
     what = f"{fired.stage}/hedge/{first.account}/{first.symbol}"
     return replace(
         fired, id=decision_id(fired.policy, fired.scope, what, fired.as_of), kind="hedge", book=None, attribution=None,
-        triggers=(), cooldown_until=None, no_reset_before=None, intents=hedge.orders, previous_level=fired.level,
-        reason=f"opened against what the reductions leave: {hedge.text}",
+        net_exposure=None, triggers=(), cooldown_until=None, no_reset_before=None, intents=hedge.orders,
+        previous_level=fired.level, reason=f"opened against what the reductions leave: {hedge.text}",
     )  # fmt: skip
 
 

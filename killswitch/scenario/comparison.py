@@ -13,6 +13,7 @@ from killswitch.engine.state import partial_in_force, stage_in_force
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.incident.notify.message import decode_message
 from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.incident.record.firing import exposure_lines
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.lock_parts import strictest_mode
 from killswitch.model.snapshot import Snapshot
@@ -163,7 +164,8 @@ class StepComparison:
             () if decision.lock is None else tuple(place_text(it.side, it.symbols) for it in decision.lock.only),
             orders,
             tuple(sorted(it.order for it in decision.cancels)),
-            None if decision.attribution is None else decision.attribution.source, routes, decision.reason or "",
+            None if decision.attribution is None else decision.attribution.source, routes,
+            "; ".join((*((decision.reason,) if decision.reason else ()), *exposure_lines(decision.net_exposure))),
             message, is_by_hand=decision.author is not None,
         )  # fmt: skip
 

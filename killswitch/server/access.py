@@ -64,6 +64,10 @@ class TokenRecord(Struct, frozen=True, omit_defaults=True):
     request: str | None = None
     """The digest of the idempotency key that a token was issued with over HTTP, and that of the body behind a colon."""
 
+    def is_valid_at(self, now: datetime) -> bool:
+        """Whether it counts at this time: it has not expired, and was not revoked."""
+        return self.expires is None or now < self.expires
+
 
 class TokenFile(Struct, frozen=True):
     """The tokens of a server."""
@@ -136,6 +140,17 @@ def issue(
     return token, TokenRecord(secrets.token_hex(4), digest, principal, role, tuple(scopes), created, expires, request)
 
 
+def ended_by(records: Sequence[TokenRecord], ids: Iterable[str], now: datetime) -> tuple[TokenRecord, ...]:
+    """The records with these tokens ended at `now`; what has ended stays as it is. TokenFileError for an unknown id."""
+    unknown = set(ids) - {each.id for each in records}
+    if unknown:
+        known = ", ".join(each.id for each in records) or "none"
+        raise TokenFileError(f"there is no token {', '.join(sorted(unknown))}. Known: {known}")
+    return tuple(
+        structs.replace(each, expires=now) if each.id in ids and each.is_valid_at(now) else each for each in records
+    )
+
+
 class Tokens:
     """The tokens of a file, read again when it changes: a revoked token ends within a request."""
 
@@ -176,7 +191,7 @@ class Tokens:
         found = self._by_hash.get(digest)  # its time says something of the hash, from which no token follows
         if found is None or not hmac.compare_digest(found.hash, digest):
             return None
-        return found if found.expires is None or now < found.expires else None
+        return found if found.is_valid_at(now) else None
 
     def _read(self) -> None:
         try:

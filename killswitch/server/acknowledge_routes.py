@@ -70,7 +70,7 @@ class AcknowledgeRoutes:
         id_ = f"hand-{sha256(f'ack {about} {number}'.encode()).hexdigest()[:16]}"
         author = f"{name} (by link)" if name else "by link"
         event = Event(id_, datetime.now(UTC), "acknowledge", None, author, "seen", decision=about, number=int(number))
-        await self._commands.spool(SpooledCommand(event, ""), "0-tighten")
+        await self._commands.spool(SpooledCommand(event, ""), "0-tighten", None)
         return _html(
             "Acknowledged",
             "<p>A run that is alive takes this within a second: then these firings no longer escalate. "

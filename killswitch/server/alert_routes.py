@@ -149,7 +149,7 @@ class AlertRoutes:
         # The id is that of the moment: a request that is sent again is another look at the source, which costs nothing.
         id_ = sha256(f"{now.timestamp():.6f}".encode() + body).hexdigest()[:16]
         event = Event(f"hand-{id_}", now, "reload", None, None, "webhook of the source")
-        await self._commands.spool(SpooledCommand(event, sha256(body).hexdigest()), "1-loosen")
+        await self._commands.spool(SpooledCommand(event, sha256(body).hexdigest()), "1-loosen", None)
         return {"poll": True}
 
 

@@ -25,7 +25,7 @@ from killswitch.operations.waiting_approvals import (
     waiting_approvals,
 )
 from killswitch.render.formats import count_of, instant
-from killswitch.runner.status_blob import tick_time
+from killswitch.runner.status_blob import last_view, tick_time
 from killswitch.server.command_routes import CLOCK
 from killswitch.server.entrance import Caller, Identified
 from killswitch.server.record_routes import Carried, RecordRoutes
@@ -136,11 +136,13 @@ class ApprovalRoutes:
             raise HTTPException(409, f"nothing verifies the approval: {NO_SOURCE}")
         event = Event(f"hand-{signed.id[:16]}", at, "approve", None, caller.principal, signed.statement.purpose)
         delivery = SpooledDelivery(f"{DELIVERED}{signed.id}", body.statement)
-        return await self._record.carried(SpooledCommand(event, signed.id, delivery), "tighten")
+        return await self._record.carried(SpooledCommand(event, signed.id, delivery), "tighten", caller)
 
     async def _found(self, caller: Caller) -> tuple[datetime, tuple[WaitingApproval, ...]]:
         """The time of ticks, and what waits in the scopes of the caller. Policies are of everybody who reads them."""
-        now, found = await self._reads.read(lambda store, _: (tick_time(store, CLOCK), waiting_approvals(store)))
+        now, found = await self._reads.read(
+            lambda store, _: (tick_time(store, CLOCK), waiting_approvals(store, last_view(store)))
+        )
         return now, tuple(
             each for each in found if each.purpose not in ("recovery", "reset") or caller.may("read", each.scope)
         )

@@ -91,7 +91,7 @@ class CommandRoutes:
         urgency: Urgency = "0-tighten" if class_of(event) == "tighten" else "1-loosen"
         done = await self._halted() if halts_everything(event) else {}
         try:
-            is_new = await self.spool(SpooledCommand(event, body), urgency)
+            is_new = await self.spool(SpooledCommand(event, body), urgency, caller)
         except HTTPException as error:
             if "sentinel" not in done:
                 raise
@@ -112,8 +112,13 @@ class CommandRoutes:
             return {"remarks": [f"{self._sentinel} could not be created: {error.strerror}"]}
         return {"sentinel": str(self._sentinel)}
 
-    async def spool(self, command: SpooledCommand, urgency: Urgency) -> bool:
-        """Leave a command on disk; False if one with its id is there. 503 where no more is taken."""
+    async def spool(self, command: SpooledCommand, urgency: Urgency, caller: Caller | None) -> bool:
+        """Leave a command on disk; False if one with its id is there. 503 where no more is taken.
+
+        What lets risk in again is on record before. `caller`: None where a signature of another kind was verified.
+        """
+        if caller is not None:
+            await caller.recorded()
         try:
             return await anyio.to_thread.run_sync(self._spool.put, command, urgency)
         except (SpoolFullError, OSError) as error:
@@ -124,7 +129,10 @@ class CommandRoutes:
         known = self._find(id_)
         if known is None or known[0].body != body:
             raise HTTPException(422, "this idempotency key was used with another body: use a new key")
-        return await self._outcome(known[0].event, state=known[1], is_replay=True)
+        event, state = known[0].event, known[1]
+        # Once a tick has taken the halt, the lock is its own: a sentinel then would be a halt that nobody has given.
+        done = await self._halted() if halts_everything(event) and state == "waiting" else {}
+        return (await self._outcome(event, state=state, is_replay=True)).model_copy(update=done)
 
     async def outcome(self, id: CommandId, caller: Identified) -> Accepted:  # noqa: A002 - in the path
         """What became of a command: whether a tick has applied it, and what it decided."""
@@ -145,6 +153,7 @@ class CommandRoutes:
         """
         if not caller.may("tighten", is_scoped=False):  # who may give no command at all reads nothing either
             caller.require("tighten", is_scoped=False)
+        caller.slow_outside(command.scope)
         is_of_policy = (command.scope or "").startswith(OF_POLICY)
         if command.kind == "pause" and is_of_policy and command.seconds is None:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")

@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from hashlib import sha256
 from math import ceil
+from threading import Event
 from typing import Annotated, Final
 
+import anyio
 from fastapi import Depends, Header, HTTPException, Request
 from msgspec import Struct
 
@@ -24,6 +26,8 @@ from killswitch.server.server_record import ASKED, ServerRecord, UnrecordedError
 
 VERIFIED_KEPT: Final = 1_000
 """JWTs whose signature is not verified again until they expire."""
+CONFIRMING: Final = 4
+"""Requests that wait for their line of the record at once, each in a thread."""
 EFFECTS: Final = frozenset({"tighten", "loosen", "carry", "administer"})
 """Classes whose requests are on record."""
 PREVIEWS: Final = ("/v1/preview", "/v1/plan")
@@ -54,6 +58,7 @@ class Entrance:
         self._verifier = verifier
         self._now = now
         self._verified: OrderedDict[bytes, JwtIdentity] = OrderedDict()
+        self._confirming = anyio.CapacityLimiter(CONFIRMING)
 
     def caller(self, headers: Mapping[str, str], source: str, *, is_proxied: bool) -> Caller:
         """Who asks; 401 or 429 without a valid credential. `is_proxied`: a declared proxy has sent the request."""
@@ -62,6 +67,13 @@ class Entrance:
             raise self._failure(source)
         self.record.login(identity.principal, identity.credential, source)
         return Caller(identity, source, self)
+
+    async def confirm(self, written: Event) -> None:
+        """Wait until a line of the record is on disk, next to the loop; 503 if it cannot be."""
+        try:
+            await anyio.to_thread.run_sync(self.record.confirm, written, limiter=self._confirming)
+        except UnrecordedError as error:
+            raise HTTPException(503, str(error)) from error
 
     def identify(self, headers: Mapping[str, str], *, is_proxied: bool) -> Identity | None:
         """Who has sent these headers (names in lower case); None without a valid credential. 503 without tokens."""
@@ -122,6 +134,7 @@ class Caller:
         self._entrance = entrance
         self._path: str | None = None
         self._asked: dict[tuple[EffectClass, str | None], str] = {}
+        self._unwritten: list[Event] = []
 
     @property
     def principal(self) -> str:
@@ -142,6 +155,13 @@ class Caller:
             raise too_many(f"{self.principal} sends too many requests of this kind", wait)
         self._announce(wanted, scope)
 
+    def slow_outside(self, scope: str | None) -> None:
+        """429 where the caller gives commands in scopes of others too often; its own are never slowed by that."""
+        wait = 0.0 if self.may("tighten", scope) else self._entrance.rates.out_of_scope(self.principal)
+        if wait:
+            self._entrance.counters.count("refused_by_rate", "out_of_scope")
+            raise too_many(f"{self.principal} gives too many commands in scopes of others", wait)
+
     def announces(self, request: Request) -> None:
         """From now on put on record what `require` grants, and how the request is answered."""
         if request.method == "POST" and not request.url.path.endswith(PREVIEWS):
@@ -149,15 +169,21 @@ class Caller:
             request.scope[ASKED] = self._asked
 
     def _announce(self, wanted: EffectClass, scope: str | None) -> None:
-        """Put the request on record before it has an effect; 503 if it lets risk in again, and that cannot be done."""
+        """Put the request on record; before it lets risk in again, `recorded` waits for that."""
         if self._path is None or wanted not in EFFECTS or (wanted, scope) in self._asked:
             return
-        try:
-            self._asked[wanted, scope] = self._entrance.record.requested(
-                self.principal, wanted, scope, self._path, waits=wanted == "loosen"
-            )
-        except UnrecordedError as error:
-            raise HTTPException(503, str(error)) from error
+        self._asked[wanted, scope], written = self._entrance.record.requested(self.principal, wanted, scope, self._path)
+        if wanted == "loosen":
+            self._unwritten.append(written)
+
+    async def confirm(self, written: Event) -> None:
+        """Wait until a line of this request is on record; 503 if it cannot be."""
+        await self._entrance.confirm(written)
+
+    async def recorded(self) -> None:
+        """Wait until what lets risk in again is on record; 503 if it cannot be. Everybody else is served meanwhile."""
+        while self._unwritten:
+            await self._entrance.confirm(self._unwritten.pop())
 
     def _note_refused(self, wanted: EffectClass, status: int) -> None:
         if self._path is not None and wanted in EFFECTS:

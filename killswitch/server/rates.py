@@ -40,6 +40,8 @@ OF_PRINCIPAL: Final[Mapping[EffectClass, RequestRate]] = {
 OF_SOURCE: Final = RequestRate(200.0, 1_000.0)
 """Of each address, for all classes but tightening and what bots report: a bot that asks the gate is no flood."""
 WITHOUT_SOURCE: Final = frozenset({"tighten", "report"})
+OUT_OF_SCOPE: Final = RequestRate(1.0, 30.0)
+"""Commands of one principal in scopes that are not its own: each is refused, some only after the store was read."""
 FAILED_LOGINS: Final = RequestRate(0.2, 20.0)
 """Failed logins of a source that are answered at once with 401; further ones get 429."""
 
@@ -83,6 +85,10 @@ class RequestRates:
         if found or effect in WITHOUT_SOURCE:
             return found
         return self._sources.take(source, OF_SOURCE)
+
+    def out_of_scope(self, principal: str) -> float:
+        """Count a command in a scope of others: 0, or the seconds until the next one is looked at."""
+        return self._principals.take((principal, "out of scope"), OUT_OF_SCOPE)
 
     def failed(self, source: str) -> float:
         """Count a failed login: 0, or the seconds until the next one is answered other than by 429."""

@@ -29,7 +29,7 @@ from killswitch.operations.policy_sources import (
 from killswitch.runner.status_blob import last_tick, started_as, tick_time
 from killswitch.server.access import EffectClass
 from killswitch.server.command_routes import CLOCK, CommandRoutes, Key, request_id
-from killswitch.server.entrance import Identified
+from killswitch.server.entrance import Caller, Identified
 from killswitch.server.store_reads import StoreReads
 from killswitch.store.command_spool import CommandSpool, SpooledCommand, SpooledDelivery, digest_of
 from killswitch.store.sql import SqlStore
@@ -141,7 +141,7 @@ class RecordRoutes:
         name, blob = delivered(msgspec.structs.replace(found, id=f"{verb}-{id_}"))
         event = Event(f"hand-{id_}", at, "reload", None, caller.principal, body.reason)
         delivery = SpooledDelivery(name, blob.decode())
-        return await self.carried(SpooledCommand(event, digest_of(await request.body()), delivery), effect)
+        return await self.carried(SpooledCommand(event, digest_of(await request.body()), delivery), effect, caller)
 
     async def _set_of(self, verb: SourceVerb, body: SourceBody) -> tuple[str | None, Any]:
         """The digest of the set that is named, and the time of ticks. 409 where there is no source or no such set."""
@@ -162,11 +162,11 @@ class RecordRoutes:
             raise HTTPException(409, found)
         return found
 
-    async def carried(self, command: SpooledCommand, effect: EffectClass) -> Carried:
+    async def carried(self, command: SpooledCommand, effect: EffectClass, caller: Caller) -> Carried:
         """Leave it for the runner, once; 422 if its key was used with another body."""
         known = self._spool.find(command.event.id)
         is_new = known is None and await self._commands.spool(
-            command, "0-tighten" if effect == "tighten" else "1-loosen"
+            command, "0-tighten" if effect == "tighten" else "1-loosen", caller
         )
         known = None if is_new else self._spool.find(command.event.id)
         if known is not None and known[0].body != command.body:

@@ -90,7 +90,7 @@ class _Waiting(Struct):
 
 
 class ServerRecord:
-    """Writes the chain of a server. `later` and `written` are called from the loop, the file is used by one thread."""
+    """Writes the chain of a server. `later` is called from the loop, the file is used by one thread."""
 
     def __init__(
         self, store: Path, now: Callable[[], datetime], monotonic: Callable[[], float], counters: ServerCounters
@@ -105,7 +105,7 @@ class ServerRecord:
         self._omitted = 0
         self._problem: str | None = None
         self._is_late = False
-        """Whether a request has waited in vain since the last write: the loop, and every halt, waits with it."""
+        """Whether a request has waited in vain since the last write: the next ones are refused at once."""
         self._failed_logins = CountedRepetitions(monotonic)
         self._refused = CountedRepetitions(monotonic)
         self._logins: OrderedDict[tuple[str, str, str], float] = OrderedDict()
@@ -148,18 +148,14 @@ class ServerRecord:
         else:
             self._worker.wake()
 
-    def requested(self, principal: str, wanted: str, scope: str | None, path: str, *, waits: bool) -> str:
-        """Announce a request with an effect, before it has one; returns its subject.
-
-        `waits`: until the line is written. Raises UnrecordedError where that fails.
-        """
+    def requested(self, principal: str, wanted: str, scope: str | None, path: str) -> tuple[str, threading.Event]:
+        """Announce a request with an effect, before it has one; its subject, and what is set once it is written."""
         self._number += 1
         subject = f"request/{self._number}"
         fields: dict[str, Field | None] = {
             "actor": private(principal), "effect": wanted, "scope": scope, "path": path[:100],
         }  # fmt: skip
-        (self.written if waits else self.later)("request", fields, announces=subject)
-        return subject
+        return subject, self.later("request", fields, announces=subject)
 
     def answered(self, subject: str, status: int) -> None:
         """Record how an announced request was answered: the status of HTTP."""
@@ -180,11 +176,14 @@ class ServerRecord:
         self._worker.wake()
         return waiting.written
 
-    def written(self, kind: EntryKind, fields: dict[str, Field | None], announces: str | None = None) -> None:
-        """Write an entry, and wait until it is on disk. Raises UnrecordedError, at once while writes fail or hang."""
-        is_known = self._problem is not None or self._is_late
-        done = self.later(kind, fields, announces)
-        if is_known or not done.wait(WITHIN):
+    def confirm(self, done: threading.Event) -> None:
+        """Wait until an entry is on disk, on another thread than the loop's.
+
+        Raises UnrecordedError, at once while writes fail or hang.
+        """
+        if done.is_set():
+            return
+        if self._problem is not None or self._is_late or not done.wait(WITHIN):
             self._is_late = not done.is_set()
             why = self._problem or f"{self._path} accepts no line within {WITHIN:g} s"
             raise UnrecordedError(

@@ -14,16 +14,15 @@ from typing import Annotated, Final, Literal
 import anyio
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as PathParam
-from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field
 
 from killswitch.model.record_entry import Field as EntryField
 from killswitch.model.record_entry import private
 from killswitch.model.snapshot import Event
-from killswitch.server.access import RIGHTS, Role, TokenFileError, TokenRecord, Tokens, issue
+from killswitch.server.access import RIGHTS, Role, TokenFileError, TokenRecord, Tokens, ended_by, issue
 from killswitch.server.command_routes import CommandRoutes, Key, request_id
-from killswitch.server.entrance import Identified
-from killswitch.server.server_record import ServerRecord, UnrecordedError
+from killswitch.server.entrance import Caller, Identified
+from killswitch.server.server_record import ServerRecord
 from killswitch.store.command_spool import SpooledCommand, SpooledPage, digest_of
 
 MOST_TOKENS: Final = 1_000
@@ -101,7 +100,7 @@ class TokenRoutes:
         secret, record = issue(body.principal, body.role, body.scopes, now, expires, f"{key}:{digest}")
         if {"loosen", "administer"} & RIGHTS[body.role]:
             await self._page(record, caller.principal, now)  # first: a token of which nobody knows must not exist
-        self._put_on_record(record, caller.principal, "issued")
+        await self._put_on_record(record, caller, "issued")
         await self._change(lambda before: _with(before, record, now))
         return IssuedToken(**dict(_view(record, now)), token=secret, is_replay=False)
 
@@ -112,25 +111,21 @@ class TokenRoutes:
         record = next((each for each in self._tokens.records if each.id == id), None)
         if record is None:
             raise HTTPException(404, f"there is no token {id}")
-        self._put_on_record(record, caller.principal, "revoked")
-        await self._change(lambda before: tuple(_ended(each, now) if each.id == id else each for each in before))
+        await self._put_on_record(record, caller, "revoked")
+        await self._change(lambda before: ended_by(before, (id,), now))
         return Response(status_code=204)
 
-    def _put_on_record(self, token: TokenRecord, by: str, what: Literal["issued", "revoked"]) -> None:
+    async def _put_on_record(self, token: TokenRecord, by: Caller, what: Literal["issued", "revoked"]) -> None:
         """Put the change on record before it is made. 503 if a token cannot be issued because of that; one that is
         revoked ends in any case.
         """
         fields: dict[str, EntryField | None] = {
             "token": token.id, "result": what, "role": token.role, "scopes": " ".join(token.scopes),
-            "principal": private(token.principal), "actor": private(by),
+            "principal": private(token.principal), "actor": private(by.principal),
         }  # fmt: skip
-        if what == "revoked":
-            self._record.later("token", fields)
-            return
-        try:
-            self._record.written("token", fields)
-        except UnrecordedError as error:
-            raise HTTPException(503, str(error)) from error
+        written = self._record.later("token", fields)
+        if what == "issued":
+            await by.confirm(written)
 
     async def _change(self, change: Callable[[tuple[TokenRecord, ...]], tuple[TokenRecord, ...]]) -> None:
         try:
@@ -147,18 +142,14 @@ class TokenRoutes:
         )
         event = Event(f"hand-{sha256(record.id.encode()).hexdigest()[:16]}", now, "approve", None, by, text)
         page = SpooledPage(f"token/{record.id}", text)
-        await self._commands.spool(SpooledCommand(event, record.hash, page), "0-tighten")
+        await self._commands.spool(SpooledCommand(event, record.hash, page), "0-tighten", None)
 
 
 def _view(record: TokenRecord, now: datetime) -> TokenView:
     return TokenView(
         id=record.id, principal=record.principal, role=record.role, scopes=list(record.scopes), created=record.created,
-        expires=record.expires, is_valid=record.expires is None or now < record.expires,
+        expires=record.expires, is_valid=record.is_valid_at(now),
     )  # fmt: skip
-
-
-def _ended(record: TokenRecord, now: datetime) -> TokenRecord:
-    return record if record.expires is not None and record.expires <= now else structs.replace(record, expires=now)
 
 
 def _with(before: tuple[TokenRecord, ...], record: TokenRecord, now: datetime) -> tuple[TokenRecord, ...]:

@@ -246,6 +246,11 @@ class Site:
         self.runner_started_at = self.time.elapsed
         self._running = asyncio.ensure_future(self._run())
 
+    def stop_ticking(self) -> None:
+        """Begin to kill the runner, from where nothing can be awaited."""
+        if self._running is not None:
+            self._running.cancel()
+
     async def kill(self) -> None:
         """Kill the runner: it finishes nothing, and its connections break."""
         if self._running is not None:

@@ -165,7 +165,10 @@ def _demo(scenes: Scenes, folder: Path) -> None:
         (", cut-most", "WOULD FIRE"),
     )  # fmt: skip
     scenes.shown("explain", 120, f"ksctl explain 4cd09 --store {STORE}")
-    scenes.shown("report", 100, f"ksctl report --store {STORE}", ("Timeline", "Checklist"), ("Debrief held", ""))
+    scenes.shown(
+        "report", 100, f"ksctl report --store {STORE}", ("Exposure and P&L of the whole", "Timeline"),
+        ("Timeline", "Checklist"), ("Debrief held", ""),
+    )  # fmt: skip
     (report,) = (folder / f"{STORE}.incidents").glob("*/report.html")
     scenes.page("report-page", report)
     scenes.page("backtest-page", folder / "demo-run/backtest.html", 2050)

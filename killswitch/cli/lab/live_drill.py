@@ -36,7 +36,7 @@ from killswitch.runner.clock import SystemClock
 from killswitch.source.approval_rules import CountedApprovals, Given
 from killswitch.source.settings import SourceFileError, read_settings
 from killswitch.source.statement_signatures import verify_all
-from killswitch.source.statements import DELIVERED
+from killswitch.source.statements import DELIVERED, StatementError, read_approval
 from killswitch.store.sql import SqlStore
 
 
@@ -107,7 +107,7 @@ def _run(
         try:
             if left is not None:
                 return await drill.finish(left)
-            people = tuple(each.principal for each in counted.approvals)
+            people = tuple(sorted(each.principal for each in counted.approvals))
             return await drill.open_and_close(name, live, site.who, people, tuple(it.id for it in counted.approvals))
         finally:
             await adapter.close()
@@ -133,14 +133,20 @@ def _approvals(document: DrillDocument, site: LiveSite, store: SqlStore, now: in
     trust = trust_of(settings, store)
     if isinstance(trust, str):
         raise RefusedDrillError(document.metadata.name, (f"who may approve is unknown: {trust}",))
-    contents = [each.read_bytes() for each in site.approvals_at] + list(store.live_under(DELIVERED).values())
-    verified, problems = verify_all(contents, trust, now)
+    delivered = (each for each in store.live_under(DELIVERED).values() if _is_of_drill(each))
+    verified, problems = verify_all((*(each.read_bytes() for each in site.approvals_at), *delivered), trust, now)
     spent = frozenset(one for each in live_runs(store) for one in each.spent)
-    about = tuple(each for each in verified if each.statement.purpose == "drill")
-    counted = drill_approvals(
-        document, (settings.name, *statement_place(settings)), Given(about, spent, trust), site.who
-    )
+    place = (settings.name, *statement_place(settings))
+    counted = drill_approvals(document, place, Given(verified, spent, trust), site.who)
     return CountedApprovals(counted.needed, counted.approvals, (*counted.not_counted, *problems))
+
+
+def _is_of_drill(content: bytes) -> bool:
+    """Whether a delivered statement is about a drill: what others are about is not looked at here."""
+    try:
+        return read_approval(content).statement.purpose == "drill"
+    except StatementError:
+        return False
 
 
 def _adapter(live: LivePosition, site: LiveSite) -> VenueAdapter:

@@ -11,10 +11,12 @@ import click
 
 from killswitch.cli import options
 from killswitch.cli.options import RECORD_TEXT, UncheckedPath, option
-from killswitch.cli.terminal import print_json, print_note, print_text, start_log
+from killswitch.cli.terminal import print_json, print_note, print_page, print_text, start_log
 
 if TYPE_CHECKING:
-    from killswitch.server.access import Role
+    from datetime import datetime
+
+    from killswitch.server.access import Role, TokenRecord
 
 ROLES = ("viewer", "trader", "risk", "admin")
 
@@ -151,7 +153,8 @@ def token(
 ) -> None:
     """Issue a token, which is printed once. The file has its hash only.
 
-    A server reads the file again when it changes. To revoke a token, remove its entry from the file.
+    A server reads the file again when it changes. `ksctl serve tokens` lists the tokens of the file, and ends one that
+    is lost: to exchange a token, issue another one and end the old one.
     """
     from datetime import UTC, datetime, timedelta
 
@@ -172,3 +175,55 @@ def token(
     else:
         print_text(secret)
         print_note(f"token {record.id} of {principal} ({role}): it is shown this once")
+
+
+@options.verb("ksctl serve tokens --tokens tokens.json",
+              "ksctl serve tokens --tokens tokens.json --revoke 3f0c2a91", group=serve)  # fmt: skip
+@click.option("--tokens", "tokens_at", type=UncheckedPath(dir_okay=False), required=True, help="The file of tokens.")
+@click.option("--revoke", "ids", type=RECORD_TEXT, multiple=True,
+              help="End the token of this id at once. May be given more than once.")  # fmt: skip
+@options.output
+def tokens(tokens_at: Path, ids: tuple[str, ...], output: str) -> None:
+    """List the tokens of a file, or end some of them.
+
+    The file has no secrets, only hashes: a token that is lost cannot be shown again. One that was ended stays in the
+    file with its end. A server refuses it within a request, and ends its streams within a minute.
+    """
+    from datetime import UTC, datetime
+
+    from killswitch.render.document import Page, Table, section
+    from killswitch.render.formats import instant
+    from killswitch.server.access import TokenFileError, Tokens, ended_by
+
+    now = datetime.now(UTC)
+    try:
+        with options.file_errors(f"{tokens_at} cannot be written"):
+            file = Tokens(tokens_at)
+            if ids:
+                file.change(lambda before: ended_by(before, ids, now))
+            records = file.records
+    except TokenFileError as error:
+        raise click.ClickException(str(error)) from error
+    if output == "json":
+        print_json([_shown(each, now) for each in records])
+        return
+    head = ("id", "principal", "role", "scopes", "issued", "ends", "valid")
+    rows = tuple(
+        (
+            it.id, it.principal, it.role, " ".join(it.scopes), instant(it.created),
+            "until it is revoked" if it.expires is None else instant(it.expires),
+            "yes" if it.is_valid_at(now) else "no",
+        )
+        for it in records
+    )  # fmt: skip
+    print_page(Page("Tokens", sections=tuple(section(str(tokens_at), Table(head, rows, ids=(0,))))))
+
+
+def _shown(token: TokenRecord, now: datetime) -> dict[str, object]:
+    from killswitch.model.instant import rfc3339
+
+    return {
+        "id": token.id, "principal": token.principal, "role": token.role, "scopes": list(token.scopes),
+        "created": rfc3339(token.created), "expires": None if token.expires is None else rfc3339(token.expires),
+        "is_valid": token.is_valid_at(now),
+    }  # fmt: skip

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import Struct
-
 from killswitch.graph.actions.kind import ActionKind, Surroundings, check_account, check_ranking, check_unwinding
 from killswitch.graph.freezing import freeze, frozen_from
-from killswitch.graph.nodes import Action, SignalRef
+from killswitch.graph.nodes import Action, NetExposureRule, OpenedHedge, SignalRef, is_member
 from killswitch.graph.problems import unknown_name
 from killswitch.graph.resolution.unwindings import unwinding_name
 from killswitch.graph.wording import percent
@@ -18,16 +16,6 @@ from killswitch.model.words import Place
 from killswitch.policy.schema import actions, policy
 from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.arguments import HedgeLegs, SymbolGroup, span
-
-
-@frozen_from(actions.OpenedHedge, by_hand=["at_most"])
-class OpenedHedge(Struct, frozen=True):
-    """The position that may be opened; `at_most` in `currency`."""
-
-    account: str
-    instrument: str
-    at_most: Decimal
-    currency: str | None
 
 
 @frozen_from(actions.Neutralise, by_hand=["unwinding", "open"], ranking="rank")
@@ -54,7 +42,7 @@ class Neutralise(Action, frozen=True):
 
     def counts(self, account: str, symbol: str) -> bool:
         """Whether a position is counted and may be reduced."""
-        return self.members is None or (None, symbol) in self.members or (account, symbol) in self.members
+        return is_member(self.members, account, symbol)
 
 
 def neutralise_text(action: Neutralise, _: Sequence[SignalRef] = ()) -> str:
@@ -82,14 +70,31 @@ def _neutralise(written: actions.Neutralise, _: policy.Stage, path: Path, around
     check_unwinding(written.unwinding, path, around)
     opened = None
     if written.open is not None and not around.found.gaps.has_flaw((*path, "open")):
-        check_account(written.open.account, (*path, "open", "account"), around)
-        money = written.open.at_most
-        opened = freeze(written.open, OpenedHedge, at_most=money.value, currency=money.currency)
+        opened = _opened(written.open, (*path, "open"), around)
     return freeze(
         written, Neutralise,
         unwinding=unwinding_name(written.unwinding, around.unwindings), open=opened,
         members=_members(written.group, (*path, "group"), around), place=around.found.place(path, key=True),
     )  # fmt: skip
+
+
+def net_exposure(written: actions.NetExposure | None, around: Surroundings) -> NetExposureRule | None:
+    """What a policy shows of its exposure; reports unknown accounts and groups."""
+    path: Path = ("spec", "net_exposure")
+    if written is None or around.found.gaps.has_flaw(path):
+        return None
+    return freeze(
+        written, NetExposureRule, members=_members(written.group, (*path, "group"), around),
+        instruments=tuple(
+            _opened(each, (*path, "instruments", number), around) for number, each in enumerate(written.instruments)
+        ),
+        place=around.found.place(path, key=True),
+    )  # fmt: skip
+
+
+def _opened(written: actions.OpenedHedge, path: Path, around: Surroundings) -> OpenedHedge:
+    check_account(written.account, (*path, "account"), around)
+    return freeze(written, OpenedHedge, at_most=written.at_most.value, currency=written.at_most.currency)
 
 
 def _members(name: str | None, path: Path, around: Surroundings) -> tuple[tuple[str | None, str], ...] | None:

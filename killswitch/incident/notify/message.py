@@ -17,6 +17,7 @@ from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.notify.scope_members import ScopeMembers, SeenScope, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
 from killswitch.incident.record.close_causes import DRILL, command_text, order_texts
+from killswitch.incident.record.firing import exposure_lines
 from killswitch.incident.record.first_minute import contacts_text, net_text, resting_text, worst_text
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
 from killswitch.model.decision import Decision, Notice
@@ -469,6 +470,7 @@ def _reasons(decision: Decision, texts: TriggerTexts) -> Iterator[str]:
         yield attribution_text(decision.attribution)
     if decision.reason:
         yield f"reason: {decision.reason}"
+    yield from (f"left: {line}" for line in exposure_lines(decision.net_exposure, with_bases=False))
 
 
 def _effect_texts(decision: Decision, *, is_enforced: bool) -> Iterator[str]:

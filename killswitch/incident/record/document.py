@@ -85,6 +85,9 @@ class Firing(Struct, frozen=True):
     schedule: str | None = None
     """When its orders were to go, the variance on the way and the groups that close together, as sentences; None where
     they go by rank, as fast as the venue allows."""
+    exposed: tuple[str, ...] = ()
+    """The exposure to the market that its orders leave, where it comes from, and the orders that would take it out or
+    why none would, as sentences; empty where its policy declares no `net_exposure`."""
     worst: str = "unknown: an older version did not record it"
     """The position of the scope with the largest unrealised loss at the decision, or why it is unknown."""
     resting: str = "unknown: an older version did not record it"

@@ -14,10 +14,11 @@ from killswitch.incident.record.loss import loss_of, why_equity_is_unknown
 from killswitch.incident.record.results import RecordedDecision, Result
 from killswitch.incident.record.source_places import trigger_fact
 from killswitch.journal.entries import is_plan
-from killswitch.model.decision import Decision
+from killswitch.model.decision import BaseExposure, Decision, HedgeOption, NetExposure
 from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.planning.orders.closing_order import schedule_of
+from killswitch.render.formats import count_of, money
 
 _KINDS: dict[str, Literal["hand", "hedge", "breach"]] = {"manual": "hand", "hedge": "hedge", "breach": "breach"}
 _OUTCOMES = {
@@ -75,6 +76,7 @@ def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
         cause=decision.cause,
         unwinding=None if decision.unwinding is None else decision.unwinding.name,
         schedule=" ".join(f"{line}." for line in schedule_lines(decision)) or None,
+        exposed=tuple(exposure_lines(decision.net_exposure)),
         took=result.totals.took,
         worst=worst_text(decision.scope, _accounts_seen(recorded)),
         resting=resting_text(decision, _accounts_seen(recorded)),
@@ -130,6 +132,49 @@ def schedule_lines(decision: Decision) -> Iterator[str]:
     if found.groups:
         parts = (", ".join(each) if len(each) > 1 else f"{each[0]} by itself" for each in found.groups)
         yield f"Correlated groups: {'; '.join(parts)}"
+
+
+def exposure_lines(found: NetExposure | None, *, with_bases: bool = True) -> Iterator[str]:
+    """The exposure to the market, where it comes from, and what would take it out, as sentences without a full stop."""
+    if found is None:
+        return
+    what, unit = f"Net exposure to {found.hub} by beta", found.currency or ""
+    if found.net is None:
+        yield f"{what}: unknown, because {found.unknown}"
+        return
+    before = "" if found.before is None else f", {money(found.before, unit)} before"
+    yield f"{what}: {money(found.net, unit)}{before}"
+    yield from (_base_text(each, unit) for each in (found.bases if with_bases else ()))
+    yield from (_option_text(each, unit) for each in found.options)
+
+
+def _base_text(each: BaseExposure, unit: str) -> str:
+    """What is held of a base asset, with its beta and the source of it."""
+    beta = "beta unknown" if each.beta is None else f"beta {each.beta.normalize():f}, {money(each.exposure, unit)}"
+    age = "" if each.age is None else f", {each.age:g} s old"
+    source = f" ({count_of(each.returns, 'return')} of {each.series}{age})" if each.series else ""
+    note = f"; {each.note}" if each.note else ""
+    return f"{each.base} {each.units.normalize():f} at {each.price.normalize():f}: {beta}{source}{note}"
+
+
+_OPTIONS = {"reduce": "To reduce it", "open": "To open against it"}
+
+
+def _option_text(each: HedgeOption, unit: str) -> str:
+    """The orders of an option and what they leave, or why it is none."""
+    if each.feasible != "yes":
+        answer = "not feasible" if each.feasible == "no" else "unknown"
+        return f"{_OPTIONS[each.kind]}: {answer}: {'; '.join(each.why)}"
+    orders = ", ".join(
+        f"{it.side} {it.contracts.normalize():f} {it.symbol} on {it.account} "
+        f"({money(it.value, unit)} at {'an unknown mark' if it.mark is None else f'{it.mark.normalize():f}'})"
+        for it in each.orders
+    )  # fmt: skip
+    variance = "" if each.variance is None else f", variance {each.variance:.2f} × the present one"
+    lacks = f" without {' and '.join(each.lacks)}" if each.cost is not None and each.lacks else ""
+    cost = "cost unknown" if each.cost is None else f"cost {money(each.cost, unit)}{lacks}"
+    more = f"; {'; '.join(each.why)}" if each.why else ""
+    return f"{_OPTIONS[each.kind]}: {orders}: leaves {money(each.leaves, unit)}{variance}, {cost}{more}"
 
 
 def scope_accounts(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.decision_basis import first_hops
 from killswitch.incident.record.filters import percent
-from killswitch.incident.record.firing import schedule_lines
+from killswitch.incident.record.firing import exposure_lines, schedule_lines
 from killswitch.incident.record.incident_books import kept_books
 from killswitch.incident.record.order_outcomes import Bound
 from killswitch.incident.record.remarks import bound_outcome, remarks
@@ -47,6 +47,7 @@ def decision_page(history: DecisionHistory) -> Page:
             *_snapshot(history),
             *exposure_table(history.book),
             decided(decision, history.snapshot),
+            *left_exposed(decision),
             *_orders(history),
             *section("To be noted", Items(_remarks(history))),
             Section("End", (Items(tuple(_end(history))),)),
@@ -132,6 +133,12 @@ def decided(decision: Decision, snapshot: Snapshot | None) -> Section:
     parts = tuple(effect_parts(in_record_order(decision.effects), snapshot))
     schedule = tuple(schedule_lines(decision))
     return Section("Decided", (*parts, Items(schedule)) if schedule else parts or ("nothing to do",))
+
+
+def left_exposed(decision: Decision) -> Iterator[Section]:
+    """What its orders leave of the exposure to the market, and what would take it out."""
+    lines = tuple(exposure_lines(decision.net_exposure))
+    yield from section("Left exposed to the market; nothing is sent for it", Items(lines))
 
 
 def _orders(history: DecisionHistory) -> Iterator[Section]:

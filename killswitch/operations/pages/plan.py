@@ -9,7 +9,7 @@ from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.wording import percent, span
 from killswitch.incident.notify.message import trigger_texts
-from killswitch.incident.record.firing import schedule_lines
+from killswitch.incident.record.firing import exposure_lines, schedule_lines
 from killswitch.model.decision import Book, Decision
 from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.words import Rung, close_text
@@ -67,6 +67,7 @@ def plan_page(shown: Preview) -> Page:
             *scope_holds(shown.holds),
             *account_limits(shown.policies.limits, (each.account for each in shown.accounts)),
             *positions_section(shown.positions),
+            *_exposures(shown),
             *_hedges(shown),
             *_machines(shown),
             *correlation_groups(shown.machines, shown.snapshot.as_of),
@@ -79,6 +80,19 @@ def plan_page(shown: Preview) -> Page:
             Section("", (_summary(shown),)),
         ),
     )  # fmt: skip
+
+
+def _exposures(shown: Preview) -> Iterator[Section]:
+    """The exposure of each scope to the market now, and what each stage would leave of it if it fired."""
+    for each in shown.net_exposures:
+        lines = [*exposure_lines(each.exposure)]
+        for level in shown.levels:
+            decision = level.decision
+            if (decision.policy, decision.scope) == (each.policy, each.scope):
+                left = exposure_lines(decision.net_exposure, with_bases=False)
+                lines += [f"after {decision.stage}: {line}" for line in left]
+        title = f"Exposed to the market, {each.policy} on {each.scope}; nothing is sent for it"
+        yield from section(title, Items(tuple(lines)))
 
 
 def _hedges(shown: Preview) -> Iterator[Section]:
@@ -197,6 +211,7 @@ def _execution(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.unwinding is not None:
         yield f"execution: {execution_text(decision)}"
     yield from (f"schedule: {line}" for line in schedule_lines(decision))
+    yield from exposure_lines(decision.net_exposure, with_bases=False)
     if decision.book is not None:
         yield f"book: {_book(decision.book.before)}"
         yield f"   →  {_book(decision.book.after)}"

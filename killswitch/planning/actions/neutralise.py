@@ -7,22 +7,19 @@ not be larger than before. Where that, a price, a size or a wallet is unknown, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.actions.neutralise import Neutralise
 from killswitch.graph.unwinding import UnwindingRule, unwinding_named
-from killswitch.model.snapshot import AccountSnapshot
+from killswitch.planning.actions.exposed_book import CountedBook, counted_book, is_kept
 from killswitch.planning.actions.kind import ActionPlan, KnownBook, Most, MostContext, Planned
 from killswitch.planning.actions.kind import Context as PlanContext
 from killswitch.planning.orders.hedge_netting import cut_apart
-from killswitch.planning.orders.net_hedge import NetHedge, NetToHedge, net_hedge
-from killswitch.planning.orders.slices import DERIVATIVES
-from killswitch.planning.rounding import CLOSED_STATES, greatest_order
-from killswitch.planning.spot_routes import base_of, is_never_sold
+from killswitch.planning.orders.net_hedge import NetHedge, NetToHedge, NotOpened, net_hedge
+from killswitch.planning.spot_routes import base_of
 from killswitch.planning.targets.exposure_risk import ExposureRisk, exposure_risk
 from killswitch.planning.targets.neutral import (
     Cuts,
@@ -35,29 +32,17 @@ from killswitch.planning.targets.neutral import (
     nets,
     variance_of,
 )
-from killswitch.planning.targets.ranking import Ranked, RankingCandidate, candidates
+from killswitch.planning.targets.ranking import Ranked
 from killswitch.planning.targets.selection import SelectedTarget, ranked_book
 from killswitch.render.formats import count_of
-from killswitch.valuation.position_measures import HOLDINGS, ZERO, base_quantity, is_inverse, settlement
-from killswitch.valuation.scope_view import PnlKey
-
-
-class CountedBook(Struct, frozen=True):
-    """The legs that are counted, the price of each base, and each position as closes in progress leave it."""
-
-    legs: tuple[ExposedLeg, ...]
-    prices: Mapping[str, Decimal]
-    positions: Mapping[PnlKey, RankingCandidate]
-    keys: Mapping[str, tuple[tuple[str, str], ...]]
-    """Base asset → the account and symbol of each of its legs."""
-    outside: frozenset[PnlKey] = frozenset()
-    """Positions of the account of the declared hedge, which are counted and never reduced."""
+from killswitch.valuation.position_measures import ZERO
 
 
 def _plan(action: Neutralise, context: PlanContext) -> Planned:
     book = context.book
     rule = unwinding_named(action.unwinding, book.policies.unwindings)
-    counted = _counted(action, book, rule)
+    hedges = () if action.open is None else (action.open,)
+    counted = counted_book(action.counts, hedges, book, rule)
     if isinstance(counted, str):
         return _otherwise(action, book, rule, counted)
     if not counted.positions:
@@ -77,15 +62,15 @@ def _plan(action: Neutralise, context: PlanContext) -> Planned:
     remarks = [*_notes(risk, action), *_result(cuts, legs, risk, action, book.view.currency)]
     opened = _opened(action, cuts, risk, book, rule)
     if opened is not None:
-        remarks.append(opened if isinstance(opened, str) else f"what is left is hedged: {opened.text}")
+        remarks.append(f"what is left is hedged: {opened.text}" if isinstance(opened, NetHedge) else opened.why)
     remarks += cut_apart(targets, book.netted)
-    hedges = () if opened is None or isinstance(opened, str) else (opened,)
-    return Planned(targets, rule, remarks=tuple(remarks), opens=hedges)
+    opens = (opened,) if isinstance(opened, NetHedge) else ()
+    return Planned(targets, rule, remarks=tuple(remarks), opens=opens)
 
 
 def _opened(
     action: Neutralise, cuts: Cuts, risk: ExposureRisk, book: KnownBook, rule: UnwindingRule
-) -> NetHedge | str | None:
+) -> NetHedge | NotOpened | None:
     """What the declared hedge opens against the net that is left; why it opens nothing; None without one."""
     if action.open is None or not cuts.after:
         return None
@@ -109,102 +94,9 @@ def _otherwise(action: Neutralise, book: KnownBook, rule: UnwindingRule, why: st
     targets = [
         SelectedTarget(each, ZERO)
         for each in ranked
-        if _is_counted(action, each.candidate) and not _is_kept(each.candidate, rule)
+        if action.counts(*each.candidate.key[:2]) and not is_kept(each.candidate, rule)
     ]
     return Planned(targets, rule, remarks=(f"not neutralised: {why}; everything is closed",), should_select=True)
-
-
-def _is_counted(action: Neutralise, each: RankingCandidate) -> bool:
-    return action.counts(each.account.account, each.position.symbol)
-
-
-def _is_kept(each: RankingCandidate, rule: UnwindingRule) -> bool:
-    return is_never_sold(each.account.market, each.position.symbol, rule.spot)
-
-
-def _counted(action: Neutralise, book: KnownBook, rule: UnwindingRule) -> CountedBook | str:
-    """The legs of the scope or the group; why they cannot be netted if one of them is unknown."""
-    if book.is_partial or book.unseen:
-        return "a part of the book cannot be read, and a leg may be in it"
-    outside = _opened_earlier(action, book)
-    if isinstance(outside, str):
-        return outside
-    legs, positions = list[ExposedLeg](), dict[PnlKey, RankingCandidate]()
-    prices, keys = dict[str, Decimal](), dict[str, list[tuple[str, str]]]()
-    inside = [each for each in book.candidates if _is_counted(action, each)]
-    for each in (*inside, *outside):
-        account, position, base = each.account, each.position, base_of(each.position.symbol)
-        if account.market in HOLDINGS and base in rule.spot.stables:
-            continue
-        rules = book.view.instrument(account.account, position.symbol)
-        held = base_quantity(position, account, rules)
-        if not held:
-            return f"the size of {position.symbol} on {account.account} in base units is unknown"
-        if each.measured and base not in prices:
-            prices[base] = each.measured / abs(held)
-        left = min(position.contracts, max(ZERO, book.evaluator.under_way.get(each.key, position.contracts)))
-        if left:
-            is_shut = rules is not None and rules.state in CLOSED_STATES
-            is_cuttable = not (is_shut or each in outside or _is_kept(each, rule))
-            legs.append(ExposedLeg(base, held / position.contracts, left, each.key, is_cuttable))
-            positions[each.key] = replace(each, position=replace(position, contracts=left))
-            keys.setdefault(base, []).append((account.account, position.symbol))
-    wallets = _wallets(action, book)
-    if isinstance(wallets, str):
-        return wallets
-    legs += wallets
-    unpriced = sorted(base for base, net in nets(legs).items() if net and base not in prices)
-    if unpriced:
-        return f"the price of {', '.join(unpriced)} is unknown, so that nothing can be compared in money"
-    of_bases = {base: tuple(each) for base, each in keys.items()}
-    return CountedBook(tuple(legs), prices, positions, of_bases, frozenset(each.key for each in outside))
-
-
-def _opened_earlier(action: Neutralise, book: KnownBook) -> Sequence[RankingCandidate] | str:
-    """What the account of the declared hedge holds of its instrument, where that is not counted in the scope.
-
-    It may be a hedge that was opened before, which no reduction touches.
-    """
-    opened = action.open
-    if opened is None:
-        return ()
-    view = book.view.alone(opened.account)
-    if view is None or view.unknown is not None or view.positions_unknown is not None:
-        return f"what {opened.account} holds of {opened.instrument} is unknown"
-    counted = {each.key for each in book.candidates if _is_counted(action, each)}
-    found = [each for each in candidates(view, None) if each.key not in counted]
-    rate = book.view.conversion(view.currency or "").rate
-    return [
-        replace(each, measured=None if rate is None or each.measured is None else each.measured * rate)
-        for each in found if each.position.symbol == opened.instrument
-    ]  # fmt: skip
-
-
-def _wallets(action: Neutralise, book: KnownBook) -> list[ExposedLeg] | str:
-    """The coins that inverse contracts settle in: their wallet is exposed to the price of the coin with its equity.
-
-    A short of as many dollars as the wallet was deposited with nets to 0 at every price: what the contracts have gained
-    or lost is in the wallet. Its deposit alone would show a net that is not there.
-    """
-    found: dict[tuple[str, str], ExposedLeg] = {}
-    for each in book.candidates:
-        account, symbol = each.account, each.position.symbol
-        rules = book.view.instrument(account.account, symbol)
-        coin = settlement(symbol)
-        if not _is_counted(action, each) or not is_inverse(symbol, rules) or (account.account, coin) in found:
-            continue
-        equity = coin_equity(account, coin)
-        if equity is None:
-            return f"the equity of the {coin} wallet of {account.account} is unknown"
-        found[account.account, coin] = ExposedLeg(coin, Decimal(1), equity, is_cuttable=False)
-    return list(found.values())
-
-
-def coin_equity(account: AccountSnapshot, coin: str) -> Decimal | None:
-    """The equity of the account in units of the coin, with the unrealised profit of contracts in it; None: unknown."""
-    if account.currency == coin:
-        return account.equity
-    return next((each.equity for each in account.balances or () if each.asset == coin), None)
 
 
 def _cuts(
@@ -212,16 +104,7 @@ def _cuts(
 ) -> Cuts:
     """The reductions by the declared measure; by notional where its covariance is unknown."""
     net = nets(legs)
-    bases = {
-        base: WeightedBase(price, risk.weights.get(base, Decimal(1)))
-        for base, price in counted.prices.items() if base in net
-    }  # fmt: skip
-
-    def order(key: PnlKey, most: Decimal) -> Decimal:
-        each = counted.positions[key]
-        rules = book.view.instrument(each.account.account, each.position.symbol)
-        return greatest_order(each.position, most, rules, reduce_only=each.account.market in DERIVATIVES)
-
+    bases, order = counted.weighted(risk.weights, net), counted.orders(book)
     if action.by == "component-risk" and action.keep is not None and risk.covariance is not None:
         held = [leg for leg in legs if leg.base in risk.names]
         return least_risk_cuts(held, bases, action.keep, risk.covariance, risk.names, order)

@@ -8,7 +8,7 @@ and volatility, the impact is not in them, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from killswitch.model.effects import Intent
 from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import AccountSnapshot, Liquidity, OrderSide, Position
+from killswitch.model.snapshot import AccountSnapshot, Liquidity, OrderSide, Position, WatchedPrice
 from killswitch.risk.trading_cost import MarkedContract, daily_volume, expected_impact
 from killswitch.valuation.position_measures import ZERO, notional
 from killswitch.valuation.scope_view import PnlKey, ScopeView
@@ -64,6 +64,20 @@ def expected_orders(view: ScopeView, intents: Iterable[Intent]) -> tuple[Expecte
             grouped.setdefault((intent.account, intent.symbol, intent.position_side), []).append(intent)
     markets = _markets(view)
     return tuple(_expected(each, markets.get(key)) for key, each in grouped.items())
+
+
+def expected_opening(view: ScopeView, account: AccountSnapshot, intents: Sequence[Intent]) -> ExpectedOrder:
+    """What opens a position, by the quote of what the account holds or watches of the symbol."""
+    symbol, side = intents[0].symbol, intents[0].position_side
+    stated: list[Position | WatchedPrice] = [row for row in account.positions or () if row.symbol == symbol]
+    stated += [row for row in account.watched or () if row.symbol == symbol]
+    rows = (
+        Position(symbol, side, intents[0].contracts, mark_price=row.mark_price, bid=row.bid, ask=row.ask)
+        for row in stated
+    )
+    priced = next((row for row in rows if row.mark_price is not None), None)
+    liquidity = next((row for row in account.liquidity or () if row.symbol == symbol), None)
+    return _expected(list(intents), None if priced is None else _Market(view, account, priced, liquidity))
 
 
 def _markets(view: ScopeView) -> Mapping[PnlKey, _Market]:

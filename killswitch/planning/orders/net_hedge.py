@@ -14,8 +14,7 @@ from msgspec import Struct
 
 from killswitch.graph.actions.kind import of_node
 from killswitch.graph.actions.lock_trading import LockTrading
-from killswitch.graph.actions.neutralise import OpenedHedge
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.nodes import OpenedHedge, PolicySet
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Intent
 from killswitch.model.magnitude import sane
@@ -28,10 +27,22 @@ from killswitch.valuation.trust import reason_untrusted
 
 
 class NetHedge(Struct, frozen=True):
-    """The orders that open a hedge, and its text."""
+    """The orders that open a hedge, and its text. `mark` and the bound that applied, `by`; `units` of its base asset,
+    negative for a short, and the `value` of them, in the scope's currency."""
 
     orders: tuple[Intent, ...]
     text: str
+    mark: Decimal
+    units: Decimal
+    value: Decimal
+    by: str
+
+
+class NotOpened(Struct, frozen=True):
+    """Why no hedge is opened. `is_unknown`: something is unknown, so that it might be possible."""
+
+    why: str
+    is_unknown: bool
 
 
 class NetToHedge(Struct, frozen=True):
@@ -46,9 +57,13 @@ class _CannotError(Exception):
     """Nothing can be opened; the message gives the reason."""
 
 
+class _UnknownError(_CannotError):
+    """Nothing is opened, because something is unknown; the message gives the reason."""
+
+
 def net_hedge(
     opened: OpenedHedge, rest: NetToHedge, view: ScopeView, policies: PolicySet, rule: UnwindingRule
-) -> NetHedge | str:
+) -> NetHedge | NotOpened:
     """The hedge of the net: the smallest of the net, what is left of the bound, and what free margin carries.
 
     Returns why nothing is opened, if so.
@@ -57,20 +72,21 @@ def net_hedge(
         account, instrument, price = _usable(opened, view, policies)
         return _sized(opened, rest, view, rule, (account, instrument, price))
     except _CannotError as cannot:
-        return f"{opened.instrument} on {opened.account} is not opened: {cannot}"
+        why = f"{opened.instrument} on {opened.account} is not opened: {cannot}"
+        return NotOpened(why, isinstance(cannot, _UnknownError))
 
 
 def _usable(opened: OpenedHedge, view: ScopeView, policies: PolicySet) -> tuple[AccountSnapshot, Instrument, Decimal]:
     """The account, the rules and the price of the instrument, if it can be opened now."""
     account = view.at_venue(opened.account)
     if account is None:
-        raise _CannotError("the account is not in the snapshot")
+        raise _UnknownError("the account is not in the snapshot")
     untrusted = reason_untrusted(account, view.as_of, view.stale_after)
     if untrusted is not None:
-        raise _CannotError(untrusted)
+        raise _UnknownError(untrusted)
     instrument = view.instrument(opened.account, opened.instrument)
     if instrument is None or instrument.contract_size is None or instrument.amount_step is None:
-        raise _CannotError("the venue's rules for it are unknown")
+        raise _UnknownError("the venue's rules for it are unknown")
     if instrument.state in NOT_OPENING:
         raise _CannotError(f"it is {instrument.state} at the venue")
     if instrument.inverse or quote_of(opened.instrument) not in (None, account.currency):
@@ -85,7 +101,7 @@ def _usable(opened: OpenedHedge, view: ScopeView, policies: PolicySet) -> tuple[
         raise _CannotError("an order of ours in it is in flight")
     price = _price(account, opened.instrument)
     if price is None:
-        raise _CannotError("its price is unknown")
+        raise _UnknownError("its price is unknown")
     return account, instrument, price
 
 
@@ -118,14 +134,16 @@ def _sized(
 ) -> NetHedge:
     account, instrument, price = market
     rate = view.conversion(account.currency).rate
-    if not rate or not rest.weight:
+    if not rate or rest.weight is None:
         why = f"beta of {base_of(opened.instrument)}" if rate else f"price of {account.currency}"
-        raise _CannotError(f"the {why} is unknown, or 0")
+        raise _UnknownError(f"the {why} is unknown")
+    if not rest.weight:
+        raise _CannotError(f"the beta of {base_of(opened.instrument)} counts as 0")
     side: Side = "short" if rest.net * rest.weight > ZERO else "long"
     if side == "short" and account.market in ("spot", "equity"):
         raise _CannotError(f"nothing can be sold short on a {account.market} account")
     if account.free is None:
-        raise _CannotError("the free margin of the account is unknown")
+        raise _UnknownError("the free margin of the account is unknown")
     size = instrument.contract_size or ZERO
     held = _held(account, opened.instrument, side) * size * price
     wanted = abs(rest.net / rest.weight) / rate
@@ -145,7 +163,9 @@ def _sized(
         f"{order} {amount} {opened.instrument} on {opened.account} ({amount * size * price:.2f} of {wanted:.2f} "
         f"{account.currency} at {price}, bounded by {bound}), which `ksctl close --scope account/{opened.account}` ends"
     )
-    return NetHedge(tuple(_intents(opened, side, order, parts, band)), text)
+    units = amount * size * (1 if side == "long" else -1)
+    intents = tuple(_intents(opened, side, order, parts, band))
+    return NetHedge(intents, text, price, units, amount * size * price * rate, bound)
 
 
 def _held(account: AccountSnapshot, symbol: str, side: Side) -> Decimal:

@@ -189,12 +189,13 @@ class Recoveries:
 
     def _without_plan(self, key: tuple[str, str], now: int) -> Notice:
         del self._begun[key]
-        text = f"{key[0]} has no recovery plan any more: its limits are whole again"
+        text = f"{key[0]} has no recovery plan in force any more: its limits are whole again"
         return _notice(None, now, *key, Happened("a way back is over without its plan", text, "warning"))
 
 
 def _rules(policies: PolicySet) -> dict[str, RecoveryRule]:
-    return {graph.policy: graph.recovery for graph in policies.graphs if graph.recovery is not None}
+    """Policy → its plan. A policy that only observes has none in force: what it fires locks nothing."""
+    return {it.policy: it.recovery for it in policies.graphs if it.recovery is not None and it.mode == "enforce"}
 
 
 def _notice(event: Event | None, now: int, policy: str, scope: str, what: Happened) -> Notice:

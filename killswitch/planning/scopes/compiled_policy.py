@@ -14,7 +14,7 @@ from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.actions.top_up_margin import TopUpMargin
 from killswitch.graph.lowering import lower, lower_one
-from killswitch.graph.nodes import Graph, ScopeRule, Stage
+from killswitch.graph.nodes import Graph, NetExposureRule, ScopeRule, Stage
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import PositionConditions
@@ -84,7 +84,7 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
     """Compile the graph for the ticks."""
     equity = graph.equity
     collectors = _collectors(graph)
-    neutral = [it for stage in graph.stages for it in of_node(stage.actions, Neutralise)]
+    neutral = _by_returns(graph)
     windows = (*(rule.window for rule in graph.rankings), *(it.window for it in neutral))
     keep = max(longest_window((*graph.signals, *graph.position_signals)), *windows, reach(collectors, equity.max_gap))
     return CompiledPolicy(
@@ -126,7 +126,7 @@ def _collectors(graph: Graph) -> Mapping[type[Collector], Needs]:
     estimated = [rule for rule in graph.groups if rule.estimate is not None]
     sampled += [{"window": it.window, "every": it.every} for rule in estimated if (it := rule.estimate) is not None]
     actions = [action for stage in graph.stages for action in stage.actions]
-    sampled += [{"window": it.window, "every": it.sample} for it in of_node(actions, Neutralise)]
+    sampled += [{"window": it.window, "every": it.sample} for it in _by_returns(graph)]
     needs = collector_needs((*graph.signals, *graph.position_signals))
     if sampled:
         needs[PriceSamples] = [*needs.get(PriceSamples, ()), *sampled]
@@ -137,6 +137,12 @@ def _collectors(graph: Graph) -> Mapping[type[Collector], Needs]:
     if any(term == "bleed_rate" and weight for rule in graph.rankings for term, weight in rule.weights):
         needs.setdefault(BleedRates, [{}])
     return needs
+
+
+def _by_returns(graph: Graph) -> Sequence[Neutralise | NetExposureRule]:
+    """What of the policy measures exposures by the returns of everything that is held or watched."""
+    actions = [it for stage in graph.stages for it in of_node(stage.actions, Neutralise)]
+    return actions if graph.net_exposure is None else [*actions, graph.net_exposure]
 
 
 def _corroborated(stages: tuple[Stage, ...]) -> int:

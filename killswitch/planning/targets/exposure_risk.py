@@ -8,6 +8,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.graph.actions.neutralise import Neutralise
+from killswitch.graph.nodes import NetExposureRule
 from killswitch.planning.spot_routes import base_of
 from killswitch.render.formats import count_of
 from killswitch.risk.covariance import Beta, Matrix, least_squares_beta, shrunk_covariance
@@ -37,6 +38,8 @@ class ExposureRisk(Struct, frozen=True):
     why_no_covariance: str = ""
     unknown: Mapping[str, str] = {}
     uncounted: tuple[str, ...] = ()
+    sources: Mapping[str, tuple[PriceKey, int]] = {}
+    """Base → the account and symbol of its returns, and their number."""
 
 
 class _Returns(Struct, frozen=True):
@@ -44,7 +47,7 @@ class _Returns(Struct, frozen=True):
 
     prices: PriceSamples
     at: int
-    action: Neutralise
+    action: Neutralise | NetExposureRule
 
     def together(self, keys: tuple[PriceKey, ...]) -> list[list[float]]:
         """The returns of each key between the same instants."""
@@ -55,9 +58,11 @@ class _Returns(Struct, frozen=True):
         return len(found[0]) if found else 0
 
 
-def exposure_risk(action: Neutralise, keys: Keys, net: Mapping[str, Decimal], history: History) -> ExposureRisk:
-    """Betas, if they are the measure, and the covariance of the bases whose net is not 0."""
-    exposed = sorted(base for base, units in net.items() if units)
+def exposure_risk(
+    action: Neutralise | NetExposureRule, keys: Keys, net: Mapping[str, Decimal], history: History, also: str = ""
+) -> ExposureRisk:
+    """Betas, if they are the measure, and the covariance of the bases whose net is not 0. `also`: one more base."""
+    exposed = sorted({base for base, units in net.items() if units} | ({also} if also else set()))
     if history.prices is None or history.last_at is None:
         why = "no returns were recorded"
         return ExposureRisk({}, (), None, why, {base: f"{base}: {why}" for base in exposed})
@@ -66,8 +71,9 @@ def exposure_risk(action: Neutralise, keys: Keys, net: Mapping[str, Decimal], hi
     unknown: dict[str, str] = {}
     weights: dict[str, Decimal] = {}
     uncounted: list[str] = []
+    sources = {base: (key, read.count(key)) for base, key in chosen.items() if key is not None}
     for base, key in chosen.items():
-        count = 0 if key is None else read.count(key)
+        count = 0 if key is None else sources[base][1]
         if key is None or count < action.least:
             unknown[base] = f"{base} has only {count_of(count, 'return')} of the {action.least} that are needed"
         elif action.by == "beta":
@@ -84,13 +90,18 @@ def exposure_risk(action: Neutralise, keys: Keys, net: Mapping[str, Decimal], hi
     if unknown and action.if_unknown == "notional":
         covariance = f"the covariance of {', '.join(sorted(unknown))} is unknown"
     if isinstance(covariance, str):
-        return ExposureRisk(weights, tuple(known), None, covariance, unknown, tuple(uncounted))
-    return ExposureRisk(weights, tuple(known), covariance, "", unknown, tuple(uncounted))
+        return ExposureRisk(weights, tuple(known), None, covariance, unknown, tuple(uncounted), sources)
+    return ExposureRisk(weights, tuple(known), covariance, "", unknown, tuple(uncounted), sources)
 
 
 def _series_of(base: str, keys: tuple[PriceKey, ...], read: _Returns) -> PriceKey | None:
-    """The symbol of the base with the most returns; of equals the first by account and symbol."""
-    return max(sorted(keys), key=read.count, default=None)
+    """The symbol of the base with the most returns; of equals the first by account and symbol.
+
+    A hedge on an account outside of the scope has no returns there: those of its symbol on another account count.
+    """
+    own = sorted(keys)
+    others = sorted((name, symbol) for _, symbol in own for name in read.prices.accounts_of(symbol))
+    return max((*own, *others), key=read.count, default=None)
 
 
 def _beta(base: str, key: PriceKey, read: _Returns) -> Beta | str:

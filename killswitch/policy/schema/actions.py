@@ -174,6 +174,30 @@ class OpenedHedge(Part):
     the account. What the account's free margin does not carry is not opened either."""
 
 
+class NetExposure(Part):
+    """What the scope depends on the market with, by beta, and the orders that would take it out. `plan`, a firing and
+    its report show it for the scope now and for what is left after each stage. Nothing is sent for it: `neutralise`
+    does that, with the same keys."""
+
+    hub: Word
+    """The symbol of the market whose returns betas are measured on. Positions of its base asset have a beta of 1. An
+    account must hold it, or have it in its `watch`."""
+    window: Duration
+    """The window of the returns."""
+    sample: Duration
+    """The interval between two marks."""
+    least: ReturnCount
+    """The minimum number of returns in the window. With fewer a beta, or the covariance, is unknown."""
+    if_unknown: Literal["notional", "nothing"]
+    """What applies to positions of an unknown beta. `notional`: they count with a beta of 1, which is shown.
+    `nothing`: the exposure is unknown."""
+    group: Name | None = None
+    """A `CorrelationGroup`, or a `HedgeGroup`, whose positions alone are counted. Left out: all of the scope."""
+    instruments: tuple[OpenedHedge, ...] = ()
+    """What could be opened against it, each judged by itself: copy one to `open` of a `neutralise` to have it opened.
+    Left out: only orders that reduce are suggested."""
+
+
 class Neutralise(Part):
     """Bring the exposure of the scope to the market to zero, with the fewest orders that reduce. After rounding the
     variance of the book must not be larger than before, or nothing is sent and `fallback` applies."""

@@ -10,7 +10,7 @@ from pydantic import Discriminator, StrictBool, Tag
 
 from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, spec_of
 from killswitch.policy.schema.document import VersionedPart
-from killswitch.policy.schema.notification.route import FilePath
+from killswitch.policy.schema.notification.route import absolute_path
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
 from killswitch.policy.schema.policy import Match
 from killswitch.policy.schema.scalars import (
@@ -78,7 +78,7 @@ HeartbeatUrl = Annotated[str, Scalar(heartbeat_url, pattern_json(_URL, "http://1
 class FolderWay(Part):
     """A folder with a file for each heartbeat, on a disk that the watcher and the watched both reach."""
 
-    file: FilePath
+    file: Annotated[str, absolute_path("a folder, without a slash at its end", "/mnt/heartbeats")]
     """The folder. The file is called as the heartbeat; `touch` is a heartbeat, too."""
 
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, StrictBool, Tag
 from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.words import PolicyMode
 from killswitch.policy.schema import cross_key_checks
-from killswitch.policy.schema.actions import Action
+from killswitch.policy.schema.actions import Action, NetExposure
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.expectation import ExpectedReach, expectation_breaches
@@ -279,6 +279,8 @@ class Watch(Part):
     expect: ExpectedReach | None = None
     """The most that the policy is expected to touch. Where it is more, `plan` exits 1, a first start refuses, and a run
     pages; nothing that fires is declined or cut. Left out: anything."""
+    net_exposure: NetExposure | None = None
+    """What is shown of the exposure to the market that is not hedged. Left out: nothing."""
     disabled: Disabled | None = None
     """Switches the policy off for a time: it evaluates, and fires and warns of nothing. Left out: it is on."""
     formerly: Name | None = None

@@ -325,7 +325,8 @@ class ScenarioExpectation(Part):
     """Routes that the message reaches, among others; `root` is the root of a `NotificationTree`. Left out: not
     compared."""
     reason: Text | None = None
-    """A part of the decision's reason. Left out: not compared."""
+    """A part of the decision's reason, or of what it leaves exposed to the market, as its message says it. Left out:
+    not compared."""
     text: tuple[Text, ...] = ()
     """Parts of what a person reads: of the title or a line of the message. Left out: not compared."""
 

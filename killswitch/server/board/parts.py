@@ -29,6 +29,7 @@ SECTIONS: Final = (
     "locks",
     "switches",
     "venues",
+    "messages",
     "policies",
 )
 """Each is a template, an element of the page with its name as id, and a part of a change."""

@@ -147,6 +147,16 @@ def test_the_report_equals_the_golden_report(incident: Incident) -> None:
     assert found == GOLDEN.read_text(encoding="utf-8"), "KILLSWITCH_WRITE_GOLDEN=1 writes it again: read the difference"
 
 
+def test_the_report_lists_what_a_firing_left_exposed(incident: Incident) -> None:
+    """Under the firing, where its policy declares it; the golden report has none."""
+    left = ("Net exposure to BTC by beta: 5,280.00 USDT", "To reduce it: sell 50 ETH on main")
+    naked = replace(incident, firings=tuple(replace(each, exposed=left) for each in incident.firings))
+    shown = report(naked).markdown
+    assert "Nothing was sent for what the orders leave exposed to the market:" in shown
+    assert all(f"- {each}" in shown for each in left)
+    assert "exposed to the market" not in report(incident).markdown
+
+
 def test_the_html_page_has_the_content_of_the_report(incident: Incident) -> None:
     """The HTML has the remarks, the table of bounds and the reason."""
     html = report(incident).html

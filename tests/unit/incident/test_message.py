@@ -25,7 +25,20 @@ from killswitch.incident.record.document import Person, RunbookFacts
 from killswitch.incident.record.first_minute import next_stage_text
 from killswitch.incident.record.results import fold_result
 from killswitch.incident.record.source_places import TriggerText, WrittenAt, ladder_of
-from killswitch.model.decision import Attribution, Book, BookChange, Decision, Intent, LockOrder, Notice, TriggerReading
+from killswitch.model.decision import (
+    Attribution,
+    BaseExposure,
+    Book,
+    BookChange,
+    Decision,
+    HedgeOption,
+    HedgeOrder,
+    Intent,
+    LockOrder,
+    NetExposure,
+    Notice,
+    TriggerReading,
+)
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Closing, Position, Residual, Snapshot
 from killswitch.model.words import ReferenceCurrency
@@ -73,6 +86,40 @@ def test_the_message_of_a_firing_names_value_threshold_and_orders() -> None:
         "",
         "see: ksctl explain d1",
     ]
+
+
+NAKED = NetExposure(
+    "BTC", "USDT", Decimal("5280"), (BaseExposure("ETH", Decimal(50), Decimal(88), Decimal("1.2"), Decimal(5280), 60),),
+    (
+        HedgeOption("reduce", "yes", (HedgeOrder("main", "ETH", "sell", Decimal(50), Decimal(88), Decimal(4400)),),
+                    Decimal(0), Decimal("0.25"), Decimal(3), ("impact",)),
+        HedgeOption("open", "unknown", why=("the free margin of the account is unknown",)),
+    ), before=Decimal(-3720),
+)  # fmt: skip
+
+
+def test_the_message_of_a_firing_states_what_it_leaves_exposed_and_what_would_take_that_out() -> None:
+    """And `explain` the same, with what it comes from; a policy that declares nothing has neither."""
+    left = [
+        "Net exposure to BTC by beta: 5,280.00 USDT, -3,720.00 USDT before",
+        "To reduce it: sell 50 ETH on main (4,400.00 USDT at 88): leaves 0.00 USDT, variance 0.25 × the present one, "
+        "cost 3.00 USDT without impact",
+        "To open against it: unknown: the free margin of the account is unknown",
+    ]
+    naked = decision(net_exposure=NAKED)
+    lines = decision_message(naked, SUBJECT, is_enforced=True).body.splitlines()
+    assert [line.strip() for line in lines if line.startswith("  left: ")] == [f"left: {each}" for each in left]
+    explained = decision_history_text(DecisionHistory(naked, None, None, fold_result(naked, (), None)))
+    assert "Left exposed to the market; nothing is sent for it" in explained
+    assert "ETH 50 at 88: beta 1.2, 5,280.00 USDT" in explained
+    nothing = decision_history_text(DecisionHistory(decision(), None, None, fold_result(decision(), (), None)))
+    assert "exposed" not in nothing
+
+
+def test_an_exposure_that_is_unknown_says_why() -> None:
+    naked = decision(net_exposure=NetExposure("BTC", "USDT", unknown="a part of the book cannot be read"))
+    body = decision_message(naked, SUBJECT, is_enforced=True).body
+    assert "left: Net exposure to BTC by beta: unknown, because a part of the book cannot be read" in body
 
 
 FALL = TriggerText(WrittenAt("p.yaml", 1, ""), "equity.drawdown", "fraction", ">= 10%", "15m")

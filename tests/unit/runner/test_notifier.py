@@ -18,11 +18,13 @@ from killswitch.incident.notify.delivery import NotificationSender
 from killswitch.incident.notify.message import decode_message
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Decision, LockOrder, Notice
-from killswitch.model.instant import HOUR, to_micros
+from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import Closing, Residual, Snapshot
-from killswitch.model.store import TickRecord
+from killswitch.model.store import ROUTING, TickRecord
+from killswitch.model.venue import VenueDownError
 from killswitch.operations.commands import operator_event
 from killswitch.operations.status import encode_status, store_status
+from killswitch.planning.routing.state import read_routing
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observers import shortfalls
 from killswitch.store.errors import StoreError
@@ -117,6 +119,38 @@ def test_a_stage_and_the_end_of_its_close_are_notified(world: World) -> None:
     assert [(line["event"], line["severity"]) for line in lines(world)] == [("fired", "page"), ("closed", "info")]
     (count,) = store.outbox()
     assert (count.pending, count.delivered, count.given_up) == (0, 2, 0)
+
+
+def test_a_firing_in_force_is_a_real_event_until_its_reset_however_many_ticks_follow(world: World) -> None:
+    """As long as it is, no drill is notified: ticks without a decision forget nothing, nor does a tick with one."""
+    store, venue = world.open(), ScriptedVenue(book("1000"))
+    runner = world.runner(store, [venue], policies=routed(in_file(world)), pace=PATIENT)
+
+    def real() -> tuple[str, ...]:
+        return read_routing(store.live(ROUTING)).real
+
+    async def fired_and_reset() -> None:
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("850")
+        for _ in range(5):
+            await world.clock.sleep(1.0)
+            await runner.tick()
+            await runner.close_within(5.0)
+        assert real() == ("firing/crash/account/main",)
+        store.put_event(operator_event("close", "account/main", "ada", "drill", world.clock.now(), cause="drill"))
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        assert real() == ("firing/crash/account/main",)
+        store.put_event(operator_event("reset", "account/main", "ada", "seen", world.clock.now()))
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        await runner.finish()
+        await runner.shut_down()
+
+    asyncio.run(fired_and_reset())
+    assert real() == ()
+    assert not [line for line in lines(world) if line["title"].startswith("[page] DRILL")]
 
 
 def test_an_observing_run_notifies_that_nothing_was_done(world: World) -> None:
@@ -364,3 +398,29 @@ def test_every_message_in_the_store_decodes_to_its_own_id(world: World) -> None:
         assert decode_message(each.message.body).id == each.message.id
     decided: list[Decision] = [stored.decision for stored in store.decisions(10)]
     assert lines(world)[0]["decision"] == decided[0].id
+
+
+def test_one_outage_is_one_page_and_one_all_clear(world: World) -> None:
+    """For three minutes the account of a policy with two triggers cannot be read: a phone rings once, and once more."""
+    store, venue = world.open(), ScriptedVenue(book("1000"))
+    graph = crash_policy()
+    (trigger,) = graph.triggers
+    unread = tuple(replace(trigger, name=name, grace=10 * SECOND) for name in ("one", "two"))
+    graph = replace(graph, triggers=(trigger, *unread))
+    policies = replace(routed(in_file(world)), graphs=(graph,))
+    runner = world.runner(store, [venue], policies=policies, pace=PATIENT)
+
+    async def outage() -> None:
+        await runner.start()
+        for second in range(400):
+            venue.answer = VenueDownError("maintenance") if 20 <= second < 200 else book("1000")
+            await runner.tick()
+            await world.clock.sleep(1.0)
+        await runner.finish()
+        await runner.shut_down()
+
+    asyncio.run(outage())
+    found = [(line["severity"], line["title"]) for line in lines(world)]
+    assert [severity for severity, _ in found] == ["page", "page"], found
+    assert "cannot be read" in found[0][1]
+    assert "over: " in found[1][1]

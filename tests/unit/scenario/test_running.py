@@ -355,3 +355,26 @@ def test_who_is_notified_by_a_tree_of_routes_is_expected_like_any_other(tmp_path
     assert result(tmp_path, text, policy=POLICY + TREE).outcome == "passed"
     text = scenario_text(FALL, "expect: [{at: 4m, fires: warn, notifies: [warnings]}, {at: 8m, fires: close}]")
     assert failures(result(tmp_path, text, policy=POLICY + TREE))[0][1].endswith("routes warnings")
+
+
+UNREAD = (
+    TREE.replace("routes: [warnings]", "routes: [unread, warnings]")
+    + """---
+apiVersion: killswitch.dev/v1
+kind: NotificationRoute
+metadata: {name: unread}
+spec: {match: {events: [notice], severity: page, policy: falls}}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("routes", "outcome"),
+    [("[unread]", "passed"), ("[unread, everything]", "passed"), ("[warnings]", "failed"), ("[root]", "failed")],
+)
+def test_who_is_notified_of_unknown_input_is_expected_as_of_a_firing(tmp_path: Path, routes: str, outcome: str) -> None:
+    """A notice has no level: a route by level takes none, and its own route takes it before the root does."""
+    begin = f"{{at: 5m, notice: unknown, notifies: {routes}}}"
+    end = "{at: 6m, notice: unknown, text: [no longer unknown]}"
+    text = scenario_text("10000 =x3 stalex2 =x2", f"expect: [{begin}, {end}]")
+    assert result(tmp_path, text, policy=POLICY + UNREAD).outcome == outcome

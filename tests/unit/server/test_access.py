@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from killswitch.cli import ksctl
 from killswitch.model.snapshot import Event, EventKind
 from killswitch.server.access import TokenFile, TokenFileError, Tokens, class_of, is_covered, issue, write_tokens
 from tests.unit.server.conftest import CREATED, Served
@@ -132,3 +135,20 @@ def test_the_class_of_a_command_is_its_effect() -> None:
     assert set(of_stops) == {"loosen"}, "a position without its stop is more risk"
     assert not is_covered(None, ("account/main",))
     assert is_covered("account/main", ("portfolio",))
+
+
+def test_the_tokens_of_a_file_are_listed_without_secrets_and_one_that_is_lost_is_ended(tmp_path: Path) -> None:
+    """By `ksctl`: the other one stays valid, an unknown id is refused with those that there are."""
+    at = tmp_path / "tokens.json"
+    issue_by = ("serve", "token", "--tokens", str(at), "--role", "viewer", "--scope", "portfolio", "--principal")
+    secrets = [CliRunner().invoke(ksctl, [*issue_by, name]).output.splitlines()[0] for name in ("ann", "bob")]
+    lost, kept = Tokens(at).records
+    shown = CliRunner().invoke(ksctl, ["serve", "tokens", "--tokens", str(at)])
+    assert lost.id in shown.output and "ann" in shown.output
+    assert not any(each in shown.output for each in secrets)
+    wrong = CliRunner().invoke(ksctl, ["serve", "tokens", "--tokens", str(at), "--revoke", "00000000"])
+    assert wrong.exit_code == 1 and kept.id in wrong.output
+    done = CliRunner().invoke(ksctl, ["serve", "tokens", "--tokens", str(at), "--revoke", lost.id, "-o", "json"])
+    assert [(each["id"], each["is_valid"]) for each in json.loads(done.output)] == [(lost.id, False), (kept.id, True)]
+    now = datetime.now(UTC)
+    assert (Tokens(at).find(secrets[0], now), Tokens(at).find(secrets[1], now)) == (None, kept)

@@ -16,9 +16,13 @@ from killswitch.cli import ksctl
 from killswitch.cli.live.top import nearest, screen
 from killswitch.model.decision import Decision
 from killswitch.model.flags import Flag
+from killswitch.model.instant import to_micros
+from killswitch.model.store import RouteCount
 from killswitch.operations.board import Board, board_of, read_board
 from killswitch.operations.lifting import after_resets
+from killswitch.operations.notifying import HeldMessage, SilenceView
 from killswitch.operations.status import RunnerState, StoreStatus
+from killswitch.server.board.parts import section_html
 from killswitch.store.sqlite import open_store
 from killswitch.watcher.watch import SwitchView
 from tests.unit.planning.recovery.plans import planned
@@ -106,6 +110,8 @@ def test_a_scope_on_its_way_back_says_so_because_its_stage_is_over_and_its_lock_
     progress = "step 0 of 1, 25% of the limits: 5s of 5s clean; 1 approval missing for the next step"
     first, other = shown(machine("account/main"), machine("account/other"), recoveries=(way_back(),)).scopes
     assert (first.note, other.note) == (f"way back: {progress}", "")
+    assert "bots may trade" not in section_html("locks", shown(machine("account/main"), recoveries=(way_back(),)))
+    assert "bots may trade" in section_html("locks", shown())
 
 
 def test_a_firing_that_nobody_has_acknowledged_is_shown_with_its_number() -> None:
@@ -128,6 +134,28 @@ def test_what_waits_for_a_signature_is_shown_with_who_has_given_one(store_path: 
     (found,) = board.approvals
     assert (found.scope, found.missing, found.given) == ("account/main", 1, ("ann@example.com",))
     assert "WAITS FOR AN APPROVAL: step 1 of 1 of the way back of drawdown on account/main (1 missing" in drawn(board)
+
+
+def test_what_is_silenced_held_or_not_delivered_is_shown_the_worst_first() -> None:
+    """With who has silenced it and until when, and why a message waits."""
+    silence = SilenceView("s1", "ann", "a drill", 'level="warning"', AT + timedelta(hours=1), None, is_document=False)
+    held = HeldMessage("desk", "stream/main", "the stream was cut", "warning", "silenced", "s1 of ann", AT)
+    counts = (
+        RouteCount("r", "file:a", 0, 9, 0, None, None), RouteCount("r", "slack:b", 2, 0, 0, to_micros(AT), "503"),
+        RouteCount("r", "smtp:c", 0, 0, 1, None, None), RouteCount("other", "slack:b", 1, 0, 0, None, None),
+    )  # fmt: skip
+    board = shown(status={"silences": (silence,), "held": (held,), "notifications": counts})
+    assert [(each.target, each.tone, each.pending, each.given_up) for each in board.targets] == [
+        ("smtp:c", "alarm", 0, 1), ("slack:b", "warning", 3, 0),
+    ]  # fmt: skip
+    assert (board.targets[1].oldest, board.targets[1].why) == (AT, "503")
+    (silenced,) = board.silences
+    assert (silenced.author, silenced.reason, silenced.until) == ("ann", "a drill", AT + timedelta(hours=1))
+    assert board.held[0].why == "silenced by s1 of ann"
+    html = section_html("messages", board)
+    for words in ("slack:b", "3 wait", "1 given up", "a drill", "by ann", "the stream was cut", "2026-11-25T04:00:00Z"):
+        assert words in html
+    assert "nothing is silenced" in section_html("messages", shown())
 
 
 def switch(phase: Any, checked_at: datetime, age: float = 12.0) -> SwitchView:

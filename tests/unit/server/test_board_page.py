@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,28 @@ LONG = 3600.0
 def browser() -> Iterator[Browser]:
     with chromium() as found:
         yield found
+
+
+OpenBoard = Callable[..., BoardPage]
+
+
+@pytest.fixture
+def board(browser: Browser, served: Served, store_path: Path) -> Iterator[OpenBoard]:
+    """Opens the board of a run as it is, after a login; `who` None: at the form. Every page is closed in the end."""
+    opened: list[BoardPage] = []
+
+    def open_board(view: RunnerView | None = None, who: str | None = "risk portfolio", **how: Any) -> BoardPage:
+        if view is not None:
+            put_view(store_path, view)
+        shown = BoardPage(browser, served, **how)
+        opened.append(shown)
+        if who is not None:
+            shown.log_in(who)
+        return shown
+
+    yield open_board
+    for each in opened:
+        each.close()
 
 
 def quiet(**more: Any) -> RunnerView:
@@ -53,48 +75,42 @@ VIEWS = {"quiet": quiet, "fired": fired}
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(("size", "scheme"), [(PHONE, "light"), (DESKTOP, "dark")])
 def test_nobody_is_kept_out_by_how_the_page_is_made(
-    browser: Browser, served: Served, store_path: Path, view: str, size: tuple[int, int], scheme: str
+    board: OpenBoard, view: str, size: tuple[int, int], scheme: str
 ) -> None:
     """axe finds nothing, on a phone and on a desktop, in light and dark; and nothing is wider than the screen."""
-    put_view(store_path, VIEWS[view]())
-    shown = BoardPage(browser, served, size, scheme, axe_script())
-    page = shown.log_in()
+    shown = board(VIEWS[view](), size=size, scheme=scheme, script=axe_script())
+    page = shown.page
     assert shown.violations() == []
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     page.click("#act")
     assert shown.violations() == []
-    shown.close()
 
 
-def test_a_lost_page_can_be_read_by_everybody_too(browser: Browser, served: Served, store_path: Path) -> None:
-    put_view(store_path, run_view(datetime.now(UTC) - timedelta(seconds=90)))
-    shown = BoardPage(browser, served, DESKTOP, "light", axe_script())
-    page = shown.log_in()
+def test_a_lost_page_can_be_read_by_everybody_too(board: OpenBoard) -> None:
+    shown = board(
+        run_view(datetime.now(UTC) - timedelta(seconds=90)), size=DESKTOP, scheme="light", script=axe_script()
+    )
+    page = shown.page
     expect(page.locator("#lost")).to_be_visible()
     assert shown.violations() == []
-    shown.close()
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_breaks_no_rule_of_its_own(
-    browser: Browser, served: Served, store_path: Path
+    board: OpenBoard, served: Served, store_path: Path
 ) -> None:
     """A breach of the policy of content is an error in the console."""
-    put_view(store_path, fired())
-    shown = BoardPage(browser, served)
-    page = shown.log_in()
+    shown = board(fired())
+    page = shown.page
     put_view(store_path, quiet())
     expect(page.locator("h1")).to_contain_text("runner")
     assert (shown.problems, shown.hosts) == ([], {served.host})
     policy = served.ask("GET", "/board", "risk portfolio").headers["Content-Security-Policy"]
     assert "'unsafe" not in policy
     assert policy.startswith("default-src 'none'")
-    shown.close()
 
 
-def test_the_worst_thing_is_the_largest_on_the_screen(browser: Browser, served: Served, store_path: Path) -> None:
-    put_view(store_path, fired())
-    shown = BoardPage(browser, served)
-    page = shown.log_in()
+def test_the_worst_thing_is_the_largest_on_the_screen(board: OpenBoard) -> None:
+    page = board(fired()).page
     sizes = page.evaluate(
         "[...document.querySelectorAll('main *')].filter(e => e.firstChild?.nodeType === 3 && e.checkVisibility())"
         ".map(e => [parseFloat(getComputedStyle(e).fontSize), e.closest('#headline') && e.tagName])"
@@ -102,17 +118,12 @@ def test_the_worst_thing_is_the_largest_on_the_screen(browser: Browser, served: 
     assert max(sizes)[1] == "H1"
     tones = page.locator("#list > li").evaluate_all("found => found.map(e => e.className)")
     assert tones == ["alarm", "warning", "near"]
-    shown.close()
 
 
-def test_what_is_noted_on_a_quiet_scope_covers_nothing_of_it(
-    browser: Browser, served: Served, store_path: Path
-) -> None:
+def test_what_is_noted_on_a_quiet_scope_covers_nothing_of_it(board: OpenBoard) -> None:
     """The word `normal` is next to the name, and a sentence below it: each text has a place of its own."""
     machines = (machine("account/main"), machine("account/spot"))
-    put_view(store_path, quiet(machines=machines, recoveries=(way_back("account/spot"),)))
-    shown = BoardPage(browser, served, PHONE)
-    page = shown.log_in()
+    page = board(quiet(machines=machines, recoveries=(way_back("account/spot"),)), size=PHONE).page
     for number in range(2):
         parts = page.locator("#list > li").nth(number).locator("h3 button, p, meter")
         boxes = parts.evaluate_all("found => found.map(e => e.getBoundingClientRect().toJSON())")
@@ -123,45 +134,34 @@ def test_what_is_noted_on_a_quiet_scope_covers_nothing_of_it(
             if min(one["right"], other["right"]) - max(one["left"], other["left"]) > 1
             and min(one["bottom"], other["bottom"]) - max(one["top"], other["top"]) > 1
         ]
-    shown.close()
 
 
-def test_a_tick_moves_the_bars_without_a_new_page(browser: Browser, served: Served, store_path: Path) -> None:
-    put_view(store_path, quiet(machines=(machine("account/main", trigger("fall", 0.01, 0.05)),)))
-    shown = BoardPage(browser, served)
-    page = shown.log_in()
+def test_a_tick_moves_the_bars_without_a_new_page(board: OpenBoard, store_path: Path) -> None:
+    page = board(quiet(machines=(machine("account/main", trigger("fall", 0.01, 0.05)),))).page
     page.evaluate("window.sameDocument = true")
     expect(page.locator("#list label")).to_contain_text("1.00%")
     put_view(store_path, quiet(machines=(machine("account/main", trigger("fall", 0.03, 0.05)),)))
     expect(page.locator("#list label")).to_contain_text("3.00%")
     assert page.locator("#list meter").evaluate("e => e.value") == pytest.approx(0.6)
     assert page.evaluate("window.sameDocument") is True
-    shown.close()
 
 
-def test_a_stage_that_fires_comes_first_and_keeps_the_focus_where_it_was(
-    browser: Browser, served: Served, store_path: Path
-) -> None:
-    put_view(store_path, quiet(machines=(machine("account/aa"), machine("account/main"))))
-    shown = BoardPage(browser, served)
-    page = shown.log_in()
+def test_a_stage_that_fires_comes_first_and_keeps_the_focus_where_it_was(board: OpenBoard, store_path: Path) -> None:
+    page = board(quiet(machines=(machine("account/aa"), machine("account/main")))).page
     page.locator("#list button").last.focus()
     late = machine("account/main", level=1, stage="trim", fired_at=datetime.now(UTC), decision="cd" * 10)
     put_view(store_path, quiet(machines=(machine("account/aa"), late)))
     expect(page.locator("#list > li").first).to_contain_text("account/main")
     expect(page.locator("#list > li").first).to_contain_text("trim, level 1")
     assert page.evaluate("document.activeElement.textContent") == "account/main"
-    shown.close()
 
 
 # Lost
 
 
-def test_data_older_than_two_intervals_look_lost_everywhere(browser: Browser, served: Served, store_path: Path) -> None:
+def test_data_older_than_two_intervals_look_lost_everywhere(board: OpenBoard, store_path: Path) -> None:
     """At the top, at each head, in the title, and also at the end of the page."""
-    put_view(store_path, run_view(datetime.now(UTC)))
-    shown = BoardPage(browser, served, PHONE)
-    page = shown.log_in()
+    page = board(run_view(datetime.now(UTC)), size=PHONE).page
     expect(page.locator("html.lost")).to_be_attached()
     expect(page.locator("#lost")).to_contain_text("Lost: the data are")
     heads = page.locator("main h2").evaluate_all("found => found.map(e => getComputedStyle(e, '::after').content)")
@@ -172,13 +172,12 @@ def test_data_older_than_two_intervals_look_lost_everywhere(browser: Browser, se
     expect(page.locator("#lost")).to_be_in_viewport()
     put_view(store_path, quiet())
     expect(page.locator("html.lost")).not_to_be_attached()
-    shown.close()
 
 
-def test_a_page_whose_machine_slept_a_day_is_lost_at_once(browser: Browser, served: Served, store_path: Path) -> None:
+def test_a_page_whose_machine_slept_a_day_is_lost_at_once(board: OpenBoard, store_path: Path) -> None:
     """The clock of the page is a virtual one, which jumps; no event has arrived meanwhile."""
     put_view(store_path, quiet())
-    shown = BoardPage(browser, served)
+    shown = board(who=None)
     page = shown.page
     page.clock.install()
     shown.log_in()
@@ -188,30 +187,39 @@ def test_a_page_whose_machine_slept_a_day_is_lost_at_once(browser: Browser, serv
     page.clock.fast_forward("24:00:00")
     assert page.evaluate("document.documentElement.className") == "lost"
     assert page.inner_text("#lost").startswith("Lost: the data are 24 h 00 min old")
+
+
+def test_a_page_looks_lost_within_a_second_of_two_intervals(browser: Browser, served: Served, store_path: Path) -> None:
+    """By a virtual clock, and by the age alone: no event arrives and none is missed."""
+    put_view(store_path, run_view(datetime.now(UTC), interval=10.0))
+    shown = BoardPage(browser, served)
+    page = shown.page
+    page.clock.install()
+    shown.log_in()
+    page.evaluate("source.close(); source = null; cut = ''; failures = 0")
+    left = 20_000 - page.evaluate("age()") * 1000
+    page.clock.run_for(int(left) - 300)
+    assert page.evaluate("document.documentElement.className") == ""
+    page.clock.run_for(1300)
+    assert page.evaluate("document.documentElement.className") == "lost"
+    assert page.inner_text("#lost").startswith("Lost: the data are 2")
     shown.close()
 
 
 def test_a_server_that_is_gone_makes_the_page_lost_and_another_one_asks_for_a_token(
-    browser: Browser, served: Served, store_path: Path
+    board: OpenBoard, served: Served
 ) -> None:
-    put_view(store_path, quiet())
-    shown = BoardPage(browser, served)
-    page = shown.log_in()
+    page = board(quiet()).page
     served.stop()
     expect(page.locator("html.lost")).to_be_attached()
     expect(page.locator("#lost")).to_contain_text("o connection to the server")
-    shown.close()
 
 
 # Sessions and commands
 
 
-def test_the_session_is_a_cookie_that_no_script_reads_and_no_other_site_sends(
-    browser: Browser, served: Served, store_path: Path
-) -> None:
-    put_view(store_path, quiet())
-    shown = BoardPage(browser, served)
-    page = shown.log_in()
+def test_the_session_is_a_cookie_that_no_script_reads_and_no_other_site_sends(board: OpenBoard, served: Served) -> None:
+    page = board(quiet()).page
     (cookie,) = page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
     assert page.evaluate("document.cookie") == ""
@@ -224,25 +232,22 @@ def test_the_session_is_a_cookie_that_no_script_reads_and_no_other_site_sends(
     page.click("#leave")
     page.wait_for_selector("#token")
     assert served.ask("GET", "/v1/board", headers={"Cookie": value}).status_code == 401
-    shown.close()
 
 
-def test_a_wrong_token_opens_nothing_and_is_named(browser: Browser, served: Served) -> None:
-    shown = BoardPage(browser, served)
+def test_a_wrong_token_opens_nothing_and_is_named(board: OpenBoard, served: Served) -> None:
+    shown = board(who=None)
     shown.page.goto(f"http://{served.host}/board")
     shown.page.fill("#token", "kst_wrong")
     shown.page.press("#token", "Enter")
     expect(shown.page.locator("#why")).to_contain_text("no valid token")
-    shown.close()
 
 
 def test_a_command_is_given_with_the_keyboard_alone_and_only_after_its_scope_was_typed(
-    browser: Browser, served: Served, store_path: Path
+    board: OpenBoard, served: Served
 ) -> None:
     """No preview can be made without a run, and what only reduces risk stays possible."""
-    put_view(store_path, quiet())
-    shown = BoardPage(browser, served)
-    page = shown.log_in()
+    shown = board(quiet())
+    page = shown.page
     page.focus("#act")
     page.keyboard.press("Enter")
     page.select_option("#kind", "lock")
@@ -261,17 +266,13 @@ def test_a_command_is_given_with_the_keyboard_alone_and_only_after_its_scope_was
     assert (command["event"]["kind"], command["event"]["author"]) == ("lock", "risk of portfolio")
     page.keyboard.press("Escape")
     expect(page.locator("#command")).not_to_be_visible()
-    shown.close()
 
 
-def test_the_button_of_a_firing_acknowledges_what_it_was_next_to(
-    browser: Browser, served: Served, store_path: Path
-) -> None:
+def test_the_button_of_a_firing_acknowledges_what_it_was_next_to(board: OpenBoard, store_path: Path) -> None:
     """By its number: a firing that arrives meanwhile is not covered."""
-    put_view(store_path, quiet())
     put_pages(store_path, open_page(7, "ab" * 10))
-    shown = BoardPage(browser, served)
-    page = shown.log_in()
+    shown = board(quiet())
+    page = shown.page
     sent: list[Any] = []
     page.on("request", lambda each: sent.append(each.post_data_json) if each.url.endswith("/v1/preview") else None)
     page.click("#firings button")
@@ -280,20 +281,17 @@ def test_the_button_of_a_firing_acknowledges_what_it_was_next_to(
     page.click("#preview")
     expect(page.locator("#shown")).not_to_contain_text("Working out")
     assert sent == [{"kind": "acknowledge", "incident": "ab" * 10, "reason": "seen", "number": 7}]
-    shown.close()
 
 
-def test_a_viewer_sees_why_a_command_is_refused(browser: Browser, served: Served, store_path: Path) -> None:
-    put_view(store_path, quiet())
-    shown = BoardPage(browser, served)
-    page = shown.log_in("viewer portfolio")
+def test_a_viewer_sees_why_a_command_is_refused(board: OpenBoard) -> None:
+    shown = board(quiet(), who="viewer portfolio")
+    page = shown.page
     page.click("#list button")
     page.select_option("#kind", "reset")
     page.fill("#reason", "x")
     page.click("#preview")
     expect(page.locator("#shown")).to_contain_text("the role viewer may not")
     expect(page.locator("#do")).not_to_be_visible()
-    shown.close()
 
 
 def test_five_hundred_scopes_are_less_than_300_kilobytes(served: Served, store_path: Path) -> None:

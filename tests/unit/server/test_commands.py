@@ -231,6 +231,16 @@ def test_a_store_that_is_gone_is_answered_with_503(served: Served, store_path: P
     assert served.ask("GET", "/v1/status", "viewer portfolio").status_code == 503
 
 
+@pytest.mark.parametrize(
+    ("who", "status"),
+    [("trader account/main", 204), ("risk account/main", 204), ("viewer portfolio", 403), ("admin portfolio", 403)],
+)
+def test_a_heartbeat_has_no_scope_and_takes_the_token_of_a_bot(served: Served, who: str, status: int) -> None:
+    """A name belongs to no account: whoever reports may beat for any, and who only reads or administers for none."""
+    for name in ("maker", "of-another-bot"):
+        assert served.ask("POST", f"/v1/heartbeats/{name}", who, json={}).status_code == status
+
+
 def test_heartbeats_have_an_age_and_a_progress(served: Served) -> None:
     """A server that was sent none says so."""
     assert served.ask("GET", "/v1/heartbeats/maker", "viewer account/main").status_code == 404
@@ -253,7 +263,15 @@ def test_a_halt_of_everything_creates_the_sentinel_and_one_of_a_part_does_not(se
     assert (part["effect"], part["sentinel"], timed["sentinel"], path.exists()) == ("tighten", None, None, False)
     whole = served.give("risk portfolio", "halt-everything", kind="halt", reason="seen").json()
     assert (whole["sentinel"], path.exists()) == (str(path), True)
+    path.unlink()
+    again = served.give("risk portfolio", "halt-everything", kind="halt", reason="seen").json()
+    assert (again["is_replay"], again["sentinel"], path.exists()) == (True, str(path), True), "no tick has taken it yet"
     events = {event.id: event for event in taken(served, store_path)}
+    path.unlink()  # a tick has taken the halt, whose lock may be lifted since
+    lifted = served.give("risk portfolio", "halt-everything", kind="halt", reason="seen").json()
+    assert (lifted["is_replay"], lifted["sentinel"], path.exists()) == (True, None, False), (
+        "its lock may be lifted since"
+    )
     assert (events[whole["id"]].kind, events[whole["id"]].lock) == ("halt", "reduce_only")
 
 
@@ -345,3 +363,15 @@ def test_a_page_of_the_server_is_not_lost_with_an_error_of_the_store(
             spool.take(store, CREATED)
     assert spool.take(store, CREATED).pages == (page,)
     assert not spool.is_waiting
+
+
+def test_commands_in_scopes_of_others_are_limited_and_slow_nobodys_own(served: Served) -> None:
+    """Each is refused, some only after the store was read: after a burst they are refused unread, the own are not."""
+    found = [
+        served.give("trader account/main", f"not-mine-{each:03}", kind="close", scope="account/other", reason="x")
+        for each in range(60)
+    ]
+    assert {each.status_code for each in found[:20]} <= {403, 409}
+    assert found[-1].status_code == 429
+    own = served.give("trader account/main", "my-own-halt", kind="halt", scope="account/main", reason="seen")
+    assert own.status_code == 202

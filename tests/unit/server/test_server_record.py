@@ -83,6 +83,49 @@ def test_a_request_with_an_effect_is_announced_and_answered(served: Served, stor
     assert (answered["answers"], answered["status"]) == (announced["seq"], 202)
 
 
+CLEARED: dict[str, Any] = {"kind": "flag", "flag": "news", "set": False, "reason": "over"}
+"""What lets risk in again, where a trigger reads the flag."""
+
+
+def test_who_waits_for_a_line_of_the_record_holds_up_nobody(
+    served: Served, store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one request waits to be on record, a halt is given and answered: the loop is free."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def confirm(_line: threading.Event) -> None:
+        begun.set()
+        assert may_end.wait(60.0)
+
+    monkeypatch.setattr(served.record, "confirm", confirm)
+    answers: list[int] = []
+    loosening = threading.Thread(
+        target=lambda: answers.append(served.give("risk portfolio", "clear-the-flag", **CLEARED).status_code)
+    )
+    loosening.start()
+    try:
+        assert begun.wait(60.0)
+        halt = served.give("risk portfolio", "halt-it-now", kind="halt", scope="account/main", reason="seen")
+        assert (halt.status_code, answers) == (202, [])
+    finally:
+        may_end.set()
+        loosening.join()
+    assert answers == [202]
+
+
+def test_a_refusal_for_want_of_a_record_is_answered_in_it(served: Served, store_path: Path) -> None:
+    """Announced and answered with 503 once the file accepts lines, so that nobody looks for its effect."""
+    at = server_record_of(store_path)
+    at.mkdir()
+    refused = served.give("risk portfolio", "clear-the-flag", **CLEARED)
+    assert refused.status_code == 503
+    assert not served.spool.is_waiting
+    at.rmdir()
+    announced, answered = [each for each in written(served, store_path) if each["kind"] == "request"]
+    assert (announced["effect"], answered["status"]) == ("loosen", 503)
+    assert answered["answers"] == announced["seq"]
+
+
 def test_a_token_is_on_record_when_it_is_issued_and_when_it_is_revoked(served: Served, store_path: Path) -> None:
     """With its id, its role and its scopes, and never with its secret."""
     body = {"principal": "maker", "role": "viewer", "scopes": ["account/main"]}
@@ -122,9 +165,9 @@ def test_what_loosens_is_refused_while_the_record_cannot_be_written_and_what_tig
     unwritable: Unwritable, store_at: Path
 ) -> None:
     """It names the way out, and the attempt is on record once the file accepts lines, with when that was."""
-    unwritable.record.requested("ann", "tighten", None, "/v1/commands", waits=False)
+    unwritable.record.requested("ann", "tighten", None, "/v1/commands")
     with pytest.raises(UnrecordedError, match="Free space on its disk, or give the command with `ksctl`"):
-        unwritable.record.requested("ann", "loosen", None, "/v1/commands", waits=True)
+        unwritable.record.confirm(unwritable.record.requested("ann", "loosen", None, "/v1/commands")[1])
     unwritable.free()
     assert unwritable.record.finish()
     assert [(each["effect"], "late" in each) for each in lines(store_at)] == [("tighten", True), ("loosen", True)]
@@ -175,9 +218,9 @@ def test_verify_covers_both_chains_and_holds_an_anchor_against_the_one_that_it_n
 
 
 def test_a_record_that_hangs_is_waited_for_by_one_request_and_refuses_the_others_at_once(
-    store_at: Path, monkeypatch: pytest.MonkeyPatch
+    store_at: Path,
 ) -> None:
-    """A request waits on the loop of the server, and with it every verdict of the gate and every halt."""
+    """Each wait takes a thread: of many requests only the first has one for half a second."""
     record = ServerRecord(store_at, lambda: CREATED, lambda: 0.0, ServerCounters())
     waits: list[float | None] = []
 
@@ -186,12 +229,10 @@ def test_a_record_that_hangs_is_waited_for_by_one_request_and_refuses_the_others
             waits.append(timeout)
             return False
 
-    with monkeypatch.context() as hangs:
-        hangs.setattr(record, "later", lambda *_, **__: Hanging())
-        for _ in range(3):
-            with pytest.raises(UnrecordedError, match="accepts no line within"):
-                record.written("request", {})
+    for _ in range(3):
+        with pytest.raises(UnrecordedError, match="accepts no line within"):
+            record.confirm(Hanging())
     assert waits == [WITHIN]
     record.later("request", {}).wait()
-    record.written("request", {})
+    record.confirm(record.later("request", {}))
     assert record.finish()

@@ -16,6 +16,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import VenueDownError
 from killswitch.runner.lease import LeaseLostError
+from killswitch.telemetry.metrics import NotificationCounts
 from tests import graphs, incidents, worlds
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
 from tests.telemetry_world import Exported, OutcomeVenue, crash, run_crash, runner_of
@@ -239,3 +240,39 @@ def test_time_without_protection_is_measured_until_the_position_is_covered(
         world.close()
     sums = [] if found is None else [point.sum for point in found.data.data_points]  # type: ignore[union-attr] # a histogram
     assert sums == ([] if seconds is None else [seconds])
+
+
+def test_success_and_slippage_of_closes_are_metrics(tmp_path: Path) -> None:
+    """One close that reached its target, and one order that was filled at the mark at which it was sent: slippage 0."""
+    exported = run_crash(tmp_path, ["refuse"], graphs.policy_set(crash_policy()))
+    found = exported.metrics()
+    (ended,) = found["killswitch.closes"].data.data_points
+    assert (dict(ended.attributes or {}), ended.value) == (  # type: ignore[union-attr] # a sum
+        {"killswitch.account": "main", "killswitch.close.succeeded": "true"}, 1,
+    )  # fmt: skip
+    (slipped,) = found["killswitch.close.slippage"].data.data_points
+    assert (slipped.count, slipped.sum) == (1, 0.0)  # type: ignore[union-attr] # a histogram
+
+
+@pytest.mark.parametrize(("in_time", "share"), [(9, 90.0), (0, 0.0), (10, 100.0)])
+def test_the_share_of_messages_that_arrived_within_a_minute_is_a_metric(
+    tmp_path: Path, in_time: int, share: float
+) -> None:
+    """In per cent of those delivered, for each target; a target that was delivered nothing has no share."""
+    world = World(tmp_path)
+    try:
+        exported = Exported(world)
+        exported.notifications = NotificationCounts(0, {"desk": 10, "phone": 0}, {}, {"desk": in_time})
+        runner = runner_of(world, ScriptedVenue(book("1000")), graphs.policy_set(crash_policy()), exported)
+
+        async def once() -> None:
+            await runner.start()
+            await runner.tick()
+            await runner.finish()
+            await runner.shut_down()
+
+        asyncio.run(once())
+        points = exported.metrics()["killswitch.notifications.in_time"].data.data_points
+    finally:
+        world.close()
+    assert [(dict(each.attributes or {}), each.value) for each in points] == [({"killswitch.target": "desk"}, share)]  # type: ignore[union-attr] # a gauge

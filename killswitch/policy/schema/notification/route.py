@@ -49,12 +49,15 @@ def service_url(value: object) -> str:
     return secret_reference(value, _SERVICE_URL, message, more)
 
 
-def absolute(value: object) -> str:
-    """An absolute path of a file."""
-    if isinstance(value, str) and re.fullmatch(r"/[^\x00-\x1f]*[^\x00-\x1f/]", value):
-        return value
-    fix = "write it as /var/log/killswitch/notifications.jsonl"
-    raise MistakeError("KS2111", "this is not the absolute path of a file", fix)
+def absolute_path(what: str, example: str) -> Scalar:
+    """An absolute path, which ends in no slash. `what` it is of, such as a file, and an `example` of it."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and re.fullmatch(r"/[^\x00-\x1f]*[^\x00-\x1f/]", value):
+            return value
+        raise MistakeError("KS2111", f"this is not the absolute path of {what}", f"write it as {example}")
+
+    return Scalar(read, {"type": "string", "pattern": "^/.*[^/]$", "examples": [example]})
 
 
 def _one_of(literal: object) -> Scalar:
@@ -75,8 +78,7 @@ Events = OneOrSeveral[Annotated[tuple[NotificationEvent, ...], _one_of(Notificat
 Severities = OneOrSeveral[Annotated[tuple[Severity, ...], _one_of(Severity)], Severity]
 _URL_EXAMPLES = ("env:RISK_DESK_URL", "file:/run/secrets/risk-desk", "json://127.0.0.1:8080/")
 ServiceUrl = Annotated[str, Scalar(service_url, pattern_json(_SERVICE_URL, *_URL_EXAMPLES), is_confidential=True)]
-_PATH_JSON = {"type": "string", "pattern": "^/.*[^/]$", "examples": ["/var/log/killswitch/notifications.jsonl"]}
-FilePath = Annotated[str, Scalar(absolute, _PATH_JSON)]
+FilePath = Annotated[str, absolute_path("a file", "/var/log/killswitch/notifications.jsonl")]
 
 
 class LevelRange(Part):

@@ -285,6 +285,31 @@ def test_a_crash_in_the_middle_closes_the_whole_book_and_the_drill_with_it(tmp_p
     assert site.wire.exchange.turned == []
 
 
+def test_a_runner_that_died_leaves_a_command_that_the_next_one_carries_out(tmp_path: Path) -> None:
+    """The drill waits five minutes, says that the close waits for a runner, and is continued once there is one."""
+
+    async def work(site: DrillSite, store: SqlStore, drill: LiveDrill) -> LiveRun:
+        given = store.put_event
+
+        def dies(event: object) -> None:
+            site.stop_ticking()
+            given(event)  # type: ignore[arg-type]  # an event
+
+        store.put_event = dies  # type: ignore[method-assign]  # the runner dies at this moment
+        run = await opened_and_closed(site, store, drill)
+        assert run.state == "closing"
+        assert "waits for a runner" in state_text(run)
+        await site.kill()
+        assert site.held == BOOK | {(SYMBOL, "long"): run.amount}
+        site.start()
+        return await drill.finish(run)
+
+    site, run = at_the_venue(tmp_path, work)
+    assert run.state == "closed"
+    assert sum(name.startswith(DRILL_MARK) for name in site.sent) == 1
+    assert site.held == BOOK
+
+
 # What is refused
 
 

@@ -168,3 +168,15 @@ def test_what_rested_at_a_lock_is_what_the_last_list_before_it_showed() -> None:
     assert swept(sweeps, locked.seen(-2, entry("early"))) == []
     assert swept(sweeps, locked.seen(-1, orders=None)) == []
     assert swept(sweeps, replace(locked.seen(1, entry("early"), entry("late")), locks=locked.locks)) == ["late"]
+
+
+def test_a_restart_does_not_begin_the_sweep_of_an_old_halt_again() -> None:
+    """Ended by a read at second 40: the next process leaves what arrives then; one that knows of no end goes on."""
+    locked = Locked("halt")
+    locked.cancelled(40.0)
+    stored = locked.interpreter.live()
+    for blobs, cancelled in ((stored, []), ({}, ["late"])):
+        again = Interpreter(POLICIES)
+        again.restore(locked.interpreter.states(), lambda *_: [], past=[locked.decision], live=blobs.get)
+        locked.interpreter = again
+        assert locked.cancelled(60.0, entry("late")) == cancelled

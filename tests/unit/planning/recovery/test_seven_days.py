@@ -295,6 +295,25 @@ def test_a_plan_that_is_taken_out_ends_the_way_back_with_a_notice() -> None:
     assert course.cap is None
 
 
+@pytest.mark.parametrize("restarts", [True, False])
+def test_a_policy_that_only_observes_from_now_on_has_no_way_back_in_force(restarts: bool) -> None:
+    """What it fires locks nothing: its limits are whole again, and that is notified, as for a plan taken out."""
+    course = Course(planned())
+    begun(course)
+    observing = written(
+        PLAN.replace("mode: enforce", "mode: observe").replace("START", "{share: 5%}").replace("MONITORING", "")
+        .replace("RAMP", "{steps: 7, every: 24h, thresholds: fixed}")
+    )  # fmt: skip
+    if restarts:
+        course.policies = observing
+        course.restart()
+    else:
+        course.reload(observing)
+    course.tick()
+    assert course.notices[-1][1] == "a way back is over without its plan"
+    assert course.cap is None
+
+
 def test_a_reload_goes_on_with_the_step_under_the_next_plan_and_another_name() -> None:
     """Step 2 of 7 stays step 2; its policy has another name, and the next step needs 12 hours instead of 24."""
     course = Course(planned())
