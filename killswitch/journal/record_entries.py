@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from killswitch.journal.codec import decode, texts_of
-from killswitch.journal.entries import Cancelled, Entry, Finished, PlannedWork, ProtectionAnswered, Unprotected
+from killswitch.journal.entries import Cancelled, Finished, PlannedWork, ProtectionAnswered, Unprotected
 from killswitch.model.record_entry import Field, Private, RecordEntry, with_known
 from killswitch.model.store import JournalEntry
 
@@ -19,32 +19,35 @@ PERSONAL: Final = frozenset({"author"})
 WRITTEN: Final = frozenset({"reason"})
 """Keys of a row of `given_up` that a person wrote."""
 
-_Subject = Callable[[Entry], str | None]
+_Subject = Callable[[JournalEntry], str | None]
+"""Most rows are about an order, whose id is a column: those are not decoded, because a close waits for them."""
 
 
-def _order(entry: Entry) -> str | None:
-    return None if entry.client_order_id is None else f"order/{entry.client_order_id}"
+def _order(row: JournalEntry) -> str | None:
+    return None if row.client_order_id is None else f"order/{row.client_order_id}"
 
 
-def _protection(entry: Entry) -> str | None:
+def _protection(row: JournalEntry) -> str | None:
     """The order whose protection it answers about, once the answer is one."""
-    return None if isinstance(entry, ProtectionAnswered) and entry.is_unknown else _order(entry)
+    entry = decode(row)
+    return None if isinstance(entry, ProtectionAnswered) and entry.is_unknown else _order(row)
 
 
-def _resting(entry: Entry) -> str | None:
+def _resting(row: JournalEntry) -> str | None:
     """The protective order that is cancelled before a close, by the venue's id."""
+    entry = decode(row)
     if not isinstance(entry, Unprotected | Cancelled) or entry.order is None:
         return None
     return f"resting/{entry.decision}/{entry.account}/{entry.order}"
 
 
-def _whole_book(entry: Entry) -> str:
-    return f"book/{entry.decision}/{entry.account}"
+def _whole_book(row: JournalEntry) -> str:
+    return f"book/{row.decision}/{row.account}"
 
 
-def _work(entry: Entry) -> str:
+def _work(row: JournalEntry) -> str:
     """The work of a decision on an account; without one, its lock or another effect."""
-    what = ""
+    entry, what = decode(row), ""
     if isinstance(entry, PlannedWork):
         what = entry.effect or (entry.lock.scope or "portfolio" if entry.lock is not None else "")
     elif isinstance(entry, Finished):
@@ -68,9 +71,8 @@ def journal_record(rows: Iterable[JournalEntry]) -> list[RecordEntry]:
     """
     found, announced = [], set()
     for row in rows:
-        entry = decode(row) if row.kind in _ANNOUNCES or row.kind in _ANSWERS else None
-        announces = _ANNOUNCES[row.kind](entry) if entry is not None and row.kind in _ANNOUNCES else None
-        answers = _ANSWERS[row.kind](entry) if entry is not None and row.kind in _ANSWERS else None
+        announces = _ANNOUNCES[row.kind](row) if row.kind in _ANNOUNCES else None
+        answers = _ANSWERS[row.kind](row) if row.kind in _ANSWERS else None
         if announces in announced:
             announces = None
         elif announces is not None:

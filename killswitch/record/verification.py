@@ -6,6 +6,7 @@ that the report shows where it begins, how often it occurs, and what else is in 
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final, Literal
@@ -21,6 +22,7 @@ from killswitch.record.line import (
     content_of,
     digest_of,
     leaf_of,
+    outline_of,
     read_head,
     references_of,
 )
@@ -34,6 +36,8 @@ _NO_DOUBT: Final = frozenset({"confirmed", "removed", "other record"})
 
 MOST_LISTED: Final = 20
 """Numbers of a kind that a report lists; it counts all."""
+_END: Final = b"}\n"
+_READ_WHOLE: Final = frozenset({"chain", "epoch", "retention"})
 _MARK: Final = b"\xef\xbb\xbf"
 """A byte order mark, which some editors put at the beginning of a text."""
 
@@ -179,7 +183,10 @@ class RecordVerifier:
         """Read the lines of a segment, each with its LF. Only the newest may end in half a line."""
         first, before, place = None, self._number, 0
         for place, raw in enumerate(lines, start=1):
-            if raw.endswith(b"\n"):
+            if self._is_next(raw):
+                self._next(raw[:-1])
+                first = self._number if first is None else first
+            elif raw.endswith(b"\n"):
                 text = self._without_traces_of_copies(raw[:-1], is_first=place == 1)
                 self._line(segment, place, text)
                 first = self._number if first is None else first
@@ -189,6 +196,23 @@ class RecordVerifier:
                 self._broken(segment, place, "half a line at the end of a segment that another one follows")
         has_lines = first is not None and self._number >= before
         self._segments.append(SegmentView(segment, first if has_lines else None, self._number if has_lines else None))
+
+    def _is_next(self, raw: bytes) -> bool:
+        """Whether this is the whole line that is due, as it was written: all but a few of a million are."""
+        if self._leaf is None or self._first is None or len(raw) > MOST_BYTES or not raw.endswith(_END):
+            return False
+        return raw.startswith(b'{"prev":"%b","seq":%d,"' % (hexlify(self._leaf), self._number + 1))
+
+    def _next(self, text: bytes) -> None:
+        """Take the line that is due."""
+        self._number = number = self._number + 1
+        self._leaf = leaf = sha256(b"\0" + text).digest()
+        self._entries += 1
+        if self._edge is not None:
+            self._edge.append(leaf)
+        if number in self._wanted:
+            self._note_root()
+        self._content(number, text)
 
     def _without_traces_of_copies(self, text: bytes, *, is_first: bool) -> bytes:
         if is_first and text.startswith(_MARK):
@@ -203,27 +227,8 @@ class RecordVerifier:
         self._remarks[what] = self._remarks.get(what, 0) + 1
 
     def _line(self, segment: str, place: int, text: bytes) -> None:
-        due, leaf = self._number + 1, leaf_of(text)
-        if not self._follows(text, due):
-            self._irregular(segment, place, text, due, leaf)
-            return
-        self._number, self._leaf = due, leaf
-        self._entries += 1
-        if self._edge is not None:
-            self._edge.append(leaf)
-        if due in self._wanted:
-            self._note_root()
-        self._content(due, text)
-
-    def _follows(self, text: bytes, due: int) -> bool:
-        """Whether a line is the one that is due, by its first bytes."""
-        if self._leaf is None or self._first is None or len(text) > MOST_BYTES:
-            return False
-        return text.startswith(b'{"prev":"%s","seq":%d,"' % (self._leaf.hex().encode(), due))
-
-    def _irregular(self, segment: str, place: int, text: bytes, due: int, leaf: bytes) -> None:
-        """The first line, or one that does not follow the one before."""
-        head = read_head(text)
+        """The first line, one that a copy has changed, or one that does not follow the one before."""
+        due, leaf, head = self._number + 1, leaf_of(text), read_head(text)
         if head is None or len(text) > MOST_BYTES:
             self._broken(segment, place, "this is no line of a record" if head is None else "the line is too long")
             self._leaf, self._edge, self._number = leaf, None, due
@@ -263,25 +268,37 @@ class RecordVerifier:
             self._roots[self._number] = self._edge.root().hex()
 
     def _content(self, number: int, text: bytes) -> None:
+        outline = outline_of(text)
+        if outline is None:
+            self._not_readable(number)
+            return
+        if outline.at < self._at:
+            self._clock_back.add(number)
+        self._at = outline.at
+        if outline.late is not None:
+            self._late.add(number)
+        if outline.announces:
+            self._open[number] = None
+        if outline.answers is not None:
+            self._open.pop(outline.answers, None)
+        if outline.kind in _READ_WHOLE or self._body is not None:
+            self._whole_content(number, text)
+
+    def _whole_content(self, number: int, text: bytes) -> None:
+        """What begins a chain, what states a removal, and what has a body that is verified."""
         content = content_of(text)
         if content is None:
-            self._unknown_format = self._unknown_format or f"line {number} is not in the format {FORMAT}"
+            self._not_readable(number)
             return
-        if content.at < self._at:
-            self._clock_back.add(number)
-        self._at = content.at
-        if content.late is not None:
-            self._late.add(number)
-        if content.announces:
-            self._open[number] = None
-        if content.answers is not None:
-            self._open.pop(content.answers, None)
         if content.kind in ("chain", "epoch"):
             self._beginning(number, content, text)
         elif content.kind == "retention" and content.body and content.body.get("sha256") == self._start.digest:
             self._removal = number
         if self._body is not None:
             self._bodies(number, content)
+
+    def _not_readable(self, number: int) -> None:
+        self._unknown_format = self._unknown_format or f"line {number} is not in the format {FORMAT}"
 
     def _beginning(self, number: int, content: LineContent, text: bytes) -> None:
         if content.format != FORMAT:

@@ -399,7 +399,7 @@ class Runner:
         applied, renamed = self.reloads.to_commit(snapshot.as_of)
         plans = [(decision, self.effects.performing.planned(decision, snapshot)) for decision in acting]
         self.workers.prepare(plans)
-        machines = self.interpreter.status() if outcome.decisions else ()
+        machines = self.interpreter.status() if outcome.decisions else None
         messages = self.observers.messages(
             snapshot, outcome.decisions, notices, acting, self._alerts, outcome.paged, machines
         )

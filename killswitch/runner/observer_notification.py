@@ -158,7 +158,7 @@ class Observers:
         acting: Sequence[Decision],
         before: AlertState,
         paged: frozenset[str] = frozenset(),
-        machines: Sequence[MachineStatus] = (),
+        machines: Sequence[MachineStatus] | None = None,
     ) -> tuple[Outgoing, ...]:
         """The notifications of a tick, to be committed with it. `before` and the rest: as in `Notifier.outgoing`.
 

@@ -28,14 +28,14 @@ AT_ONCE: Final = 4
 MAY_WAIT: Final = 16
 """Reads that may wait for one of them to end."""
 WITHIN: Final = 2.0
-"""Seconds that a read may take, with its wait."""
+"""Seconds that a read may take, with its wait. What it does in SQLite is broken off then as well."""
 
 
 class StoreReads:
     """Reads one store, and what the runner of the store has written next to it.
 
-    All calls come from one loop. What takes longer than `WITHIN` goes on in its thread, which counts as under way until
-    it ends: a store that hangs costs `AT_ONCE` threads, and never more.
+    All calls come from one loop. What takes longer than `WITHIN` is answered with 503, and a read of SQLite ends; on a
+    disk that hangs it goes on in its thread, which counts as under way: that costs `AT_ONCE` threads, and never more.
     """
 
     def __init__(self, store: Path, counters: ServerCounters, gauge: str = "reads_under_way") -> None:
@@ -49,7 +49,7 @@ class StoreReads:
         """What `read` makes of the store and the present time; 503 if that takes too long, or cannot be done."""
 
         def reading() -> T:
-            store = open_store(str(self.store), read_only=True)
+            store = open_store(str(self.store), read_only=True, within=WITHIN)
             try:
                 return read(store, datetime.now(UTC))
             finally:

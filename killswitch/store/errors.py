@@ -128,7 +128,9 @@ def store_error(place: str, error: BaseException | None, failed: str = "could no
         )
     if primary == sqlite3.SQLITE_CORRUPT or (primary == sqlite3.SQLITE_ERROR and "no such" in str(error)):
         return DamagedStoreError(place, str(error))
-    return StoreError(f"the store {place} {failed}: {error}")
+    is_late = primary == sqlite3.SQLITE_INTERRUPT
+    why = " in time: it is large, or the machine is busy" if is_late else f": {error}"
+    return StoreError(f"the store {place} {failed}{why}")
 
 
 def _is_text(path: str) -> bool:

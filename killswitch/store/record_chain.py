@@ -31,6 +31,11 @@ _PUT_TIP: Final = (
 _PUT_LINE: Final = "INSERT INTO {schema}.record (number, line, subject) VALUES (?, ?, ?)"
 _PUT_KEPT: Final = "INSERT OR IGNORE INTO {schema}.record_kept (digest, content, salt) VALUES (?, ?, ?)"
 _ANNOUNCED: Final = "SELECT max(number) FROM {schema}.record WHERE subject = ?"
+_STATEMENTS: Final = {
+    schema: tuple(each.format(schema=schema) for each in (_TIP, _PUT_TIP, _PUT_LINE, _PUT_KEPT, _ANNOUNCED))
+    for schema in ("main", "disk")
+}
+"""Of the store's own file, and of the file that a store in memory is written back to."""
 _MAKE_WAITING: Final = "CREATE TABLE IF NOT EXISTS main.record_waiting (sequence INTEGER PRIMARY KEY, body BLOB)"
 _WAIT: Final = "INSERT INTO record_waiting (body) VALUES (?)"
 _WAITING: Final = "SELECT body FROM main.record_waiting ORDER BY sequence"
@@ -65,7 +70,7 @@ class ChainWriter:
 
     def __init__(self, connection: sqlite3.Connection, schema: str = "main") -> None:
         self._connection = connection
-        self._schema = schema
+        self._tip, self._put_tip, self._put_line, self._put_kept, self._announced = _STATEMENTS[schema]
 
     def write(self, entries: Iterable[RecordEntry], late: str | None = None) -> None:
         """Chain the entries in their order. `late`: when they are stored, where they were made earlier.
@@ -75,7 +80,7 @@ class ChainWriter:
         pending = list(entries)
         if not pending:
             return
-        tip = tip_of(self._connection.execute(_TIP.format(schema=self._schema)).fetchone())
+        tip = tip_of(self._connection.execute(self._tip).fetchone())
         if tip is None:
             chain = secrets.token_hex(16)
             pending.insert(0, RecordEntry("chain", pending[0].at, {"chain": chain, "format": FORMAT}))
@@ -91,13 +96,13 @@ class ChainWriter:
         self._put(lines)
         chain = next((str(each.fields["chain"]) for each in pending[::-1] if each.kind == "epoch"), tip.chain)
         values = (chain, edge.size, leaf, edge.encode())
-        self._connection.execute(_PUT_TIP.format(schema=self._schema), values)
+        self._connection.execute(self._put_tip, values)
 
     def _line(self, entry: RecordEntry, number: int, leaf: bytes, late: str | None, announced: dict[str, int]) -> Line:
         """The line of an entry. `announced`: subject → number, of lines that are not written yet."""
         answers = None if entry.answers is None else announced.get(entry.answers)
         if entry.answers is not None and answers is None:
-            (answers,) = self._connection.execute(_ANNOUNCED.format(schema=self._schema), (entry.answers,)).fetchone()
+            (answers,) = self._connection.execute(self._announced, (entry.answers,)).fetchone()
         if entry.announces is not None:
             announced[entry.announces] = number
         return make_line(entry, number, leaf, lambda: os.urandom(SALT_BYTES), answers=answers, late=late)
@@ -105,10 +110,10 @@ class ChainWriter:
     def _put(self, lines: Sequence[tuple[Line, str | None]]) -> None:
         """Write lines with what they announce, in one statement: a close waits for it."""
         rows = [(line.number, line.text, subject) for line, subject in lines]
-        self._connection.executemany(_PUT_LINE.format(schema=self._schema), rows)
+        self._connection.executemany(self._put_line, rows)
         kept = [(each.digest, each.content, each.salt) for line, _ in lines for each in line.kept]
         if kept:
-            self._connection.executemany(_PUT_KEPT.format(schema=self._schema), kept)
+            self._connection.executemany(self._put_kept, kept)
 
 
 def keep_waiting(connection: sqlite3.Connection, entries: Iterable[RecordEntry]) -> None:

@@ -38,6 +38,9 @@ from killswitch.store.sql import SqlStore
 _CREATION_TIMEOUT = 0.5
 """Seconds for which a file may be empty while another process creates a store in it."""
 
+_LOOK_EVERY = 10_000
+"""Steps of SQLite between two looks at the time of a read that has a limit; ten thousand take below a millisecond."""
+
 ANSWERS_WITHIN = 10.0
 """Seconds after which a file system counts as hung."""
 
@@ -50,14 +53,15 @@ class _OlderSchemaError(StoreVersionError):
     """The store has an older schema: a copy of it can be read."""
 
 
-def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
+def open_store(url_or_path: str, *, read_only: bool = False, within: float | None = None) -> SqlStore:
     """Open the store at a path or `sqlite:///` URL; it is created and migrated where needed.
 
     With `read_only` nothing is created, migrated or written: a store of an older schema is read as a migrated copy in
-    memory. Raises StoreMissingError, StoreVersionError or, for any other trouble with the file, StoreError.
+    memory. `within`: seconds after which what is read there is broken off, so that no reader keeps the log of a writer
+    from being folded. Raises StoreMissingError, StoreVersionError or, for any other trouble with the file, StoreError.
     """
     path = _path(url_or_path)
-    engine = _reading_engine(path) if read_only else _writing_engine(path)
+    engine = _reading_engine(path, within) if read_only else _writing_engine(path)
     try:
         _prepare(engine, path, read_only=read_only)
     except (MediumError, _OlderSchemaError):
@@ -282,8 +286,8 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
-def _reading_engine(path: Path) -> Engine:
-    """An engine that changes no byte of the store.
+def _reading_engine(path: Path, within: float | None = None) -> Engine:
+    """An engine that changes no byte of the store. `within`: as of `open_store`.
 
     Without a write-ahead log next to the file no writer has it open, and it is complete: `immutable` then reads it
     without creating the log's files, which `mode=ro` would. While a writer is active, its log must be read too.
@@ -294,7 +298,15 @@ def _reading_engine(path: Path) -> Engine:
     # An empty log without an index was left by a writer that could not begin a transaction.
     writer_at_work = _has_log(path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
     uri = f"file:{quote(str(path.resolve()))}?mode=ro" + ("" if writer_at_work else "&immutable=1")
-    return _engine(lambda: sqlite3.connect(uri, uri=True, **_CONNECT), on_connect=None)
+    ends = None if within is None else time.monotonic() + within
+
+    def connect() -> sqlite3.Connection:
+        connection: sqlite3.Connection = sqlite3.connect(uri, uri=True, **_CONNECT)
+        if ends is not None:
+            connection.set_progress_handler(lambda: time.monotonic() > ends, _LOOK_EVERY)
+        return connection
+
+    return _engine(connect, on_connect=None)
 
 
 def _require_content(path: Path) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Site, ksctl, paper, terminate
+from killswitch.audit.restoring import back_up
+from tests.e2e.processes import POLICY, Site, ksctl, paper, terminate, until
+from tests.e2e.test_incident_report import HEAVY
+from tests.e2e.test_run import SLOW
 
 UNMOVING = ("--crash", "7", "--speed", "0")
 """A market that does not move."""
@@ -81,3 +84,39 @@ def test_the_file_of_a_claim_names_its_holder_and_no_secret(tmp_path: Path) -> N
             assert file.stat().st_mode & 0o777 == 0o600
             assert terminate(runner)[0] == 0
         assert file.read_bytes() == b""
+
+
+AT_ONCE = POLICY.replace("match: {}", "match: {currency: USDT}").replace(
+    "{signal: equity.loss_from_start, at_least: 2%,", "{signal: equity.value, above: 1 USDT,"
+)
+"""Fires at the first tick."""
+
+
+def test_the_run_of_a_restored_store_uses_no_client_order_id_of_the_lost_time(tmp_path: Path) -> None:
+    """A backup under a run that closes, more orders, a kill, a restore: the close goes on, with other ids."""
+
+    def sent(site: Site) -> list[str]:
+        return [str(entry.client_order_id) for entry in site.journal() if entry.kind == "sending"]
+
+    (tmp_path / "book.yaml").write_text(HEAVY, encoding="utf-8")
+    with paper(*SLOW, "--book", str(tmp_path / "book.yaml")) as address:
+        site = Site(tmp_path, address, policy=AT_ONCE)
+        backup = tmp_path / "backup.sqlite"
+        with site.running("--live", fresh=True) as runner:
+            until(lambda: sent(site), "an order is sent")
+            assert back_up(site.store, backup).is_whole
+            known = sent(site)
+            until(lambda: len(sent(site)) >= len(known) + 1, "more orders are sent, which the backup does not have")
+            runner.kill()
+            runner.wait()
+        of_lost_time = set(sent(site))
+        site.store = tmp_path / "restored.sqlite"
+        restored = ksctl("store", "restore", str(backup), "--store", str(site.store), "--reason", "the disk failed")
+        assert restored.returncode == 0, restored.stderr
+        in_backup = set(sent(site))
+        assert of_lost_time - in_backup
+        with site.running("--live") as runner:
+            until(lambda: set(sent(site)) - in_backup, "the close goes on")
+            assert terminate(runner)[0] == 0
+        assert not (set(sent(site)) - in_backup) & of_lost_time
+        assert ksctl("store", "verify", "--store", str(site.store)).returncode == 0

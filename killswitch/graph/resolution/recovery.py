@@ -106,7 +106,9 @@ def _check_policy(
         if limits is None or not any(getattr(limits, key) is not None for key in _BOUNDS_SIZE):
             what = "no `Limits`" if limits is None else "`Limits` with neither `gross` nor `leverage`"
             message = f"`{account}` has {what}, so that there is no full size to come back to"
-            found.error("KS3085", ("spec", "start"), message, "add `gross` or `leverage` to its Limits", key=True)
+            add = f"write a Limits document that matches `{account}`, with" if limits is None else "add"
+            to = "" if limits is None else " to its Limits"
+            found.error("KS3085", ("spec", "start"), message, f"{add} `gross` or `leverage`{to}", key=True)
         elif not _has_start(spec, account, limits, found):
             return
 

@@ -114,8 +114,14 @@ def _loss(incident: Incident) -> Iterator[str]:
         why = "unknown" if firing.loss is None or firing.loss.unknown is None else firing.loss.unknown
         yield f"in money unknown ({why})"
     else:
-        yield money(firing.equity * (Decimal(str(curve.last)) - peak) / at_firing, firing.currency)
-    yield f"{share:.1%}"
+        change = firing.equity * (Decimal(str(curve.last)) - peak) / at_firing
+        yield f"{_plus(change)}{money(change, firing.currency)}"
+    yield f"{_plus(share)}{share:.1%}"
+
+
+def _plus(change: Decimal) -> str:
+    """A gain has its sign: where losses are expected, a number without one is read as a loss."""
+    return "+" if change > 0 else ""
 
 
 def _value_at(curve: EquityCurve, firing: Firing, *, is_first: bool) -> Decimal | None:

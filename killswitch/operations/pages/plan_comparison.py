@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from killswitch.model.decision import Decision
 from killswitch.operations.pages.levels import MoneyKey, by_trigger, headroom_text
+from killswitch.operations.pages.status_sections import limit_texts, scope_holds
 from killswitch.operations.pages.wording import accounts_section, stage_label, without_shown_reasons
 from killswitch.operations.plan_comparison import AgainstSet, ScopeDifference, differences
 from killswitch.operations.preview import Preview
@@ -38,6 +39,8 @@ def comparison_page(shown: Preview, against: AgainstSet) -> Page:
         )),
         sections=(
             *accounts_section(shown.accounts, is_dated=False),
+            *scope_holds(shown.holds),
+            *_limits(shown, against),
             *section("Decisions now", _decisions(kept, against), more),
             *_triggers(kept, shown, against),
             *_levels(kept, shown, against),
@@ -51,6 +54,18 @@ def comparison_page(shown: Preview, against: AgainstSet) -> Page:
 def _named(against: AgainstSet) -> str:
     digest = against.preview.policies.digest[:19]
     return digest if against.name == "deployed" else f"{against.name}, {digest}"
+
+
+def _limits(shown: Preview, against: AgainstSet) -> Iterator[Section]:
+    """What the gate lets bots open under each set, for each document whose limits are not the same."""
+    here, there = ({it.name: ", ".join(limit_texts(it)) or "none" for it in each.policies.limits}
+                   for each in (shown, against.preview))  # fmt: skip
+    rows = tuple(
+        (name, there.get(name, MISSING), here.get(name, MISSING))
+        for name in dict.fromkeys((*there, *here))
+        if there.get(name) != here.get(name)
+    )
+    yield from section("Limits of entries that differ", Table(("document", against.name, "head"), rows))
 
 
 def _decisions(found: Sequence[ScopeDifference], against: AgainstSet) -> Table:

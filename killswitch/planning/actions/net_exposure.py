@@ -200,11 +200,9 @@ def _reducing(of: _Exposed) -> HedgeOption:
 
 def _opening(opened: OpenedHedge, of: _Exposed) -> HedgeOption:
     """One order that opens the instrument against all of the net, as far as bounds and free margin allow."""
-    base, history = base_of(opened.instrument), of.book.evaluator.history
-    known = () if history.prices is None else history.prices.accounts_of(opened.instrument)
-    own = [(account, opened.instrument) for account in dict.fromkeys((opened.account, *known))]
-    keys = {**of.counted.keys, base: tuple(dict.fromkeys((*of.counted.keys.get(base, ()), *own)))}
-    risk = exposure_risk(of.rule, keys, nets(of.counted.legs), history, base)
+    base, own = base_of(opened.instrument), (opened.account, opened.instrument)
+    keys = {**of.counted.keys, base: (*of.counted.keys.get(base, ()), own)}
+    risk = exposure_risk(of.rule, keys, nets(of.counted.legs), of.book.evaluator.history, base)
     weight = _ONE if base == base_of(of.rule.hub) else risk.weights.get(base)
     found = net_hedge(opened, NetToHedge(of.net, weight), of.book.view, of.book.policies, of.unwinding)
     if isinstance(found, NotOpened):

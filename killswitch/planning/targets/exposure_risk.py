@@ -95,8 +95,13 @@ def exposure_risk(
 
 
 def _series_of(base: str, keys: tuple[PriceKey, ...], read: _Returns) -> PriceKey | None:
-    """The symbol of the base with the most returns; of equals the first by account and symbol."""
-    return max(sorted(keys), key=read.count, default=None)
+    """The symbol of the base with the most returns; of equals the first by account and symbol.
+
+    A hedge on an account outside of the scope has no returns there: those of its symbol on another account count.
+    """
+    own = sorted(keys)
+    others = sorted((name, symbol) for _, symbol in own for name in read.prices.accounts_of(symbol))
+    return max((*own, *others), key=read.count, default=None)
 
 
 def _beta(base: str, key: PriceKey, read: _Returns) -> Beta | str:

@@ -17,6 +17,7 @@ from killswitch.incident.record.document import EquityCurve, Incident, IncidentB
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.loss import Loss
 from killswitch.incident.record.order_outcomes import Bound
+from killswitch.incident.record.verdict import verdict
 from killswitch.incident.report.rendering import report_markdown, runbook
 from killswitch.incident.report.template_fields import COMPUTED
 from killswitch.incident.report.templates import template_variables
@@ -210,3 +211,9 @@ def test_the_table_of_a_book_with_strategies_has_its_columns(incident: Incident)
     assert lines[head] == "| of | name | gross | net | unrealised P&L | realised P&L | unknown |"
     assert [line.count("|") for line in lines[head : head + 5]] == [8] * 5
     assert lines[head + 4].endswith("| unknown | a fill is missing |")
+
+
+def test_a_gain_since_the_peak_has_its_sign(incident: Incident) -> None:
+    """From 125 to 150 is 20%, of an equity of 10,000 at 100: 2,500. Where losses are expected, a bare number is one."""
+    course = EquityCurve(points=(), peak=125.0, lowest=90.0, last=150.0, sparkline="")
+    assert verdict(replace(incident, course=course)) == "AT TARGET, +2,500.00 USDT, +20.0%, 1 order, 69 s"

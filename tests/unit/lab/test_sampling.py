@@ -90,6 +90,16 @@ def test_a_backtest_watches_the_symbols_that_signals_name() -> None:
     assert named_symbols(gap, ["A_USDT", "B_USDT", "B/USDT:USDT"]) == ("B_USDT", "B/USDT:USDT")
 
 
+def test_a_backtest_watches_the_hub_and_the_instruments_of_a_net_exposure() -> None:
+    """Its betas need their prices, whether or not they are held."""
+    shown = (
+        "net_exposure: {hub: A_USDT, window: 4h, sample: 1m, least: 10, if_unknown: nothing, "
+        "instruments: [{account: desk, instrument: C_USDT, at_most: 100 USDT}]}"
+    )
+    policies = policy_of("signal: equity.drawdown, window: 1h, at_least: 5%", spec=shown)
+    assert named_symbols(policies, ["A_USDT", "B_USDT", "C_USDT"]) == ("A_USDT", "C_USDT")
+
+
 def test_a_backtest_ticks_every_bar_for_a_signal_of_markets() -> None:
     """Skipping quiet bars would skip samples: the run is the same with and without it."""
     prices = [100.0] * 40 + [100.0 * (1.05 if i % 2 else 1.0) for i in range(20)] + [100.0] * 40

@@ -24,6 +24,7 @@ from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.model.applied_set import AppliedSet, PolicyOrigin
 from killswitch.model.snapshot import Snapshot, encode_snapshot
 from killswitch.model.store import TickRecord
+from killswitch.operations.lifting import ScopeHold
 from killswitch.operations.pages.plan_comparison import comparison_page
 from killswitch.operations.plan_comparison import OtherSet, preview_both
 from killswitch.operations.preview import Preview, plan_of, preview
@@ -35,6 +36,7 @@ from tests import graphs
 from tests.runner_world import ScriptedVenue, World, crash_policy
 from tests.runner_world import book as one_long
 from tests.shown import plan_text
+from tests.unit.limits.gates import limits
 from tests.worlds import START, account, position, rules
 
 POLICY = """
@@ -287,6 +289,21 @@ def test_what_a_reload_does_to_a_stage_in_force_is_shown_before_it_happens(world
     assert "What a reload does to what is in force" in page
     assert "in force: level 3 close-everything" in page
     assert store.states() == before
+
+
+def test_a_comparison_shows_what_is_held_by_hand_and_the_limits_that_differ(world: World) -> None:
+    """Two documents, of which one allows a leverage of 3 instead of 2; what both limit alike is not repeated."""
+    alike = replace(limits(leverage=Decimal(4)), name="alike")
+    sets = [
+        replace(graphs.policy_set(crash_policy()), limits=(limits(leverage=Decimal(most)), alike)) for most in (2, 3)
+    ]
+    snapshot = Snapshot(world.clock.now(), (one_long("1000"),), "killswitch.snapshot/v1")
+    shown, other = preview_both(sets[1], OtherSet("old", sets[0]), snapshot, None, frozenset({"main"}))
+    held = ScopeHold("d1", "account/main", "hand", "halt by hand of account/main", "ann", "seen", START)
+    page = text(comparison_page(replace(shown, holds=(held,)), other))
+    assert "halt by hand of account/main" in page and "ann" in page
+    assert "Limits of entries that differ" in page
+    assert "leverage 2" in page and "leverage 3" in page and "alike" not in page
 
 
 # Watching

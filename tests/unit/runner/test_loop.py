@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from killswitch.audit.log_files import verify_source
 from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.nodes import Graph, PolicySet, ScopeRule
 from killswitch.incident.record.results import newest_results
@@ -25,6 +28,7 @@ from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
 from tests import graphs
 from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy, observing, refusing
 from tests.worlds import START, account
@@ -209,6 +213,33 @@ def test_a_store_that_fails_ends_the_run_before_anything_is_sent(world: World, m
     assert venue.sent == []
     assert venue.closed, "the connection was not given back"
     assert not read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
+
+
+class RecordReader(ScriptedVenue):
+    """Reads the record in the file, as another process would, at the moment an order arrives."""
+
+    def __init__(self, answer: AccountSnapshot, store: Path) -> None:
+        super().__init__(answer)
+        self.store = store
+        self.announced: dict[str, bool] = {}
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        with closing(open_store(str(self.store), read_only=True)) as store:
+            lines = [json.loads(line.text) for line in store.record_lines()]
+        ours = [each for each in lines if each.get("client_order_id") == request.client_order_id]
+        self.announced[request.client_order_id] = [each.get("announces") for each in ours] == [True]
+        return await super().submit(request)
+
+
+def test_an_order_is_announced_in_the_record_before_the_venue_sees_it(world: World) -> None:
+    """Durable and unanswered at that moment; answered afterwards."""
+    store, venue = world.open(), RecordReader(book("1000"), world.folder / "store.sqlite")
+
+    asyncio.run(crash(world, store, venue))
+    assert venue.announced and all(venue.announced.values())
+    unanswered = verify_source(store).unanswered.first
+    lines = {line.number: json.loads(line.text) for line in store.record_lines()}
+    assert not [number for number in unanswered if lines[number].get("client_order_id") in venue.announced]
 
 
 def test_a_lock_that_cannot_be_written_is_reported_and_does_not_keep_positions_open(world: World) -> None:

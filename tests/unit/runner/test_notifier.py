@@ -20,10 +20,11 @@ from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Decision, LockOrder, Notice
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import Closing, Residual, Snapshot
-from killswitch.model.store import TickRecord
+from killswitch.model.store import ROUTING, TickRecord
 from killswitch.model.venue import VenueDownError
 from killswitch.operations.commands import operator_event
 from killswitch.operations.status import encode_status, store_status
+from killswitch.planning.routing.state import read_routing
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observers import shortfalls
 from killswitch.store.errors import StoreError
@@ -118,6 +119,38 @@ def test_a_stage_and_the_end_of_its_close_are_notified(world: World) -> None:
     assert [(line["event"], line["severity"]) for line in lines(world)] == [("fired", "page"), ("closed", "info")]
     (count,) = store.outbox()
     assert (count.pending, count.delivered, count.given_up) == (0, 2, 0)
+
+
+def test_a_firing_in_force_is_a_real_event_until_its_reset_however_many_ticks_follow(world: World) -> None:
+    """As long as it is, no drill is notified: ticks without a decision forget nothing, nor does a tick with one."""
+    store, venue = world.open(), ScriptedVenue(book("1000"))
+    runner = world.runner(store, [venue], policies=routed(in_file(world)), pace=PATIENT)
+
+    def real() -> tuple[str, ...]:
+        return read_routing(store.live(ROUTING)).real
+
+    async def fired_and_reset() -> None:
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("850")
+        for _ in range(5):
+            await world.clock.sleep(1.0)
+            await runner.tick()
+            await runner.close_within(5.0)
+        assert real() == ("firing/crash/account/main",)
+        store.put_event(operator_event("close", "account/main", "ada", "drill", world.clock.now(), cause="drill"))
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        assert real() == ("firing/crash/account/main",)
+        store.put_event(operator_event("reset", "account/main", "ada", "seen", world.clock.now()))
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        await runner.finish()
+        await runner.shut_down()
+
+    asyncio.run(fired_and_reset())
+    assert real() == ()
+    assert not [line for line in lines(world) if line["title"].startswith("[page] DRILL")]
 
 
 def test_an_observing_run_notifies_that_nothing_was_done(world: World) -> None:

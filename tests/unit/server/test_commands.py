@@ -231,6 +231,16 @@ def test_a_store_that_is_gone_is_answered_with_503(served: Served, store_path: P
     assert served.ask("GET", "/v1/status", "viewer portfolio").status_code == 503
 
 
+@pytest.mark.parametrize(
+    ("who", "status"),
+    [("trader account/main", 204), ("risk account/main", 204), ("viewer portfolio", 403), ("admin portfolio", 403)],
+)
+def test_a_heartbeat_has_no_scope_and_takes_the_token_of_a_bot(served: Served, who: str, status: int) -> None:
+    """A name belongs to no account: whoever reports may beat for any, and who only reads or administers for none."""
+    for name in ("maker", "of-another-bot"):
+        assert served.ask("POST", f"/v1/heartbeats/{name}", who, json={}).status_code == status
+
+
 def test_heartbeats_have_an_age_and_a_progress(served: Served) -> None:
     """A server that was sent none says so."""
     assert served.ask("GET", "/v1/heartbeats/maker", "viewer account/main").status_code == 404

@@ -200,6 +200,32 @@ def test_hedge_that_is_held_on_the_other_account_counts() -> None:
     assert (found.net, found.options) == (D("0.00"), ())
 
 
+def test_firing_of_neutralise_leaves_what_is_shown_to_be_left() -> None:
+    """ETH is halted, so that the stage opens BTC on `desk`: the suggestion before it is the order that it sends."""
+    text = POLICY.format(least=30, unknown="nothing", side="both", more=on_desk())
+    action = (
+        "neutralise: {by: beta, hub: 'BTC/USDT:USDT', window: 4h, sample: 1m, least: 30, if_unknown: nothing, "
+        "fallback: nothing, open: {account: desk, instrument: 'BTC/USDT:USDT', at_most: 1000000 USDT}}"
+    )
+    policies = written(text.replace("close: {side: both, fraction: 100%}", action))
+    halted = [rules(symbol_of("ETH"), amount_step="0.001", min_amount="0.001", state="halted")]
+    last = (main(LAST, {"ETH": "50"}, "90000", instruments=halted), desk(LAST))
+    interpreter, seen = observed(policies, {"ETH": "50"}, last=last)
+    fired, hedge = interpreter.tick(seen).decisions
+    (shown,) = interpreter.net_exposures()
+    (order,) = options(shown.exposure)["open"].orders
+    (intent,) = hedge.intents
+    assert (order.account, order.symbol, order.side, order.contracts) == (
+        intent.account, intent.symbol, intent.side, intent.contracts,
+    )  # fmt: skip
+    left = fired.net_exposure
+    assert left is not None
+    assert left.net is not None
+    assert left.before == shown.exposure.net
+    assert abs(left.net) <= D("0.2")
+    assert hedge.net_exposure is None
+
+
 @pytest.mark.parametrize(("sold", "left"), [("80", "4"), ("98", "2"), ("100", "0")])
 def test_smaller_of_what_closes_in_progress_and_new_orders_leave_counts(sold: str, left: str) -> None:
     """Of 100 BTC a close in progress leaves 4."""

@@ -301,6 +301,20 @@ spec:
     assert "the legs of the hedge pair are cut apart: BTC/USDT:USDT on main by" in reason(outcome)
 
 
+def test_hedge_on_another_account_has_the_beta_of_its_symbol_in_the_scope() -> None:
+    """`desk` is short 40 BTC against 100 ETH on `main`, which only watches BTC: what is left of the net is cut."""
+    wide = ", open: {account: desk, instrument: 'BTC/USDT:USDT', at_most: 5000 USDT}"
+
+    def seen(each: AccountSnapshot) -> Sequence[AccountSnapshot]:
+        mark = f"{PRICES[60]['BTC']:.6f}"
+        rows = [position(symbol_of("BTC"), "short", "0", contracts="40", mark_price=mark)]
+        return each, account("100000", rows, name="desk", instruments=[rules(symbol_of("BTC"))])
+
+    _, outcome = run(policy(more=wide), {"ETH": 100}, last=seen)
+    left = 100 - 40 * PRICES[60]["BTC"] / (slope("ETH") * PRICES[60]["ETH"])
+    assert float(sold(outcome)["ETH"]) == pytest.approx(left, abs=0.02)
+
+
 OPEN = ", open: {account: desk, instrument: 'BTC/USDT:USDT', at_most: 3000 USDT}"
 
 
