@@ -94,7 +94,7 @@ class Retainer:
         with closing(open_store(str(self._place), read_only=self._dry_run)) as store:
             if declared is not None:
                 before, archive = self._now - kept_for(declared.keep), Path(declared.archive)
-                found.append(self._of_store("store", store, needs_of(store, self._now), archive, before))
+                found.append(self._of_store("store", store, needs_of(store, self._now, before), archive, before))
                 server = server_record_of(self._place)
                 if server.exists():
                     with closing(open_store(str(server), read_only=self._dry_run)) as other:
@@ -187,8 +187,11 @@ class Retainer:
         return RecordEntry("retention", self._now, {"what": what, "result": "removed"}, details, answers=subject)
 
 
-def needs_of(store: SqlStore, now: datetime) -> tuple[Need, ...]:
-    """What a restart or a person still needs: closes under way, open incidents, latches, and locks in force."""
+def needs_of(store: SqlStore, now: datetime, before: datetime) -> tuple[Need, ...]:
+    """What a restart or a person still needs: closes under way, open incidents, latches, and locks in force.
+
+    Locks and memories are searched for decisions from before a time only: what is younger is kept in any case.
+    """
     decisions = [each.decision for each in reversed(store.decisions(ALL))]
     changes = [each for each in store.set_changes(ALL) if each.renamed]
     incidents = group_decisions(decisions, lambda each: name_now(each.policy, each.as_of, changes))
@@ -201,7 +204,7 @@ def needs_of(store: SqlStore, now: datetime) -> tuple[Need, ...]:
         if is_open and (name_now(last.policy, last.as_of, changes), last.scope) in machines:
             found += [_need(each, opening, "its stage was not reset") for each in _all_of(incident)]
     memories = [*store.memories()]
-    for decision in decisions:
+    for decision in (each for each in decisions if each.as_of < before):
         if _holds_lock(store, decision, now):
             found.append(_need(decision, opening, "its lock is in force"))
         elif any(decision.id.encode() in blob for blob in memories):

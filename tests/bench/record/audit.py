@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 
 from sqlalchemy import Connection
 
@@ -81,13 +81,14 @@ def measures() -> Iterator[Measure]:
         with log.open("wb") as file:
             file.writelines(lines())
         verifier = RecordVerifier()
-        began = perf_counter()
+        began, worked = perf_counter(), process_time()
         with log.open("rb") as file:
             verifier.read("a", file)
         report = verifier.report()
-        took = perf_counter() - began
+        took, worked = perf_counter() - began, process_time() - worked
         assert (report.verdict, report.entries) == ("verified", MILLION)
         yield Measure("a million lines verified", took * 1000, 5_000.0, "promised", 1.0)
+        yield Measure("processor time of the same, on one thread", worked * 1000, 5_000.0, "promised", 1.0)
         with log.open("rb") as file:
             line = [next(file) for _ in range(7)][-1].rstrip(b"\n")
     path = [os.urandom(32) for _ in range(20)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -248,6 +249,34 @@ def test_a_notification_that_waits_keeps_the_line_that_announced_it(tmp_path: Pa
         store.settle("m1", to_micros(NOW), None)
         assert json.loads(next(iter(store.record_lines(report_end(store)))).text)["answers"] == 3
     assert site.report().verdict == "verified"
+
+
+def test_what_a_later_line_names_too_is_kept(tmp_path: Path) -> None:
+    """A body is kept once, by its digest: the young line still has it."""
+    site = Site(tmp_path)
+    bodies = ((ago(45), b"shared"), (ago(44), b"alone"), (NOW, b"shared"))
+    with site.opened() as store:
+        store.add_to_record([RecordEntry("cut", at, body=body) for at, body in bodies])
+    assert site.retain()[0].counts == {"lines": 3, "bodies": 1}
+    report = site.report()
+    assert (report.verdict, report.withheld.count) == ("verified", 0)
+
+
+def test_a_run_goes_on_writing_while_old_lines_are_removed(site: Site) -> None:
+    """Every line that it writes is in the chain, and those of the removal are between them."""
+
+    def write() -> None:
+        with site.opened() as store:
+            for number in range(80):
+                store.add_to_record([RecordEntry("cut", NOW, {"size": number}, body=b"of a run")])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    site.retain()
+    writer.join()
+    report = site.report()
+    assert (report.verdict, report.removed, report.withheld.count) == ("verified", 9, 0)
+    assert report.last == 17 + 80 + 2, "none was refused"
 
 
 def test_a_command_that_no_tick_has_consumed_is_kept(site: Site) -> None:
