@@ -13,7 +13,7 @@ placed only once the venue has confirmed that nothing of the first was filled: o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
@@ -35,11 +35,15 @@ from killswitch.model.venue import (
     TriggerPrice,
     VenueDownError,
     VenueError,
+    is_catastrophe_stop,
 )
 from killswitch.planning.catastrophe_stops import StopKey, StopLine, WantedStop
+from killswitch.ratelimit.budget import Purpose
 
 LAG: Final = 30.0
 """Seconds for which a list of open orders may lack a stop that was accepted, or still have one that was cancelled."""
+MISSED_FOR: Final = 120.0
+"""Seconds for which a stop that no list shows any more is queried."""
 WHY: Final = "a catastrophe stop that does not fit its position any more"
 NO_STOP: Final = frozenset({"already_flat", "below_minimum", "duplicate_client_order_id"})
 """Reasons of a refusal that leave no position without its declared stop."""
@@ -79,6 +83,10 @@ class StopRecord(Struct):
     """`SYMBOL/side` → the mark at first sight of a position whose entry is unknown."""
     refused: dict[str, StopRefusal] = field(default_factory=dict)
     """`SYMBOL/side` → the last refusal."""
+    shown: dict[str, SentStop] = field(default_factory=dict)
+    """Client order id → a stop that the last list has shown."""
+    missing: dict[str, SentStop] = field(default_factory=dict)
+    """Client order id → a stop that a list does not show any more: it has ended, or was filled."""
 
 
 class PlannedStops(Struct, frozen=True):
@@ -105,6 +113,12 @@ class StopOrders:
         self._context = context
         self.record = record
         self._save = save
+        self.filled: dict[str, str] = {}
+        """Client order id of each stop of which something was filled → its symbol. At some venues the order that a stop
+        becomes, and so its fills, have another id."""
+        self._purpose: Purpose = "reading"
+        self._had_no_list = False
+        """Whether the last pass had no answer about the open orders."""
         self._gone: dict[str, float] = {}
         """Venue id of a cancelled order → monotonic seconds at which the venue confirmed its end."""
         self._queried: dict[str, float] = {}
@@ -115,7 +129,7 @@ class StopOrders:
     @property
     def has_unanswered(self) -> bool:
         """Whether a stop was sent whose fate is unknown, or that no list has shown in time."""
-        return any(self._is_due(each) for each in self.record.sent.values())
+        return any(self._is_due(it) for it in (*self.record.sent.values(), *self.record.missing.values()))
 
     def resting(self, orders: Iterable[Order]) -> tuple[Order, ...]:
         """The open orders with the stops that a list does not show yet, and without those that it still shows.
@@ -127,14 +141,38 @@ class StopOrders:
         shown = tuple(order for order in orders if order.id not in self._gone)
         for order in shown:
             self.record.sent.pop(order.client_order_id or "", None)
+        self._note_missing(shown)
         return (*shown, *(_as_order(each) for each in self.record.sent.values()))
 
-    async def keep(self, plan: Callable[[tuple[Order, ...]], PlannedStops]) -> None:
-        """One pass: query what is unanswered, then make the changes that `plan` finds for the orders open now."""
+    def _note_missing(self, shown: Sequence[Order]) -> None:
+        """Note the stops that the list before had, and this one lacks, to be queried for what they have closed."""
+        now = self._context.clock.now()
+        own = {it.client_order_id or "": it for it in shown if is_catastrophe_stop(it.client_order_id)}
+        for name, stop in self.record.shown.items():
+            if name not in own and name not in self.record.sent and stop.order not in self._gone:
+                stop.state, stop.sent_at = "sent", now
+                self.record.missing[name] = stop
+        self.record.shown = {
+            name: SentStop(name, it.symbol, it.side, _protected(it), it.amount, it.trigger_price, now, order=it.id)
+            for name, it in own.items()
+            if it.trigger_price is not None
+        }
+
+    async def keep(self, plan: Callable[[tuple[Order, ...]], PlannedStops], *, is_quiet: bool = False) -> None:
+        """One pass: query what is unanswered, then make the changes that `plan` finds for the orders open now.
+
+        `is_quiet`: nothing is being closed on the account. Then a pass after one that had no room among the requests of
+        polls takes from the share of closing: at a venue of few requests it would never have any.
+        """
+        self._purpose = "closing" if is_quiet and self._had_no_list else "reading"
         for sent in tuple(self.record.sent.values()):
             if self._is_due(sent):
                 await self._query(sent)
-        found = await self._context.open_orders(purpose="reading")
+        for missing in tuple(self.record.missing.values()):
+            if self._is_due(missing):
+                await self._query_missing(missing)
+        found = await self._context.open_orders(purpose=self._purpose)
+        self._had_no_list = found is None
         if found is None:
             return
         planned = plan(self.resting(found))
@@ -160,16 +198,18 @@ class StopOrders:
         if order.id == name:
             return False  # its fate is unknown, and so is the venue's id of it
         self.changed_at = self._context.monotonic()
-        if await self._context.cancel(order.symbol, order.id, purpose="reading") is not None:
+        if await self._context.cancel(order.symbol, order.id, purpose=self._purpose) is not None:
             return False
         self.changed_at = self._context.monotonic()
         self._record(Cancelled(*self._head(name, order.symbol, _protected(order)), order=order.id, why=WHY))
-        report = await self._context.find_order(order.symbol, name, order.amount, purpose="reading")
+        report = await self._context.find_order(order.symbol, name, order.amount, purpose=self._purpose)
         self.changed_at = self._context.monotonic()
         if not isinstance(report, OrderReport) or report.state == "open":
             return False
         self._gone[order.id] = self.changed_at
         self.record.sent.pop(name, None)
+        self.record.shown.pop(name, None)
+        self.record.missing.pop(name, None)
         self._record(self._end(name, order.symbol, _protected(order), report))
         if report.filled == 0:
             return True
@@ -203,7 +243,7 @@ class StopOrders:
             )
         )
         try:
-            answer = await self._context.request("submit", self._context.venue.submit(request), purpose="reading")
+            answer = await self._context.request("submit", self._context.venue.submit(request), purpose=self._purpose)
             report = validated_report(answer, name, wanted.amount)
         except OrderRejectedError as error:
             return self._refused(line, wanted, sent, error)
@@ -241,9 +281,7 @@ class StopOrders:
 
     async def _query(self, sent: SentStop) -> None:
         """Query a stop of unknown fate. Its absence counts once its request can no longer be carried out."""
-        self._queried = {name: age for name, age in self._queried.items() if name in self.record.sent}
-        self._queried[sent.name] = self._context.seconds_since(sent.sent_at)
-        report = await self._context.find_order(sent.symbol, sent.name, sent.amount, purpose="reading")
+        report = await self._found(sent)
         if isinstance(report, VenueError):
             return
         head = self._head(sent.name, sent.symbol, sent.position_side)
@@ -260,6 +298,22 @@ class StopOrders:
             del self.record.sent[sent.name]
             self._record(self._end(sent.name, sent.symbol, sent.position_side, report))
 
+    async def _query_missing(self, stop: SentStop) -> None:
+        """Query a stop that no list shows any more, for a while: some venues forget one that had nothing to close."""
+        report = await self._found(stop)
+        if isinstance(report, OrderReport):
+            del self.record.missing[stop.name]
+            if report.state != "open":
+                self._record(self._end(stop.name, stop.symbol, stop.position_side, report))
+        elif self._context.seconds_since(stop.sent_at) >= MISSED_FOR:
+            del self.record.missing[stop.name]
+
+    async def _found(self, stop: SentStop) -> OrderReport | VenueError | None:
+        known = self.record.sent.keys() | self.record.missing.keys()
+        self._queried = {name: age for name, age in self._queried.items() if name in known}
+        self._queried[stop.name] = self._context.seconds_since(stop.sent_at)
+        return await self._context.find_order(stop.symbol, stop.name, stop.amount, purpose=self._purpose)
+
     def _is_due(self, sent: SentStop) -> bool:
         """Whether to query the stop: one of unknown fate after times that double, up to LAG.
 
@@ -272,6 +326,8 @@ class StopOrders:
         return age < last or age - last >= min(last, LAG)
 
     def _end(self, name: str, symbol: str, side: Side, report: OrderReport) -> Entry:
+        if report.filled > 0:
+            self.filled[name] = symbol
         head = self._head(name, symbol, side)
         return Filled(*head, order=report.id, state=report.state, filled=report.filled, price=report.average_price,
                       fee=report.fee)  # fmt: skip

@@ -38,7 +38,7 @@ from killswitch.store.sql import SqlStore
 _CREATION_TIMEOUT = 0.5
 """Seconds for which a file may be empty while another process creates a store in it."""
 
-_LOOK_EVERY = 10_000
+LOOK_EVERY = 10_000
 """Steps of SQLite between two looks at the time of a read that has a limit; ten thousand take below a millisecond."""
 
 ANSWERS_WITHIN = 10.0
@@ -303,7 +303,7 @@ def _reading_engine(path: Path, within: float | None = None) -> Engine:
     def connect() -> sqlite3.Connection:
         connection: sqlite3.Connection = sqlite3.connect(uri, uri=True, **_CONNECT)
         if ends is not None:
-            connection.set_progress_handler(lambda: time.monotonic() > ends, _LOOK_EVERY)
+            connection.set_progress_handler(lambda: time.monotonic() > ends, LOOK_EVERY)
         return connection
 
     return _engine(connect, on_connect=None)

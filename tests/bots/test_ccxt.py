@@ -21,8 +21,9 @@ BTC = "BTC/USDT:USDT"
 class Site:
     """A venue with a long position of 2 BTC, a lock file, and the page's bot."""
 
-    def __init__(self, world: World, lock: LockFile, bot: SpokenBot) -> None:
-        self.world, self.lock, self.bot = world, lock, bot
+    def __init__(self, world: World, lock: LockFile, bot: SpokenBot, printed: str = "") -> None:
+        """`printed`: what the page's code has printed."""
+        self.world, self.lock, self.bot, self.printed = world, lock, bot, printed
 
     def held(self) -> str | None:
         """Contracts of BTC that are held."""
@@ -39,8 +40,11 @@ class Site:
 
 
 @contextmanager
-def site_of(folder: Path, kind: str, mode: str = "one_way") -> Iterator[Site]:
-    """Follow the page with this exchange on loopback, by the lock file alone."""
+def site_of(folder: Path, kind: str, mode: str = "one_way", *, is_whole: bool = False) -> Iterator[Site]:
+    """Follow the page with this exchange on loopback, by the lock file alone.
+
+    `is_whole`: with its order, under a lock; else the bot is made as the page has it, and sends what the test wants.
+    """
     environment = environment_of("ccxt")
     lock = LockFile(folder / "account__main.json")
     options = ("--position=BTC/USDT:USDT=2", "--symbol=ETH/USDT:USDT", f"--mode={mode}")
@@ -57,12 +61,17 @@ def site_of(folder: Path, kind: str, mode: str = "one_way") -> Iterator[Site]:
         }  # fmt: skip
         if kind == "async":
             values |= {"import ccxt\n": "import ccxt.async_support as ccxt\n"}
-        code = filled_in(blocks("ccxt.md")[0].partition("\ntry:")[0], values)
+        making, _, order = blocks("ccxt.md")[0].partition("\ntry:")
+        if is_whole:
+            lock.lock()
+        code = filled_in(making, values) + (f"\ntry:{order}" if is_whole else "")
         with running(environment, folder, str(PROGRAMS / "ccxt_bot.py"), code, kind) as process:
             bot = SpokenBot(process)
+            assert process.stdout is not None
+            printed = process.stdout.readline() if is_whole else ""
             expected = "GatedAsyncExchange" if kind == "async" else "GatedExchange"
             assert bot.line() == {"ready": expected}
-            yield Site(world, lock, bot)
+            yield Site(world, lock, bot, printed)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -107,6 +116,14 @@ def test_no_road_of_ccxt_opens_anything_while_locked_and_exits_pass(site: Site) 
     bot("cancel_order", entry["id"], BTC)
     site.lock.lock("all")
     site.refused("create_order", BTC, "market", "sell", 1, None, {"reduceOnly": True})
+
+
+def test_the_whole_code_of_the_page_prints_why_its_order_is_not_sent(tmp_path: Path) -> None:
+    """Nothing of it left out."""
+    with site_of(tmp_path, "sync", is_whole=True) as site:
+        assert site.held() == "2"
+        assert site.world.state()["sent"] == []
+        assert site.printed.startswith("not sent by create_order: locked: the lock file says reduce_only")
 
 
 def test_reads_pass_and_after_the_lock_there_is_no_burst(site: Site) -> None:

@@ -110,6 +110,25 @@ def test_no_road_of_hummingbot_opens_anything_while_locked_and_closes_pass(tmp_p
         desk.wait_for("FAILED", 5)
 
 
+@pytest.mark.parametrize(("kind", "placed", "status"), [("gate", 1, "TERMINATED"), ("bare", 2, "RUNNING")])
+def test_an_executor_that_waits_for_its_entry_is_stopped_and_does_not_try_again(
+    tmp_path: Path, kind: str, placed: int, status: str
+) -> None:
+    """An executor places another order where its first one is cancelled: without the gate it does."""
+    with strategy(tmp_path, kind) as desk:
+        desk.bot("executor", "BUY", "1", "OPEN", "50")
+        until(lambda: desk.world.state()["rests"], "its entry rests")
+        desk.lock.lock()
+        if kind == "bare":
+            desk.bot("cancel_all")
+        desk.wait_for("CANCELED", 1)
+        until(lambda: len(desk.sent()) == placed, "it has tried again, or not")
+        until(lambda: [name for name, _ in desk.bot("executors")] == [status], f"it is {status}")
+        desk.bot("wait", 3)
+        assert len(desk.sent()) == placed
+        assert "FAILED" not in desk.states(), "nor has it put an order that was refused"
+
+
 def test_after_the_lock_executors_send_no_burst(tmp_path: Path) -> None:
     """Five that asked while locked, and five in the moment after it: one order."""
     with strategy(tmp_path) as desk:

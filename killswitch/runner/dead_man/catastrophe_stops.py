@@ -203,6 +203,10 @@ class CatastropheStops:
         for account in accounts:
             if account.account in self._keepers:
                 self._close_other_legs(account)
+        for name, keeper in self._keepers.items():
+            for stop, symbol in keeper.orders.filled.items():
+                self._close_legs_of(name, symbol, stop)
+            keeper.orders.filled.clear()
 
     def ticked(self, report: EndedTick) -> None:
         """Decide every account's stops by the snapshot of the tick, and begin a pass where something is to be done."""
@@ -224,7 +228,8 @@ class CatastropheStops:
             self._exit(keeper.stops)
             planned = self._planned(name, keeper.stops)
             if not planned.is_empty or keeper.orders.has_unanswered:
-                keeper.task = asyncio.create_task(keeper.orders.keep(self._planner(name, seen)))
+                is_quiet = self._closings.closing(name) == frozenset()
+                keeper.task = asyncio.create_task(keeper.orders.keep(self._planner(name, seen), is_quiet=is_quiet))
         self._record.views = tuple(self._views())
         self._save()
 
@@ -325,12 +330,16 @@ class CatastropheStops:
         """Command the close of the legs that a filled stop has left naked, once for each stop."""
         for fill in account.fills or ():
             name = fill.client_order_id or self._names.get(fill.order or "", "")
-            if not is_catastrophe_stop(name) or name in self._record.left:
-                continue
-            for event in closes_of_other_legs(self._rules, account.account, fill.symbol, name, self._clock.now()):
-                self._store.put_event(event)
-            self._record.left = [*self._record.left, name][-KEPT:]
-            self._save()
+            if is_catastrophe_stop(name):
+                self._close_legs_of(account.account, fill.symbol, name)
+
+    def _close_legs_of(self, account: str, symbol: str, stop: str) -> None:
+        if stop in self._record.left:
+            return
+        for event in closes_of_other_legs(self._rules, account, symbol, stop, self._clock.now()):
+            self._store.put_event(event)
+        self._record.left = [*self._record.left, stop][-KEPT:]
+        self._save()
 
     @property
     def judges(self) -> tuple[str, ...]:

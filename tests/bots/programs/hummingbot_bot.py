@@ -108,17 +108,23 @@ async def perform(strategy, connector, method, *arguments):
         amount, action = arguments
         return call(PAIR, Decimal(amount), OrderType.MARKET, Decimal(100), position_action=PositionAction[action])
     if method == "executor":
-        side, amount, action = arguments
+        side, amount, action, *price = arguments
         config = OrderExecutorConfig(
             timestamp=strategy.current_timestamp, connector_name=NAME, trading_pair=PAIR, side=TradeType[side],
-            amount=Decimal(amount), position_action=PositionAction[action], price=Decimal(100),
-            execution_strategy=ExecutionStrategy.MARKET,
+            amount=Decimal(amount), position_action=PositionAction[action], price=Decimal(price[0] if price else "100"),
+            execution_strategy=ExecutionStrategy.LIMIT if price else ExecutionStrategy.MARKET,
         )  # fmt: skip
         strategy.executor_orchestrator.execute_actions([CreateExecutorAction(executor_config=config)])
         return config.id
     if method == "executors":
         executors = [each for some in strategy.executor_orchestrator.active_executors.values() for each in some]
         return [[each.status.name, each.is_trading] for each in executors]
+    if method == "cancel_all":
+        for order in list(connector.in_flight_orders.values()):
+            connector.cancel(order.trading_pair, order.client_order_id)
+        return None
+    if method == "wait":
+        return await asyncio.sleep(arguments[0])  # seconds of the strategy's clock, in which nothing must happen
     if method == "orders":
         return SEEN
     raise ValueError(method)

@@ -21,8 +21,10 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
     Call,
     ConditionalOrderRule,
+    Cost,
     DeadManRule,
     OrderLife,
+    RateLimit,
     VenueDescription,
     VenueTimer,
     is_catastrophe_stop,
@@ -290,6 +292,46 @@ def test_a_fill_that_is_shown_for_minutes_closes_the_other_leg_once_across_a_res
     site.run(site.runner(rules=(rule(apart=legs),)), 6)
     assert site.exchange.held["ETH", "short"] == 3
     assert len([each for each in site.store.decisions(10) if each.decision.kind == "manual"]) == 1
+
+
+class NamelessWire(EntryWire):
+    """A venue at which the order that a stop becomes has an id of its own, and no client order id."""
+
+    async def snapshot(self) -> AccountSnapshot:
+        found = await super().snapshot()
+        fills = tuple(replace(each, order=f"became-{each.order}", client_order_id=None) for each in found.fills or ())
+        return found if found.fills is None else replace(found, fills=fills)
+
+
+def test_a_stop_that_ended_as_another_order_is_queried_and_the_other_leg_is_closed(site: Site) -> None:
+    """Its fills do not show that they are of a stop: it is missing among the open orders, and the venue is asked."""
+    site.exchange.held[("ETH", "short")] = D(5)
+    site.exchange.markets["ETH"] = Market("ETH")
+    legs = (StopTwin("main", "BTC", "main", "ETH"),)
+    runner = site.runner(rules=(rule(apart=legs),), wire=NamelessWire)
+    site.run(runner, 10, {3: lambda: site.exchange.reprice("BTC", D(79))})
+    assert site.exchange.held == {LONG: D(0), ("ETH", "short"): D(0)}
+    (closed,) = [each for each in site.store.decisions(10) if each.decision.kind == "manual"]
+    assert closed.decision.reason == "its stop has closed BTC of main, the other leg of a hedge"
+
+
+class MeteredWire(EntryWire):
+    """A venue with few requests for conditional orders: what polls leave of half of them never suffices for a list."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        costs = (Cost("snapshot", "conditional", 3), Cost("open_orders", "conditional", 5))
+        self.traits = replace(self.traits, limits=(RateLimit("conditional", 20, 2.0),), costs=costs)
+
+
+def test_a_stop_is_in_step_although_polls_leave_no_room_for_a_list_of_orders(site: Site) -> None:
+    """Nothing is being closed: the list is then read from the share of closing, within three ticks of the change."""
+    found: list[object] = []
+    changes: dict[int, Callable[[], object]] = {
+        6: lambda: site.exchange.trade(LONG, D(-4)), 10: lambda: found.append(site.stops()),
+    }  # fmt: skip
+    site.run(site.runner(wire=MeteredWire), 12, changes)
+    assert found == [[("sell", D(6), D(80))]]
 
 
 def test_a_full_close_leaves_no_stop(site: Site) -> None:

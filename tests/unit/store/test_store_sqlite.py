@@ -237,7 +237,7 @@ def test_a_read_with_a_limit_of_time_is_broken_off(tmp_path: Path, monkeypatch: 
     """So that no reader holds up the folding of a writer's log; within its time the same is read."""
     at = tmp_path / "long.sqlite"
     open_store(str(at)).close()
-    monkeypatch.setattr(sqlite, "_LOOK_EVERY", 1)
+    monkeypatch.setattr(sqlite, "LOOK_EVERY", 1)
     with closing(open_store(str(at), read_only=True, within=60.0)) as store:
         assert store.decisions(10) == []
     with pytest.raises(StoreError, match="in time: it is large, or the machine is busy"):

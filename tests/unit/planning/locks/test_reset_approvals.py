@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from killswitch.model.snapshot import Event
 from killswitch.operations.pages.wording import pending_lines
 from killswitch.planning.interpreter import Outcome
 from killswitch.planning.operator.reset_approvals import reset_subject
@@ -137,14 +136,14 @@ def test_status_says_how_many_are_needed_and_who_has_approved() -> None:
 @pytest.mark.parametrize("kind", ["close", "halt", "lock", "cancel", "unlock"])
 def test_nothing_else_waits_for_a_second_person(kind: str) -> None:
     """What reduces risk never does; an unlock ends locks by hand only."""
-    event: Event = operator_event(kind, after(minutes=10), "account/main", "e", lock="all")  # type: ignore[arg-type]
+    at = after(minutes=10)
+    event = operator_event(kind, at, "account/main", "e", lock="all")  # type: ignore[arg-type]  # one of the kinds
     assert not Approved(2).tick(10, event).refused
 
 
 def test_a_policy_that_only_observes_holds_back_nothing() -> None:
     """Nothing is locked by it."""
-    desk = Approved(1)
-    desk = desk.restarted(replace(policy(reset_approvals=1), mode="observe"))  # type: ignore[assignment]
+    desk = Approved(1).restarted(replace(policy(reset_approvals=1), mode="observe"))
     assert not desk.commands("reset", 12).refused
 
 
