@@ -53,6 +53,7 @@ def test_the_help_of_a_verb_ends_with_a_valid_example(
         "request.json",
         "proof.json",
         "anchors.toml",
+        "retention.toml",
         "ks.backup.sqlite",
         "config.json",
         "strategy.py",

@@ -125,7 +125,7 @@ def _draw_approval(browser: Any, folder: Path, picture: Path) -> None:
     page.click("#approvals button")
     page.fill("#fingerprint", shown.stdout.split()[1])
     page.click("#compose")
-    page.wait_for_function("document.getElementById('signing').textContent.includes('END')")
+    page.locator("#signing", has_text="END").wait_for()
     save_picture(page, picture)
     page.close()
 

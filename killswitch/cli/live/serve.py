@@ -70,6 +70,7 @@ def serve(
     from killswitch.server.alert_routes import WebhookSecretError
     from killswitch.server.app import ServerFileError
     from killswitch.server.jwt_login import JwtSettingsError
+    from killswitch.store.errors import StoreError
 
     try:
         _serve(
@@ -85,7 +86,7 @@ def serve(
             ends_with_stdin=ends_with_stdin,
             is_secure=tls_certificate is not None or behind_proxy,
         )
-    except (TokenFileError, ServerFileError, JwtSettingsError, WebhookSecretError) as error:
+    except (TokenFileError, ServerFileError, JwtSettingsError, WebhookSecretError, StoreError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -152,3 +152,13 @@ def test_the_tokens_of_a_file_are_listed_without_secrets_and_one_that_is_lost_is
     assert [(each["id"], each["is_valid"]) for each in json.loads(done.output)] == [(lost.id, False), (kept.id, True)]
     now = datetime.now(UTC)
     assert (Tokens(at).find(secrets[0], now), Tokens(at).find(secrets[1], now)) == (None, kept)
+
+
+def test_a_server_of_a_store_that_is_not_there_says_so_and_nothing_else(tmp_path: Path) -> None:
+    """A misspelled path: no traceback, and no folder for commands that no runner would find."""
+    at = tmp_path / "tokens.json"
+    write_tokens(at, TokenFile())
+    done = CliRunner().invoke(ksctl, ["serve", "--store", str(tmp_path / "no.sqlite"), "--tokens", str(at)])
+    assert done.exit_code == 1
+    assert done.output == f"Error: there is no store at {tmp_path / 'no.sqlite'}\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["tokens.json"]

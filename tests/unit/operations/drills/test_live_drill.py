@@ -35,7 +35,7 @@ from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from killswitch_ccxt import adapter as ccxt
 from tests import worlds
-from tests.faults.mishaps import Rule, Script
+from tests.faults.mishaps import MISHAPS, Rule, Script
 from tests.latency.sites import VENUES, WARM_UP, Site
 from tests.unit.source.approval_keys import DAY, HOUR, NOW, ssh_signer, statement, trust_of
 from tests.virtual_time import VirtualTime
@@ -196,6 +196,38 @@ def test_a_request_that_arrives_late_is_found(tmp_path: Path) -> None:
     site, run = at_the_venue(tmp_path, work)
     assert run.state == "closed"
     assert site.held == BOOK
+
+
+@pytest.mark.parametrize(
+    ("mishap", "after"),
+    [
+        *((each, "none") for each in (*MISHAPS["submit"], "held")),
+        *((each, after) for each in ("done", "late") for after in ("empty", "lagging", "nonsense", "down")),
+    ],
+)
+def test_whatever_happens_to_the_order_it_is_sent_once_and_no_other_position_changes(
+    tmp_path: Path, mishap: str, after: str
+) -> None:
+    """Each fault of the wire at the order, and one more at the first question about it: the drill ends in a state that
+    is true at the venue, or says that it does not know."""
+
+    async def work(site: DrillSite, store: SqlStore, drill: LiveDrill) -> LiveRun:
+        rules = [Rule("submit", mishap, symbol=SYMBOL)]  # type: ignore[arg-type]  # a mishap
+        rules += [] if after == "none" else [Rule("find_order", after, symbol=SYMBOL, times=2)]  # type: ignore[arg-type]  # likewise
+        site.wire.mishaps = Script(*rules)
+        run = await opened_and_closed(site, store, drill)
+        await site.time.sleep(60)  # nothing arrives after that
+        return run
+
+    site, run = at_the_venue(tmp_path, work)
+    assert sum(name.startswith(DRILL_MARK) for name in site.sent) <= 1
+    assert {key: held for key, held in site.held.items() if key[0] != SYMBOL} == BOOK
+    assert site.wire.exchange.turned == []
+    if run.state in ("closed", "not_opened"):
+        assert site.held == BOOK
+    else:
+        assert run.why
+    assert run.state == "not_opened" or mishap not in ("lost", "silent", "down", "limited")
 
 
 class KilledError(Exception):
