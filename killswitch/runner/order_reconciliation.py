@@ -216,10 +216,10 @@ class OrderReconciliation:
                     "it may have filled: look at the venue, which is still queried. The close goes on without it, of a "
                     "swap or future as a whole, of anything else as if it had filled"
                 )
-                self._found.append(_of_order(name, "detached", f"{order}: {what} {way_out}"))
+                self._found.append(_of_order(name, "detached", f"{order}: {what} {way_out}", entry.account))
             case Abandoned():
                 what = "the venue does not report its status and is no longer queried: check the order at the venue"
-                self._found.append(_of_order(name, "abandoned", f"{order}: {what} {way_out}"))
+                self._found.append(_of_order(name, "abandoned", f"{order}: {what} {way_out}", entry.account))
             case Undecodable():
                 what = f"an entry of the journal about {entry.symbol} on account {entry.account} cannot be decoded"
                 text = f"{what}, and counts as the worst case: {entry.why} {way_out}"
@@ -243,12 +243,13 @@ class CombinedClosingObserver:
             observer.wrote(entry)
 
 
-def _of_order(name: str, what: str, text: str) -> Alert:
-    return _finding(f"order/{name}/{what}", text)
+def _of_order(name: str, what: str, text: str, account: str | None = None) -> Alert:
+    """The page about an order. With its account, those of one tick are one page: an outage loses many answers at once."""
+    return _finding(f"order/{name}/{what}", text, None if account is None else f"orders on account {account}")
 
 
-def _finding(key: str, text: str) -> Alert:
-    return Alert(key, "page", text, lasts=False)
+def _finding(key: str, text: str, heading: str | None = None) -> Alert:
+    return Alert(key, "page", text, lasts=False, heading=heading)
 
 
 def _what(order: Order | None) -> tuple[object, ...] | None:
