@@ -203,7 +203,7 @@ class OrderReconciliation:
         way_out = f"(ksctl explain {decision})"
         place = f"{entry.account}/{entry.symbol}"
         name = entry.client_order_id or f"{decision}/{place}"
-        order = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} has an unknown status"
+        order = f"order {entry.client_order_id} on {entry.symbol} has an unknown status"
         match entry:
             case ProtectionAnswered():
                 if entry.state not in _NOT_PAGED and not entry.is_unknown:
