@@ -17,6 +17,7 @@ from killswitch.accounts.opening import PolicyProblemsError
 from killswitch.limits.view import GateView, decode_gate_view
 from killswitch.model.decision import decision_record
 from killswitch.model.snapshot import Event, Snapshot
+from killswitch.operations.lifting import after_resets
 from killswitch.operations.plan_comparison import NoDeployedSetError, deployed_set
 from killswitch.operations.preview import Preview, closes_under_way, encode_preview, from_store, preview
 from killswitch.planning.operator.closes import OPERATOR
@@ -88,14 +89,16 @@ def stored_preview(store: SqlStore, view: GateView, store_at: str, event: Event 
 
 
 def encode_command_preview(shown: Preview, view: GateView, event: Event) -> bytes:
-    """What a tick would decide about the command: its decisions with every order, and its notices."""
+    """What a tick would decide about the command: its decisions with every order, its notices, what follows a reset."""
+    decisions = [each for each in shown.decisions if each.author == event.author]
     return _ENCODER.encode(
         {
             "format": "killswitch.command-preview/v1",
             "book_as_of": view.as_of,
             "unreadable": shown.unreadable,
-            "decisions": [decision_record(each) for each in shown.decisions if each.author == event.author],
+            "decisions": [decision_record(each) for each in decisions],
             "notices": [each for each in shown.notices if each.policy == OPERATOR],
+            "follows": list(after_resets(decisions, shown.policies)),
         }
     )
 

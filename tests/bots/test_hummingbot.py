@@ -126,6 +126,7 @@ def test_an_executor_that_waits_for_its_entry_is_stopped_and_does_not_try_again(
         until(lambda: [name for name, _ in desk.bot("executors")] == [status], f"it is {status}")
         desk.bot("wait", 3)
         assert len(desk.sent()) == placed
+        assert "FAILED" not in desk.states(), "nor has it put an order that was refused"
 
 
 def test_after_the_lock_executors_send_no_burst(tmp_path: Path) -> None:

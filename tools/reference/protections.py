@@ -50,6 +50,8 @@ DANGERS: tuple[Danger, ...] = (
            "`exposure.leverage`, `exposure.margin_ratio`; `reduce`, down to a declared leverage"),
     Danger("A hedged book depends on the market after all", "Policy",
            "`exposure.net`, `exposure.imbalance`; `neutralise`, with the fewest orders that reduce"),
+    Danger("A close leaves the rest of the book naked", "Policy",
+           "`net_exposure`: what each stage leaves, and the orders that would take it out"),
     Danger("The venue liquidates or deleverages", "Policy", "`fills.closed_by_venue`, `positions.adl_rank`"),
     Danger("The venue answers late, wrongly or not at all", "Policy",
            "`venue.error_rate`, `venue.latency`, `venue.age`"),

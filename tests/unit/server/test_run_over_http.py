@@ -113,6 +113,7 @@ def test_a_dry_run_names_each_order_and_changes_nothing(desk: Desk) -> None:
     answer = desk.ask("POST", "/v1/plan", "risk", **close)
     assert answer.status_code == 200, answer.text
     (decision,) = answer.json()["decisions"]
+    assert answer.json()["follows"] == [], "no reset, so that no loss is accepted"
     held = {each.symbol: each.contracts for each in desk.site.venue().positions or ()}
     assert {each["symbol"]: Decimal(each["contracts"]) for each in decision["intents"]} == held
     assert desk.ask("GET", "/v1/decisions").json()["decisions"] == []
