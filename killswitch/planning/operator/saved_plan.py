@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, decision_id
-from killswitch.model.effects import Effect, Lock, expiry_of, kind_of
+from killswitch.model.effects import Effect, Lock, Transfer, expiry_of, kind_of
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.lock_parts import parts_text
 from killswitch.model.magnitude import sound_instrument
@@ -214,7 +214,12 @@ def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies
         else certain_effects(decision.scope, stage, at)
     )
     for effect in (each for each in decision.effects if not has_basis(each)):
-        if effect not in written or at - to_micros(plan.as_of) > AHEAD:
+        if isinstance(effect, Transfer):
+            yield (
+                f"its {_effect_name(effect)} is not made by a saved plan, as its amount follows from the balances of "
+                f"the moment: let stage {decision.stage} of {decision.policy} fire, or move it at the venue"
+            )
+        elif effect not in written or at - to_micros(plan.as_of) > AHEAD:
             yield (
                 f"its {_effect_name(effect)}{_terms(effect)} is not written by "
                 f"{'a close by hand' if decision.kind == 'manual' else f'stage {decision.stage} of {decision.policy}'} "

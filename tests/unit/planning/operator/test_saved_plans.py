@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Cancel, Intent, LockOrder, Notice, Rung, TriggerReading, Unwinding
+from killswitch.model.effects import Transfer
 from killswitch.model.snapshot import Event, Order, Position, Snapshot
 from killswitch.model.words import Cause
 from killswitch.planning.interpreter import Interpreter, Outcome
@@ -671,6 +672,16 @@ def test_a_lock_that_no_stage_writes_is_not_applied(change: dict[str, Any], mess
     policies = locking(None)
     lock = {"lock": LockOrder("account/main", "reduce_only", None)}
     assert message in refusal(applied(stage_plan(policies, **(lock | change)), book(after(minutes=1)), policies))
+
+
+def test_a_plan_with_a_transfer_of_margin_is_refused_with_the_reason_and_the_way_out() -> None:
+    """Its amount follows from the balances of the moment: only a stage that fires moves margin."""
+    policies = locking(None)
+    lock = LockOrder("account/main", "reduce_only", None)
+    plan = stage_plan(policies, lock=lock, further=(Transfer("treasury", "main", "USDT", Decimal(750)),))
+    text = refusal(applied(plan, book(after(minutes=1)), policies))
+    assert "its effect `move 750 USDT of margin from treasury to main` is not made by a saved plan" in text
+    assert "let stage trim of calm fire, or move it at the venue" in text
 
 
 @pytest.mark.parametrize("written", ["1e9", "3.0E+0", "1_0"])
