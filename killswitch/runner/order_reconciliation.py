@@ -244,7 +244,7 @@ class CombinedClosingObserver:
 
 
 def _of_order(name: str, what: str, text: str, account: str | None = None) -> Alert:
-    """The page about an order. With its account, those of one tick are one page: an outage loses many answers at once."""
+    """The page about an order. With its account, those of a tick are one page: an outage loses many answers at once."""
     return _finding(f"order/{name}/{what}", text, None if account is None else f"orders on account {account}")
 
 
