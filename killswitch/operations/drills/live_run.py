@@ -186,6 +186,10 @@ class LiveDrill:
             return self._keep(replace(run, state="unknown", why=why))
         if not report.filled:
             text = "the order was not filled" if report.state != "rejected" else "the venue has no such order"
+            # A list of orders may lag, or forget: the account held nothing in the symbol before.
+            if (shown := await self._shown(run, wanted=Decimal(0))) != 0:
+                held = "cannot be read" if shown is None else f"shows {shown.normalize():f} contracts of {run.symbol}"
+                return self._keep(replace(run, state="unknown", why=f"{text}, by the venue, but {run.account} {held}"))
             return self._keep(replace(run, state="not_opened", filled=Decimal(0), why=text))
         return self._keep(replace(run, state="opened", filled=report.filled))
 

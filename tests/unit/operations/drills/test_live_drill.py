@@ -230,6 +230,27 @@ def test_whatever_happens_to_the_order_it_is_sent_once_and_no_other_position_cha
     assert run.state == "not_opened" or mishap not in ("lost", "silent", "down", "limited")
 
 
+@pytest.mark.parametrize("mishap", ["done", "late"])
+def test_position_that_is_there_is_not_taken_for_an_order_that_was_not_opened(tmp_path: Path, mishap: str) -> None:
+    """The venue answers for minutes that it has no such order, and shows its position: the drill has not ended. Once
+    the venue finds the order, the drill is continued, and closes it."""
+
+    async def work(site: DrillSite, store: SqlStore, drill: LiveDrill) -> LiveRun:
+        rules = [Rule("submit", mishap, symbol=SYMBOL), Rule("find_order", "empty", symbol=SYMBOL, times=10_000)]  # type: ignore[arg-type]  # a mishap
+        site.wire.mishaps = Script(*rules)
+        run = await opened_and_closed(site, store, drill)
+        assert site.held[SYMBOL, "long"] == run.amount
+        assert (run.state, run.filled) == ("unknown", None)
+        assert "shows" in run.why
+        site.wire.mishaps = Script()
+        return await drill.finish(run)
+
+    site, run = at_the_venue(tmp_path, work)
+    assert run.state == "closed"
+    assert sum(name.startswith(DRILL_MARK) for name in site.sent) == 1
+    assert site.held == BOOK
+
+
 class KilledError(Exception):
     """The process of the drill dies here."""
 
