@@ -113,6 +113,20 @@ def unfinished_run(store: SqlStore) -> LiveRun | None:
     return next((each for each in live_runs(store) if each.state not in ENDED), None)
 
 
+def run_to_continue(store: SqlStore, drill: str, live: LivePosition) -> LiveRun:
+    """The run that `--continue` ends. RefusedDrillError if none is left, or if it is not of this drill and position.
+
+    The venue of another account has neither its order nor its position, which would seem to be gone.
+    """
+    left = unfinished_run(store)
+    if left is None:
+        raise RefusedDrillError(drill, ("no live drill on this store is left to continue",))
+    if (left.drill, left.account, left.symbol) != (drill, live.account, live.symbol):
+        why = f"what is left is {left.symbol} on {left.account} of the live drill {left.drill}: continue that one, and "
+        raise RefusedDrillError(drill, (f"{why}restore its document if it was edited",))
+    return left
+
+
 class LiveDrill:
     """Runs one live drill over an adapter of its account, next to the runner on `store`."""
 
