@@ -315,6 +315,19 @@ def test_a_stop_that_ended_as_another_order_is_queried_and_the_other_leg_is_clos
     assert closed.decision.reason == "its stop has closed BTC of main, the other leg of a hedge"
 
 
+def test_a_stop_that_cannot_be_queried_for_minutes_is_not_forgotten(site: Site) -> None:
+    """The venue answers no query of an order for two and a half minutes: an error is no answer that there is none."""
+    site.exchange.held[("ETH", "short")] = D(5)
+    site.exchange.markets["ETH"] = Market("ETH")
+    legs = (StopTwin("main", "BTC", "main", "ETH"),)
+    down = Script(Rule("find_order", "down", times=10_000, after=0))
+    changes: dict[int, Callable[[], object]] = {3: lambda: site.exchange.reprice("BTC", D(79)), 153: down.rules.clear}
+    site.run(site.runner(down, rules=(rule(apart=legs),), wire=NamelessWire), 200, changes)
+    assert site.exchange.held == {LONG: D(0), ("ETH", "short"): D(0)}
+    (closed,) = [each for each in site.store.decisions(10) if each.decision.kind == "manual"]
+    assert closed.decision.reason == "its stop has closed BTC of main, the other leg of a hedge"
+
+
 class MeteredWire(EntryWire):
     """A venue with few requests for conditional orders: what polls leave of half of them never suffices for a list."""
 
