@@ -87,6 +87,9 @@ class StopRecord(Struct):
     """Client order id → a stop that the last list has shown."""
     missing: dict[str, SentStop] = field(default_factory=dict)
     """Client order id → a stop that a list does not show any more: it has ended, or was filled."""
+    filled: dict[str, str] = field(default_factory=dict)
+    """Client order id → the symbol of a stop of which something was filled, until the other legs of its hedge are
+    closed. At some venues the order that a stop becomes, and so its fills, have another id."""
 
 
 class PlannedStops(Struct, frozen=True):
@@ -113,9 +116,6 @@ class StopOrders:
         self._context = context
         self.record = record
         self._save = save
-        self.filled: dict[str, str] = {}
-        """Client order id of each stop of which something was filled → its symbol. At some venues the order that a stop
-        becomes, and so its fills, have another id."""
         self._purpose: Purpose = "reading"
         self._had_no_list = False
         """Whether the last pass had no answer about the open orders."""
@@ -330,7 +330,7 @@ class StopOrders:
 
     def _end(self, name: str, symbol: str, side: Side, report: OrderReport) -> Entry:
         if report.filled > 0:
-            self.filled[name] = symbol
+            self.record.filled[name] = symbol
         head = self._head(name, symbol, side)
         return Filled(*head, order=report.id, state=report.state, filled=report.filled, price=report.average_price,
                       fee=report.fee)  # fmt: skip
