@@ -298,8 +298,10 @@ def test_only_the_drill_and_the_position_that_are_left_are_continued(store: SqlS
     store.put_live(LIVE_DRILLS, msgjson.encode((left,)))
     assert run_to_continue(store, "quarterly", position(most="2")) == left
     for name, live in (
-        ("yearly", position()), ("quarterly", position(account="other")), ("quarterly", position(symbol="ETH/USDT:USDT")),
-    ):  # fmt: skip
+        ("yearly", position()),
+        ("quarterly", position(account="other")),
+        ("quarterly", position(symbol="ETH/USDT:USDT")),
+    ):
         with pytest.raises(RefusedDrillError, match=f"what is left is {SYMBOL} on main of the live drill quarterly"):
             run_to_continue(store, name, live)
 
