@@ -425,7 +425,7 @@ def test_a_live_drill_is_refused_where_anything_is_unknown_or_held(
 
 def test_no_live_drill_begins_without_a_runner_that_closes(store: SqlStore) -> None:
     """A store on which nothing runs would leave the position open."""
-    (why,) = why_not_now(store_status(store, datetime.now(UTC), 0), position())
+    (why,) = why_not_now(store_status(store, datetime.now(UTC), 0), position(), "sha256:0")
     assert "no runner is alive" in why
 
 
