@@ -64,7 +64,7 @@ def run_live(document: DrillDocument, site: LiveSite, *, is_live: bool, is_conti
     position = document.spec.live
     if position is None:
         raise click.ClickException(f"{document.metadata.name} is no live drill: `ksctl drill run` runs it")
-    with _one_at_a_time(site.store_at), opened_store(site.store_at, read_only=False) as store:
+    with one_at_a_time(site.store_at), opened_store(site.store_at, read_only=False) as store:
         try:
             return _run(document, position, site, store, is_live=is_live, is_continued=is_continued)
         except (RefusedDrillError, DamagedStateError) as error:
@@ -72,9 +72,12 @@ def run_live(document: DrillDocument, site: LiveSite, *, is_live: bool, is_conti
 
 
 @contextmanager
-def _one_at_a_time(store_at: str) -> Iterator[None]:
-    """Two drills on one store would both find that nothing is open."""
-    path = Path(store_at.removeprefix("sqlite:///")).absolute()
+def one_at_a_time(store_at: str) -> Iterator[None]:
+    """Hold the guard of a store, also by another name of its file: two drills would both find that nothing is open.
+
+    ClickException where another one holds it.
+    """
+    path = Path(store_at.removeprefix("sqlite:///")).resolve()
     try:
         with guarded(path.parent, f".{path.name}.drill"):
             yield
