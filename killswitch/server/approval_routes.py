@@ -139,9 +139,14 @@ class ApprovalRoutes:
         return await self._record.carried(SpooledCommand(event, signed.id, delivery), "tighten", caller)
 
     async def _found(self, caller: Caller) -> tuple[datetime, tuple[WaitingApproval, ...]]:
-        """The time of ticks, and what waits in the scopes of the caller. Policies are of everybody who reads them."""
+        """The time of ticks, and what waits in the scopes of the caller. Policies are of everybody who reads them, the
+        orders that they would place of those who see the positions."""
+
+        def may_see(scope: str) -> bool:
+            return caller.may("positions", scope)
+
         now, found = await self._reads.read(
-            lambda store, _: (tick_time(store, CLOCK), waiting_approvals(store, last_view(store)))
+            lambda store, _: (tick_time(store, CLOCK), waiting_approvals(store, last_view(store), may_see))
         )
         return now, tuple(
             each for each in found if each.purpose not in ("recovery", "reset") or caller.may("read", each.scope)

@@ -121,6 +121,23 @@ def test_what_fires_on_arrival_is_an_approval_of_its_own(served: Served, store_p
     assert "subject: floor/account/main/stop\n" in found[1]["text"]
 
 
+@pytest.mark.parametrize("who", ["viewer account/main", "admin portfolio"])
+def test_what_fires_on_arrival_shows_no_book_that_the_token_may_not_see(
+    served: Served, store_path: Path, who: str
+) -> None:
+    """Neither in the list nor in the preview of a statement: an order says what an account holds."""
+    firing = ArrivalFiring("floor", "account/other", "stop", "would close: sell 1 BTC on other")
+    reload = ("account/other: stop of floor, level 2, stays in force",)
+    put_source(store_path, replace(WAITING, review=replace(LOOSENING, arrival=(firing,), preview=reload)))
+    (change, arrival) = listed(served, who, key=ANN.fingerprint)
+    assert "stop of floor on account/other, what it does to books that the token may not see" in arrival["lines"][0]
+    body = {"statement": arrival["text"] + printed(arrival["command"], ANN)}
+    shown = served.ask("POST", "/v1/approvals/preview", who, json=body).text
+    assert all("sell 1 BTC" not in text for text in (str(change), str(arrival), shown))
+    assert "stays in force" not in str(change)
+    assert "stays in force" in str(listed(served)[0])
+
+
 def test_nothing_waits_where_a_change_tightens_or_nobody_could_approve(served: Served, store_path: Path) -> None:
     put_source(store_path, replace(WAITING, review=replace(LOOSENING, verdict="TIGHTENING")))
     assert listed(served) == []
