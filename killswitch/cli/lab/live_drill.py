@@ -27,7 +27,7 @@ from killswitch.operations.drills.live_checks import (
     opening_order,
     why_not_now,
 )
-from killswitch.operations.drills.live_run import LiveDrill, LiveRun, live_runs, unfinished_run
+from killswitch.operations.drills.live_run import LiveDrill, LiveRun, live_runs, run_to_continue
 from killswitch.operations.drills.measures import DrillResult
 from killswitch.operations.status import store_status
 from killswitch.policy.schema.drill import DrillDocument, LivePosition
@@ -85,9 +85,7 @@ def _run(
     document: DrillDocument, live: LivePosition, site: LiveSite, store: SqlStore, *, is_live: bool, is_continued: bool
 ) -> DrillResult | None:
     name, clock = document.metadata.name, SystemClock()
-    left = unfinished_run(store) if is_continued else None
-    if is_continued and left is None:
-        raise RefusedDrillError(name, ("no live drill on this store is left to continue",))
+    left = run_to_continue(store, name, live) if is_continued else None
     status = store_status(store, clock.now(), 0)
     reasons = list(why_not_now(status, live, is_continued=is_continued))
     counted = CountedApprovals(0) if is_continued else _approvals(document, site, store, to_micros(clock.now()))

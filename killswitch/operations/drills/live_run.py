@@ -113,6 +113,20 @@ def unfinished_run(store: SqlStore) -> LiveRun | None:
     return next((each for each in live_runs(store) if each.state not in ENDED), None)
 
 
+def run_to_continue(store: SqlStore, drill: str, live: LivePosition) -> LiveRun:
+    """The run that `--continue` ends. RefusedDrillError if none is left, or if it is not of this drill and position.
+
+    The venue of another account has neither its order nor its position, which would seem to be gone.
+    """
+    left = unfinished_run(store)
+    if left is None:
+        raise RefusedDrillError(drill, ("no live drill on this store is left to continue",))
+    if (left.drill, left.account, left.symbol) != (drill, live.account, live.symbol):
+        why = f"what is left is {left.symbol} on {left.account} of the live drill {left.drill}: continue that one, and "
+        raise RefusedDrillError(drill, (f"{why}restore its document if it was edited",))
+    return left
+
+
 class LiveDrill:
     """Runs one live drill over an adapter of its account, next to the runner on `store`."""
 
@@ -186,6 +200,10 @@ class LiveDrill:
             return self._keep(replace(run, state="unknown", why=why))
         if not report.filled:
             text = "the order was not filled" if report.state != "rejected" else "the venue has no such order"
+            # A list of orders may lag, or forget: the account held nothing in the symbol before.
+            if (shown := await self._shown(run, wanted=Decimal(0))) != 0:
+                held = "cannot be read" if shown is None else f"shows {shown.normalize():f} contracts of {run.symbol}"
+                return self._keep(replace(run, state="unknown", why=f"{text}, by the venue, but {run.account} {held}"))
             return self._keep(replace(run, state="not_opened", filled=Decimal(0), why=text))
         return self._keep(replace(run, state="opened", filled=report.filled))
 

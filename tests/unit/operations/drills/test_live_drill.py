@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
+from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.execution.client_order_id import DRILL_MARK, drill_order_id
@@ -24,7 +25,14 @@ from killswitch.operations.drills.live_checks import (
     opening_order,
     why_not_now,
 )
-from killswitch.operations.drills.live_run import LiveDrill, LiveRun, live_runs, state_text
+from killswitch.operations.drills.live_run import (
+    LIVE_DRILLS,
+    LiveDrill,
+    LiveRun,
+    live_runs,
+    run_to_continue,
+    state_text,
+)
 from killswitch.operations.drills.measures import COMPLETED
 from killswitch.operations.status import store_status
 from killswitch.policy.schema.drill import DrillDocument, LivePosition
@@ -230,6 +238,27 @@ def test_whatever_happens_to_the_order_it_is_sent_once_and_no_other_position_cha
     assert run.state == "not_opened" or mishap not in ("lost", "silent", "down", "limited")
 
 
+@pytest.mark.parametrize("mishap", ["done", "late"])
+def test_position_that_is_there_is_not_taken_for_an_order_that_was_not_opened(tmp_path: Path, mishap: str) -> None:
+    """The venue answers for minutes that it has no such order, and shows its position: the drill has not ended. Once
+    the venue finds the order, the drill is continued, and closes it."""
+
+    async def work(site: DrillSite, store: SqlStore, drill: LiveDrill) -> LiveRun:
+        rules = [Rule("submit", mishap, symbol=SYMBOL), Rule("find_order", "empty", symbol=SYMBOL, times=10_000)]  # type: ignore[arg-type]  # a mishap
+        site.wire.mishaps = Script(*rules)
+        run = await opened_and_closed(site, store, drill)
+        assert site.held[SYMBOL, "long"] == run.amount
+        assert (run.state, run.filled) == ("unknown", None)
+        assert "shows" in run.why
+        site.wire.mishaps = Script()
+        return await drill.finish(run)
+
+    site, run = at_the_venue(tmp_path, work)
+    assert run.state == "closed"
+    assert sum(name.startswith(DRILL_MARK) for name in site.sent) == 1
+    assert site.held == BOOK
+
+
 class KilledError(Exception):
     """The process of the drill dies here."""
 
@@ -259,6 +288,22 @@ def test_a_drill_that_was_killed_after_its_order_is_continued_without_another_on
     assert run.state == "closed"
     assert sum(name.startswith(DRILL_MARK) for name in site.sent) == 1
     assert site.held == BOOK
+
+
+def test_only_the_drill_and_the_position_that_are_left_are_continued(store: SqlStore) -> None:
+    """Another account has neither the order nor the position of the run: it would end as not opened."""
+    with pytest.raises(RefusedDrillError, match="no live drill on this store is left"):
+        run_to_continue(store, "quarterly", position())
+    left = LiveRun("quarterly", "drill1", "main", SYMBOL, D("0.001"), datetime.now(UTC), "olga", (), ())
+    store.put_live(LIVE_DRILLS, msgjson.encode((left,)))
+    assert run_to_continue(store, "quarterly", position(most="2")) == left
+    for name, live in (
+        ("yearly", position()),
+        ("quarterly", position(account="other")),
+        ("quarterly", position(symbol="ETH/USDT:USDT")),
+    ):
+        with pytest.raises(RefusedDrillError, match=f"what is left is {SYMBOL} on main of the live drill quarterly"):
+            run_to_continue(store, name, live)
 
 
 def test_a_position_that_somebody_enlarged_is_left_alone(tmp_path: Path) -> None:
