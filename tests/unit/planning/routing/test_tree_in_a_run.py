@@ -239,7 +239,7 @@ def test_what_the_close_of_a_drill_has_left_is_no_drill_and_nothing_holds_it(wor
     What such a close has done in full is a message of the drill.
     """
     everything = MessageSilence("all", ANY, "ada", "test", to_micros(START) + HOUR)
-    run = Run(world, replace(policies(), message_silences=(everything,)))
+    run = Run(world, replace(policies(), message_silences=(everything,)))  # type: ignore[type-var] # a policy set
     drills = [
         replace(firing(name), kind="manual", policy="operator", cause="drill", stage=None, author="ada")
         for name in ("left", "flat")
