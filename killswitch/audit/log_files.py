@@ -7,8 +7,9 @@ A log is a folder with segments (`*.jsonl`), and optionally `bodies/` with what 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -24,6 +25,9 @@ from killswitch.record.verification import Break, RecordReport, RecordVerifier, 
 from killswitch.store.record_chain import RecordTip
 from killswitch.store.recorded import StoredLine, server_record_of
 from killswitch.store.sqlite import open_store
+
+if sys.platform != "win32":
+    import fcntl
 
 SEGMENT_LINES: Final = 100_000
 """Lines of a segment: about 40 MB."""
@@ -104,6 +108,28 @@ def start_of(log: Path) -> Start | None:
         return read_checkpoint(path.read_bytes())
     except (OSError, ValueError) as error:
         raise AuditError(f"{path} cannot be read: {legible(str(error))}") from error
+
+
+@contextmanager
+def sole_writer(log: Path) -> Iterator[None]:
+    """Keep other exports and retentions out of a folder: two at once would write lines twice.
+
+    Raises AuditError where one is at work there. A file system without locks keeps nobody out.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                why = f"another export or retention writes to the log {log}: run this again when it has ended"
+                raise AuditError(why) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_start(log: Path, checkpoint: bytes) -> None:

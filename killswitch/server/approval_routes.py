@@ -136,7 +136,7 @@ class ApprovalRoutes:
             raise HTTPException(409, f"nothing verifies the approval: {NO_SOURCE}")
         event = Event(f"hand-{signed.id[:16]}", at, "approve", None, caller.principal, signed.statement.purpose)
         delivery = SpooledDelivery(f"{DELIVERED}{signed.id}", body.statement)
-        return await self._record.carried(SpooledCommand(event, signed.id, delivery), "tighten", caller)
+        return await self._record.carried(SpooledCommand(event, signed.id, delivery), "carry", caller)
 
     async def _found(self, caller: Caller) -> tuple[datetime, tuple[WaitingApproval, ...]]:
         """The time of ticks, and what waits in the scopes of the caller. Policies are of everybody who reads them, the

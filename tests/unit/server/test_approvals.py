@@ -23,6 +23,7 @@ from killswitch.source.candidate import ArrivalFiring, Review
 from killswitch.source.statement_signatures import VerifiedStatement, verify_statement
 from killswitch.source.statements import Statement, read_approval
 from killswitch.source.sync_state import Head
+from killswitch.store.command_spool import MOST
 from killswitch.store.sqlite import open_store
 from tests.unit.server.boards import AT, machine, put_source, put_view, run_view, way_back
 from tests.unit.server.browsing import DESKTOP, PHONE, BoardPage, axe_script, chromium
@@ -181,6 +182,20 @@ def test_nothing_is_carried_where_no_run_verifies_it(served: Served) -> None:
     assert answer.status_code == 409
     assert "ksctl run --source" in answer.json()["detail"]
     assert not served.spool.is_waiting
+
+
+def test_statements_that_nobody_takes_leave_room_for_what_tightens(waiting: Served) -> None:
+    """Anybody with a token may carry one, signed by whomever, while the runner is gone: half of the places at most."""
+    path = "/v1/approvals"
+    answer = waiting.ask("POST", path, "viewer portfolio", json={"statement": signed(now_given(), ANN)})
+    assert answer.status_code == 202
+    (first,) = waiting.spool.folder.glob("*.json")
+    for number in range(MOST // 2 - 1):
+        first.with_name(f"{first.name.removesuffix('.json')}{number}.json").touch()
+    other = {"statement": signed(now_given(expires=now_given().given + DAY), ANN)}
+    assert waiting.ask("POST", path, "viewer portfolio", json=other).status_code == 503
+    lock = waiting.give("trader account/main", "lock-beside-them", kind="lock", scope="account/main", reason="seen")
+    assert lock.status_code == 202
 
 
 @pytest.mark.parametrize("key", ["", "SHA256:short", "x' OR 1", "SHA256:" + "a" * 43 + "\nEND", "0" * 39])
