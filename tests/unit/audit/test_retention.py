@@ -28,7 +28,7 @@ from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import to_micros
 from killswitch.model.record_entry import RecordEntry, private, with_known
 from killswitch.model.snapshot import Event
-from killswitch.model.store import MachineState, Outgoing, TickRecord
+from killswitch.model.store import RUNNER_VIEW, MachineState, Outgoing, TickRecord
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.record.checkpoint import RemovedLines, read_checkpoint
 from killswitch.record.line import leaf_of
@@ -237,6 +237,24 @@ def test_a_reset_ends_the_need_of_a_stage(tmp_path: Path) -> None:
     site.note(NOW)
     (removal,) = site.retain()
     assert (removal.kept_because, site.ids()) == (None, [])
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_machine_at_rest_does_not_keep_its_last_firing(tmp_path: Path, level: int) -> None:
+    """It names it until the next one, for years: all that came since would be kept. Nor does the view of a tick."""
+    site = Site(tmp_path)
+    blob = json.dumps({"engine": {"level": level}, "decision": "decision-1", "costs": {"decision-1": "0"}}).encode()
+    site.fire("decision-1", ago(60), kind="manual", policy="manual")
+    with site.opened() as store:
+        states = (MachineState("p", "account/main", blob),)
+        store.commit_tick(TickRecord(ago(59), "s", states, (), (), (), (), None, (), 0))
+        store.put_live(RUNNER_VIEW, b'{"closings":[{"decision":"decision-1"}]}')
+    site.note(NOW)
+    (removal,) = site.retain()
+    assert site.ids() == ([] if level == 0 else ["decision-1"])
+    assert removal.kept_because == (
+        None if level == 0 else f"decision decision-1 is needed: {NEEDED['a state that names it']}"
+    )
 
 
 def test_a_notification_that_waits_keeps_the_line_that_announced_it(tmp_path: Path) -> None:
