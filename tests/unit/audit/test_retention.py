@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from killswitch.audit.exporting import export_segments
-from killswitch.audit.log_files import AuditError, segments_of, sole_writer, verify_log, verify_source
+from killswitch.audit.log_files import AuditError, LineSource, segments_of, sole_writer, verify_log, verify_source
 from killswitch.audit.proving import check_proof, prove_from_log, prove_from_source
 from killswitch.audit.retaining import Removal, Retainer
 from killswitch.audit.retention_settings import RetentionSettings, read_retention_settings
@@ -301,6 +301,38 @@ def test_a_run_goes_on_writing_while_old_lines_are_removed(site: Site) -> None:
     report = site.report()
     assert (report.verdict, report.removed, report.withheld.count) == ("verified", 9, 0)
     assert report.last == 17 + 80 + 2, "none was refused"
+
+
+class Meanwhile:
+    """A store from which retention removes lines when its reader asks for `moment` the first time."""
+
+    def __init__(self, site: Site, store: SqlStore, moment: str) -> None:
+        self._site, self._store, self._moment = site, store, moment
+
+    def __getattr__(self, name: str) -> object:
+        if name == self._moment:
+            self._moment = ""
+            self._site.retain()
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("moment", ["record_tip", "record_lines"])
+def test_a_verification_during_a_retention_finds_no_tampering(site: Site, moment: str) -> None:
+    """It begins again where the record does by then."""
+    with site.opened() as store:
+        meanwhile: LineSource = Meanwhile(site, store, moment)  # type: ignore[assignment] # it has what the store has
+        report = verify_source(meanwhile)
+    assert (report.verdict, report.removed) == ("verified", 9)
+
+
+def test_an_export_during_a_retention_leaves_no_gap_in_a_log(site: Site) -> None:
+    """It ends with an error before the first line that is gone; the next one begins where the record does."""
+    with site.opened() as store:
+        with pytest.raises(AuditError, match="retention has removed line 1 of the store meanwhile"):
+            export_segments(Meanwhile(site, store, "record_lines"), site.folder / "log")  # type: ignore[arg-type] # as above
+        assert segments_of(site.folder / "log") == ()
+        export_segments(store, site.folder / "log")
+    assert verify_log(site.folder / "log").verdict == "verified"
 
 
 def test_a_command_that_no_tick_has_consumed_is_kept(site: Site) -> None:
