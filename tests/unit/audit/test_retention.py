@@ -30,9 +30,6 @@ from killswitch.model.record_entry import RecordEntry, private, with_known
 from killswitch.model.snapshot import Event
 from killswitch.model.store import RUNNER_VIEW, MachineState, Outgoing, TickRecord
 from killswitch.record.anchors import Anchor, FetchedAnchor
-, read_checkpoint
-from killswitch.record.line import leaf_of
-from killswitch.record.tree import TreeEdge
 from killswitch.record.checkpoint import RemovedLines, read_checkpoint
 from killswitch.record.line import leaf_of
 from killswitch.record.tree import TreeEdge
@@ -375,22 +372,6 @@ def test_a_record_that_was_written_again_behind_its_newest_anchor_is_not_verifie
     assert (report.breaks, report.removal, report.verdict) == (0, 41, "could not tell")
 
 
-def test_a_record_that_was_written_again_behind_its_newest_anchor_is_not_verified(site: Site) -> None:
-    """Its own line names the forged checkpoint, and every anchor is of a line that is gone: nothing holds the rest."""
-    site.anchor()
-    forged = RemovedLines().add_all(b"anything" for _ in range(40))
-    content = forged.checkpoint()
-    site.spoil("DELETE FROM record")
-    site.spoil("INSERT INTO record_start (one, body) VALUES (1, ?)", content)
-    leaf, edge = leaf_of(b"anything"), TreeEdge(forged.number, read_checkpoint(content).hashes).encode()
-    site.spoil("UPDATE record_tip SET number = ?, leaf = ?, edge = ?", forged.number, leaf, edge)
-    with site.opened() as store:
-        store.add_to_record([RecordEntry("retention", NOW, {"what": "store"}, body=content)])
-    report = site.report()
-    assert [each.state for each in report.anchors] == ["removed"]
-    assert (report.breaks, report.removal, report.verdict) == (0, 41, "could not tell")
-
-
 def test_a_cut_behind_a_retention_is_found(site: Site) -> None:
     """The lines between the checkpoint and the first one that is left."""
     site.retain()
@@ -531,69 +512,6 @@ def test_without_a_store_nothing_is_removed_and_none_is_made(tmp_path: Path) -> 
     assert file.exists() and not site.path.exists()
 
 
-@pytest.mark.parametrize("spoilt", ["a segment is gone", "a line is changed"])
-def test_an_archive_that_was_changed_is_evidence_and_nothing_of_it_is_removed(site: Site, spoilt: str) -> None:
-    """A checkpoint of what is left there would let the rest look whole."""
-    for days in (0, 40, 80):
-        site.fire(f"decision-{days}", NOW + timedelta(days=days), kind="manual", policy="manual")
-        site.retain(NOW + timedelta(days=days))
-    first, second, *_ = segments_of(site.folder / "audit")
-    if spoilt == "a segment is gone":
-        second.path.unlink()
-    else:
-        first.path.write_bytes(first.path.read_bytes().replace(b'"size":1', b'"size":2', 1))
-    before = verify_log(site.folder / "audit").verdict
-    assert before != "verified"
-    site = Site(site.folder, DECLARED + '[archive]\nkeep = "31d"\n')
-    with pytest.raises(AuditError, match="nothing is removed: the archive"):
-        site.retain(NOW + timedelta(days=80))
-    assert first.path.exists()
-    assert verify_log(site.folder / "audit").verdict == before
-
-
-def test_two_retentions_at_once_write_no_line_twice(site: Site) -> None:
-    """One of them does everything, and the others say that it is under way, or find nothing to do."""
-    refused: list[str] = []
-
-    def retain() -> None:
-        try:
-            site.retain()
-        except AuditError as error:
-            refused.append(str(error))
-
-    threads = [threading.Thread(target=retain) for _ in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert all("run this again when it has ended" in each for each in refused)
-    assert (verify_log(site.folder / "audit").verdict, verify_log(site.folder / "audit").last) == ("verified", 9)
-    assert (site.report().verdict, site.report().removed, site.ids()) == ("verified", 9, ["decision-2", "decision-3"])
-
-
-def test_an_export_to_a_folder_that_is_written_is_refused(site: Site) -> None:
-    """Also one of another process; nothing is changed there."""
-    with site.opened() as store:
-        export_segments(store, site.folder / "audit", until=4)
-        with sole_writer(site.folder / "audit"), pytest.raises(AuditError, match="another export or retention"):
-            export_segments(store, site.folder / "audit")
-        assert verify_log(site.folder / "audit").last == 4
-        export_segments(store, site.folder / "audit")
-    assert verify_log(site.folder / "audit").last == 17
-
-
-def test_without_a_store_nothing_is_removed_and_none_is_made(tmp_path: Path) -> None:
-    """Its name was mistyped: removals would be on record where nobody looks."""
-    site = Site(tmp_path, '[events]\nkeep = "30d"\nfiles = "events/*.jsonl"\n')
-    file = tmp_path / "events" / "old.jsonl"
-    file.parent.mkdir()
-    file.write_text("{}")
-    os.utime(file, (ago(31).timestamp(), ago(31).timestamp()))
-    with pytest.raises(AuditError, match="there is no store at"):
-        site.retain()
-    assert file.exists() and not site.path.exists()
-
-
 def test_proofs_of_lines_that_are_left_still_work(site: Site) -> None:
     """From the store by its checkpoint, and of the others from the archive."""
     site.anchor()
@@ -665,42 +583,6 @@ def test_a_pattern_that_also_names_what_no_run_has_recorded_removes_nothing(site
     assert file.exists() and old.exists() and len(site.ids()) == 2
 
 
-OTHER_FILES: dict[str, tuple[str, str, str]] = {
-    "the archive": ("audit/record-000000000001-to-000000000009.jsonl", "*/*.jsonl*", "which is in the archive"),
-    "another log": ("log/record-000000000001.jsonl", "log/*", "which is a segment of a record"),
-    "the record of the server": ("ks.sqlite.server", "*", "which belongs to the store"),
-    "commands that wait": ("ks.sqlite.commands/0-tighten-a.json", "*/*", "which belongs to the store"),
-    "another store": ("other/drill.sqlite", "other/*", "which is a database"),
-    "a lock in force": ("locks/portfolio.json", "locks/*", "which is a lock file"),
-}
-
-
-@pytest.mark.parametrize("case", OTHER_FILES)
-def test_a_pattern_that_also_names_what_no_run_has_recorded_removes_nothing(site: Site, case: str) -> None:
-    """Neither that file nor any other one: the archive is all that is left of the lines in it."""
-    name, pattern, why = OTHER_FILES[case]
-    site.retain()
-    file, old = site.folder / name, site.folder / "ks.events.jsonl"
-    file.parent.mkdir(exist_ok=True)
-    with site.opened() as store:
-        if case == "another log":
-            export_segments(store, file.parent)
-    if case == "another store":
-        open_store(str(file)).close()
-    elif case == "a lock in force":
-        file.write_text('{\n  "locked": true, "scope": "portfolio"}')
-    elif not file.exists():
-        file.write_text("{}")
-    old.write_text("{}")
-    for each in (file, old):
-        os.utime(each, (ago(100).timestamp(), ago(100).timestamp()))
-    site = Site(site.folder, f'{DECLARED}[events]\nkeep = "30d"\nfiles = "{pattern}"\n')
-    for dry_run in (True, False):
-        with pytest.raises(AuditError, match=f"nothing is removed: .*{why}"):
-            site.retain(NOW + timedelta(days=30), dry_run=dry_run)
-    assert file.exists() and old.exists() and len(site.ids()) == 2
-
-
 def store_body(store: SqlStore, announced: dict[str, dict[str, str]]) -> bytes:
     from killswitch.record.line import content_of
 
@@ -710,6 +592,17 @@ def store_body(store: SqlStore, announced: dict[str, dict[str, str]]) -> bytes:
     body = store.record_body(announced["body"]["sha256"], content)
     assert body is not None
     return body
+
+
+def test_files_of_a_run_may_begin_with_the_name_of_the_store(site: Site) -> None:
+    """What belongs to the store next to it has no lines of JSON."""
+    site = Site(site.folder, '[events]\nkeep = "30d"\nfiles = "ks.sqlite*/*.jsonl"\n')
+    file = site.folder / "ks.sqlite-events" / "old.jsonl"
+    file.parent.mkdir()
+    file.write_text("{}")
+    os.utime(file, (ago(31).timestamp(), ago(31).timestamp()))
+    assert site.retain()[0].counts == {"files": 1}
+    assert not file.exists()
 
 
 def test_the_record_of_the_server_is_kept_as_long(site: Site) -> None:

@@ -221,12 +221,6 @@ def test_after_retention_a_statement_begins_where_the_record_does(site: Site) ->
     assert code == 1, "both ends are anchored, and 14 lines of the period are left out"
     assert "the period begins at line 3, and the statement was made from line 17 on" in output
     claimed(site, lambda it: it.update(first=17))
-    (site.folder / "log" / "kept.json").write_bytes(kept)
-    claimed(site, lambda it: it.update(first=3))
-    code, output = site.check("anchors.txt")
-    assert code == 1, "both ends are anchored, and 14 lines of the period are left out"
-    assert "the period begins at line 3, and the statement was made from line 17 on" in output
-    claimed(site, lambda it: it.update(first=17))
     export_segments(site.store, whole)
     (site.folder / "log").rename(site.folder / "unused")
     whole.rename(site.folder / "log")
