@@ -594,6 +594,17 @@ def store_body(store: SqlStore, announced: dict[str, dict[str, str]]) -> bytes:
     return body
 
 
+def test_files_of_a_run_may_begin_with_the_name_of_the_store(site: Site) -> None:
+    """What belongs to the store next to it has no lines of JSON."""
+    site = Site(site.folder, '[events]\nkeep = "30d"\nfiles = "ks.sqlite*/*.jsonl"\n')
+    file = site.folder / "ks.sqlite-events" / "old.jsonl"
+    file.parent.mkdir()
+    file.write_text("{}")
+    os.utime(file, (ago(31).timestamp(), ago(31).timestamp()))
+    assert site.retain()[0].counts == {"files": 1}
+    assert not file.exists()
+
+
 def test_the_record_of_the_server_is_kept_as_long(site: Site) -> None:
     """In a folder of its own below the archive; its removals are in its own chain."""
     with closing(open_store(str(server_record_of(site.path)))) as server:
