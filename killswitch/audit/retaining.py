@@ -208,7 +208,8 @@ class Retainer:
     def _other_use_of(self, path: Path) -> str | None:
         """What a file is, where it is known to be none that a run has recorded."""
         place, store = self._place.resolve(), self._settings.store
-        if path.is_relative_to(place.parent) and path.relative_to(place.parent).parts[0].startswith(place.name):
+        beside = path.relative_to(place.parent).parts[0] if path.is_relative_to(place.parent) else ""
+        if beside == place.name or (beside.startswith(place.name) and ".jsonl" not in path.name):
             return "which belongs to the store"
         if store is not None and path.is_relative_to(Path(store.archive).resolve()):
             return "which is in the archive"

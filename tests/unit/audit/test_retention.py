@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from killswitch.audit.exporting import export_segments
-from killswitch.audit.log_files import AuditError, segments_of, sole_writer, verify_log, verify_source
+from killswitch.audit.log_files import AuditError, LineSource, segments_of, sole_writer, verify_log, verify_source
 from killswitch.audit.proving import check_proof, prove_from_log, prove_from_source
 from killswitch.audit.retaining import Removal, Retainer
 from killswitch.audit.retention_settings import RetentionSettings, read_retention_settings
@@ -300,6 +300,38 @@ def test_a_run_goes_on_writing_while_old_lines_are_removed(site: Site) -> None:
     assert report.last == 17 + 80 + 2, "none was refused"
 
 
+class Meanwhile:
+    """A store from which retention removes lines when its reader asks for `moment` the first time."""
+
+    def __init__(self, site: Site, store: SqlStore, moment: str) -> None:
+        self._site, self._store, self._moment = site, store, moment
+
+    def __getattr__(self, name: str) -> object:
+        if name == self._moment:
+            self._moment = ""
+            self._site.retain()
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("moment", ["record_tip", "record_lines"])
+def test_a_verification_during_a_retention_finds_no_tampering(site: Site, moment: str) -> None:
+    """It begins again where the record does by then."""
+    with site.opened() as store:
+        meanwhile: LineSource = Meanwhile(site, store, moment)  # type: ignore[assignment] # it has what the store has
+        report = verify_source(meanwhile)
+    assert (report.verdict, report.removed) == ("verified", 9)
+
+
+def test_an_export_during_a_retention_leaves_no_gap_in_a_log(site: Site) -> None:
+    """It ends with an error before the first line that is gone; the next one begins where the record does."""
+    with site.opened() as store:
+        with pytest.raises(AuditError, match="retention has removed line 1 of the store meanwhile"):
+            export_segments(Meanwhile(site, store, "record_lines"), site.folder / "log")  # type: ignore[arg-type] # as above
+        assert segments_of(site.folder / "log") == ()
+        export_segments(store, site.folder / "log")
+    assert verify_log(site.folder / "log").verdict == "verified"
+
+
 def test_a_command_that_no_tick_has_consumed_is_kept(site: Site) -> None:
     """One that was consumed goes with its line."""
     with site.opened() as store:
@@ -560,6 +592,17 @@ def store_body(store: SqlStore, announced: dict[str, dict[str, str]]) -> bytes:
     body = store.record_body(announced["body"]["sha256"], content)
     assert body is not None
     return body
+
+
+def test_files_of_a_run_may_begin_with_the_name_of_the_store(site: Site) -> None:
+    """What belongs to the store next to it has no lines of JSON."""
+    site = Site(site.folder, '[events]\nkeep = "30d"\nfiles = "ks.sqlite*/*.jsonl"\n')
+    file = site.folder / "ks.sqlite-events" / "old.jsonl"
+    file.parent.mkdir()
+    file.write_text("{}")
+    os.utime(file, (ago(31).timestamp(), ago(31).timestamp()))
+    assert site.retain()[0].counts == {"files": 1}
+    assert not file.exists()
 
 
 def test_the_record_of_the_server_is_kept_as_long(site: Site) -> None:
