@@ -288,9 +288,9 @@ def test_a_live_drill_leaves_the_requests_of_the_account_to_its_runner(tmp_path:
         asked = {"find_order": 0, "snapshot": 0}
         find_order, snapshot = site.client.find_order, site.client.snapshot
 
-        async def found(symbol: str, name: str) -> OrderReport | None:
+        async def found(symbol: str, client_order_id: str) -> OrderReport | None:
             asked["find_order"] += 1
-            return await find_order(symbol, name)
+            return await find_order(symbol, client_order_id)
 
         async def read() -> AccountSnapshot:
             asked["snapshot"] += 1
