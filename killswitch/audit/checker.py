@@ -416,6 +416,8 @@ def main(arguments: list[str] | None = None) -> int:
         verdict, why, rows = check(statement, segments(chosen.log), anchors, checkpoint)
     except (OSError, ValueError) as error:
         verdict, why, rows = "could not tell", [str(error)], []
+    except (AttributeError, LookupError, TypeError) as error:
+        verdict, why, rows = "could not tell", [f"a file has other contents than it should: {error!r}"], []
     for name, claimed, found in rows:
         print(f"{'  ' if claimed == found else '! '}{name}")
         print(f"      claimed {json.dumps(claimed)}")

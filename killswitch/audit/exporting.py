@@ -30,6 +30,7 @@ from killswitch.audit.log_files import (
 )
 from killswitch.gate.files import sync_folder
 from killswitch.model.record_entry import RecordEntry
+from killswitch.record.checkpoint import read_checkpoint
 from killswitch.record.line import content_of, digest_of, keys_of, leaf_of, read_head, references_of
 from killswitch.store.recorded import StoredLine
 
@@ -144,10 +145,15 @@ def _end_segment(folder: Path) -> None:
 
 def _begun(folder: Path, source: LineSource) -> int:
     """Begin a log where the store begins, with what is known of lines that retention has removed from it."""
-    content = source.record_checkpoint()
-    if content is not None:
-        write_start(folder, content)
-    return source.record_start().number
+    content = source.record_checkpoint()  # read once: a retention may be at work
+    if content is None:
+        return 0
+    try:
+        number = read_checkpoint(content).number
+    except ValueError as error:
+        raise AuditError(f"the beginning of the record cannot be read ({error}): verify the store") from error
+    write_start(folder, content)
+    return number
 
 
 def _checked(newest: _Newest, source: LineSource) -> int:
@@ -189,7 +195,9 @@ def _append(
     """Append the lines from number `first` on; returns how many."""
     written, room = 0, 0 if newest is None else most - newest.lines
     path, batch = None if newest is None else newest.path, []  # type: Path | None, list[bytes]
-    for line in source.record_lines(first, until):
+    for due, line in enumerate(source.record_lines(first, until), start=first):
+        if line.number != due and source.record_start().number >= due:
+            raise AuditError(f"retention has removed line {due} of the store meanwhile: export to another folder")
         if room == 0:
             _write(path, batch)
             path, batch, room = folder / f"record-{line.number:012}.jsonl", [], most

@@ -175,13 +175,18 @@ def verify_source(
     source: LineSource, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor: bool = False, with_bodies: bool = True,
     others: OtherRecords = "possible",
 ) -> RecordReport:  # fmt: skip
-    """Verify the record of a store. `others`: what is known of records with other anchors among these."""
-    body = source.record_body if with_bodies else None
-    verifier = RecordVerifier(anchors, body, source.record_start(), needs_anchor=needs_anchor, others=others)
-    tip = source.record_tip()
-    last = 0 if tip is None else tip.number
-    verifier.read("store", (line.text + b"\n" for line in source.record_lines(1, last)))
-    return _held_against(tip, verifier.report())
+    """Verify the record of a store. `others`: what is known of records with other anchors among these.
+
+    Where retention has removed lines meanwhile, they are no tampering: it is verified again, from its new beginning.
+    """
+    body, known = source.record_body if with_bodies else None, tuple(anchors)
+    while True:
+        start, tip = source.record_start(), source.record_tip()
+        verifier = RecordVerifier(known, body, start, needs_anchor=needs_anchor, others=others)
+        last = 0 if tip is None else tip.number
+        verifier.read("store", (line.text + b"\n" for line in source.record_lines(1, last)))
+        if source.record_start().number <= start.number:
+            return _held_against(tip, verifier.report())
 
 
 def _held_against(tip: RecordTip | None, report: RecordReport) -> RecordReport:

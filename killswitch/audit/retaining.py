@@ -44,7 +44,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.record_entry import Field, RecordEntry, private, with_known
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.record.checkpoint import RemovedLines
-from killswitch.record.line import content_of, read_head, references_of
+from killswitch.record.line import content_of, keys_of, read_head, references_of
 from killswitch.record.tree import TreeEdge
 from killswitch.store.recorded import StoredLine, server_record_of
 from killswitch.store.sql import SqlStore
@@ -208,7 +208,8 @@ class Retainer:
     def _other_use_of(self, path: Path) -> str | None:
         """What a file is, where it is known to be none that a run has recorded."""
         place, store = self._place.resolve(), self._settings.store
-        if path.is_relative_to(place.parent) and path.relative_to(place.parent).parts[0].startswith(place.name):
+        beside = path.relative_to(place.parent).parts[0] if path.is_relative_to(place.parent) else ""
+        if beside == place.name or (beside.startswith(place.name) and ".jsonl" not in path.name):
             return "which belongs to the store"
         if store is not None and path.is_relative_to(Path(store.archive).resolve()):
             return "which is in the archive"
@@ -262,13 +263,22 @@ def needs_of(store: SqlStore, now: datetime, before: datetime) -> tuple[Need, ..
         is_open = incident.reset is None and not incident.is_manual
         if is_open and (name_now(last.policy, last.as_of, changes), last.scope) in machines:
             found += [_need(each, opening, "its stage was not reset") for each in _all_of(incident)]
-    memories = [*store.memories()]
+    memories = [*store.memories(), *(_state_memory(each.blob) for each in store.states())]
     for decision in (each for each in decisions if each.as_of < before):
         if _holds_lock(store, decision, now):
             found.append(_need(decision, opening, "its lock is in force"))
         elif any(decision.id.encode() in blob for blob in memories):
             found.append(_need(decision, opening, "a restart remembers it"))
     return tuple(found)
+
+
+def _state_memory(body: bytes) -> bytes:
+    """What a machine remembers. At rest it still names its last firing, whose costs may be corrected: no need of it."""
+    keys = keys_of(body) or {}
+    engine = keys.get("engine")
+    if not isinstance(engine, dict) or engine.get("level") != 0:
+        return body
+    return msgspec.json.encode({name: value for name, value in keys.items() if name not in ("decision", "costs")})
 
 
 def _need(decision: Decision, opening: dict[str, Decision], why: str) -> Need:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from killswitch.execution.client_order_id import drill_order_id, lapses_after
 from killswitch.execution.closing_pace import ClosingPace
+from killswitch.execution.report_validation import validated_report
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
@@ -183,7 +184,7 @@ class LiveDrill:
         request = OrderRequest(run.order, run.symbol, "buy", "long", run.amount, reduce_only=False)
         try:
             async with asyncio.timeout(SENT_WITHIN):
-                return await self._adapter.submit(request)
+                return validated_report(await self._adapter.submit(request), run.order, run.amount)
         except (OrderRejectedError, RateLimitedError, VenueDownError) as error:
             return error
         except (VenueError, TimeoutError) as error:
@@ -223,6 +224,7 @@ class LiveDrill:
                 if report is not None and waited > READ_WITHIN:
                     await self._adapter.cancel(run.symbol, report.id)
                 found = await self._adapter.find_order(run.symbol, run.order)
+                found = None if found is None else validated_report(found, run.order, run.amount)
             except VenueError:
                 found = report
             else:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from killswitch.audit.exporting import export_segments
-from killswitch.audit.log_files import AuditError, segments_of, sole_writer, verify_log, verify_source
+from killswitch.audit.log_files import AuditError, LineSource, segments_of, sole_writer, verify_log, verify_source
 from killswitch.audit.proving import check_proof, prove_from_log, prove_from_source
 from killswitch.audit.retaining import Removal, Retainer
 from killswitch.audit.retention_settings import RetentionSettings, read_retention_settings
@@ -28,7 +28,7 @@ from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import to_micros
 from killswitch.model.record_entry import RecordEntry, private, with_known
 from killswitch.model.snapshot import Event
-from killswitch.model.store import MachineState, Outgoing, TickRecord
+from killswitch.model.store import RUNNER_VIEW, MachineState, Outgoing, TickRecord
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.record.checkpoint import RemovedLines, read_checkpoint
 from killswitch.record.line import leaf_of
@@ -239,6 +239,24 @@ def test_a_reset_ends_the_need_of_a_stage(tmp_path: Path) -> None:
     assert (removal.kept_because, site.ids()) == (None, [])
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_machine_at_rest_does_not_keep_its_last_firing(tmp_path: Path, level: int) -> None:
+    """It names it until the next one, for years: all that came since would be kept. Nor does the view of a tick."""
+    site = Site(tmp_path)
+    blob = json.dumps({"engine": {"level": level}, "decision": "decision-1", "costs": {"decision-1": "0"}}).encode()
+    site.fire("decision-1", ago(60), kind="manual", policy="manual")
+    with site.opened() as store:
+        states = (MachineState("p", "account/main", blob),)
+        store.commit_tick(TickRecord(ago(59), "s", states, (), (), (), (), None, (), 0))
+        store.put_live(RUNNER_VIEW, b'{"closings":[{"decision":"decision-1"}]}')
+    site.note(NOW)
+    (removal,) = site.retain()
+    assert site.ids() == ([] if level == 0 else ["decision-1"])
+    assert removal.kept_because == (
+        None if level == 0 else f"decision decision-1 is needed: {NEEDED['a state that names it']}"
+    )
+
+
 def test_a_notification_that_waits_keeps_the_line_that_announced_it(tmp_path: Path) -> None:
     """Its delivery is to answer that line."""
     site = Site(tmp_path)
@@ -280,6 +298,38 @@ def test_a_run_goes_on_writing_while_old_lines_are_removed(site: Site) -> None:
     report = site.report()
     assert (report.verdict, report.removed, report.withheld.count) == ("verified", 9, 0)
     assert report.last == 17 + 80 + 2, "none was refused"
+
+
+class Meanwhile:
+    """A store from which retention removes lines when its reader asks for `moment` the first time."""
+
+    def __init__(self, site: Site, store: SqlStore, moment: str) -> None:
+        self._site, self._store, self._moment = site, store, moment
+
+    def __getattr__(self, name: str) -> object:
+        if name == self._moment:
+            self._moment = ""
+            self._site.retain()
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("moment", ["record_tip", "record_lines"])
+def test_a_verification_during_a_retention_finds_no_tampering(site: Site, moment: str) -> None:
+    """It begins again where the record does by then."""
+    with site.opened() as store:
+        meanwhile: LineSource = Meanwhile(site, store, moment)  # type: ignore[assignment] # it has what the store has
+        report = verify_source(meanwhile)
+    assert (report.verdict, report.removed) == ("verified", 9)
+
+
+def test_an_export_during_a_retention_leaves_no_gap_in_a_log(site: Site) -> None:
+    """It ends with an error before the first line that is gone; the next one begins where the record does."""
+    with site.opened() as store:
+        with pytest.raises(AuditError, match="retention has removed line 1 of the store meanwhile"):
+            export_segments(Meanwhile(site, store, "record_lines"), site.folder / "log")  # type: ignore[arg-type] # as above
+        assert segments_of(site.folder / "log") == ()
+        export_segments(store, site.folder / "log")
+    assert verify_log(site.folder / "log").verdict == "verified"
 
 
 def test_a_command_that_no_tick_has_consumed_is_kept(site: Site) -> None:
@@ -542,6 +592,17 @@ def store_body(store: SqlStore, announced: dict[str, dict[str, str]]) -> bytes:
     body = store.record_body(announced["body"]["sha256"], content)
     assert body is not None
     return body
+
+
+def test_files_of_a_run_may_begin_with_the_name_of_the_store(site: Site) -> None:
+    """What belongs to the store next to it has no lines of JSON."""
+    site = Site(site.folder, '[events]\nkeep = "30d"\nfiles = "ks.sqlite*/*.jsonl"\n')
+    file = site.folder / "ks.sqlite-events" / "old.jsonl"
+    file.parent.mkdir()
+    file.write_text("{}")
+    os.utime(file, (ago(31).timestamp(), ago(31).timestamp()))
+    assert site.retain()[0].counts == {"files": 1}
+    assert not file.exists()
 
 
 def test_the_record_of_the_server_is_kept_as_long(site: Site) -> None:

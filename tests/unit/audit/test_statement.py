@@ -213,6 +213,8 @@ def test_after_retention_a_statement_begins_where_the_record_does(site: Site) ->
     kept = (site.folder / "log" / "kept.json").read_bytes()
     (site.folder / "log" / "kept.json").write_bytes(kept.replace(b'"deleted": "', b'"deleted": "0'))
     assert site.check("anchors.txt")[0] == 1
+    (site.folder / "log" / "kept.json").write_text("[]")
+    assert site.check("anchors.txt")[0] == 4
     (site.folder / "log" / "kept.json").write_bytes(kept)
     claimed(site, lambda it: it.update(first=3))
     code, output = site.check("anchors.txt")

@@ -21,7 +21,7 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.sources.step_approvals import StepApprovals
 from killswitch.source.candidate import ArrivalFiring, Review
 from killswitch.source.statement_signatures import VerifiedStatement, verify_statement
-from killswitch.source.statements import Statement, read_approval
+from killswitch.source.statements import DELIVERED, Statement, read_approval
 from killswitch.source.sync_state import Head
 from killswitch.store.command_spool import MOST
 from killswitch.store.sqlite import open_store
@@ -196,6 +196,21 @@ def test_statements_that_nobody_takes_leave_room_for_what_tightens(waiting: Serv
     assert waiting.ask("POST", path, "viewer portfolio", json=other).status_code == 503
     lock = waiting.give("trader account/main", "lock-beside-them", kind="lock", scope="account/main", reason="seen")
     assert lock.status_code == 202
+
+
+def test_statements_that_are_kept_for_ever_never_become_a_load_of_the_ticks(waiting: Served, store_path: Path) -> None:
+    """Beyond 4 MiB of them one is refused with the way out; one that the runner has is the same approval as before."""
+    first, second = (now_given(expires=now_given().given + days * DAY) for days in (1, 2))
+    known = {"statement": signed(first, ANN)}
+    store = open_store(str(store_path))
+    store.put_live(f"{DELIVERED}{read_approval(known['statement'].encode()).id}", known["statement"].encode())
+    for number in range(4):
+        store.put_live(f"{DELIVERED}{number:064d}", b"x" * (1 << 20))
+    store.close()
+    refused = waiting.ask("POST", "/v1/approvals", "viewer portfolio", json={"statement": signed(second, ANN)})
+    assert (refused.status_code, waiting.spool.is_waiting) == (409, False)
+    assert "ksctl approve" in refused.json()["detail"]
+    assert waiting.ask("POST", "/v1/approvals", "viewer portfolio", json=known).status_code == 202
 
 
 @pytest.mark.parametrize("key", ["", "SHA256:short", "x' OR 1", "SHA256:" + "a" * 43 + "\nEND", "0" * 39])

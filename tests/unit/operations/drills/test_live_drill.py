@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
+from click import ClickException
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
+from killswitch.cli.lab.live_drill import one_at_a_time
 from killswitch.execution.client_order_id import DRILL_MARK, drill_order_id
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, WatchedPrice
 from killswitch.model.venue import AccountSpec, ClientIdRule, OrderReport, OrderRequest, VenueAdapter, is_ours
@@ -180,6 +182,24 @@ def test_an_order_without_an_answer_is_asked_for_and_not_sent_again(tmp_path: Pa
     assert site.held == BOOK
 
 
+@pytest.mark.parametrize("changed", [{"filled": D(5)}, {"client_order_id": "of-another", "filled": D(0)}])
+def test_an_answer_that_cannot_be_true_of_the_order_is_not_believed(tmp_path: Path, changed: dict[str, object]) -> None:
+    """The venue answers that 5 of 0.001 were filled, or about another order: the position of the order is closed."""
+
+    async def work(site: DrillSite, store: SqlStore, drill: LiveDrill) -> LiveRun:
+        submit = site.client.submit
+
+        async def lies(request: OrderRequest) -> OrderReport:
+            return replace(await submit(request), **changed)
+
+        site.client.submit = lies  # type: ignore[method-assign]  # the venue answers this
+        return await opened_and_closed(site, store, drill)
+
+    site, run = at_the_venue(tmp_path, work)
+    assert (run.state, run.filled) == ("closed", run.amount)
+    assert site.held == BOOK
+
+
 @pytest.mark.parametrize("mishap", ["lost", "down", "limited"])
 def test_an_order_that_never_arrived_opens_nothing(tmp_path: Path, mishap: str) -> None:
     """Nothing is sent again, no command is given, and the approvals are spent."""
@@ -306,6 +326,19 @@ def test_only_the_drill_and_the_position_that_are_left_are_continued(store: SqlS
             run_to_continue(store, name, live)
 
 
+def test_two_live_drills_do_not_run_on_one_store_by_two_names(tmp_path: Path) -> None:
+    """A link to the file of the store is the same store."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "link.sqlite").symlink_to(tmp_path / "store.sqlite")
+    (tmp_path / "store.sqlite").touch()
+    with (
+        one_at_a_time(str(tmp_path / "store.sqlite")),
+        pytest.raises(ClickException, match="another live drill of this store runs"),
+        one_at_a_time(str(tmp_path / "other" / "link.sqlite")),
+    ):
+        pass
+
+
 def test_a_position_that_somebody_enlarged_is_left_alone(tmp_path: Path) -> None:
     """A bot buys one more after the command: the runner refuses it, and the drill says what it left."""
 
@@ -425,7 +458,7 @@ def test_a_live_drill_is_refused_where_anything_is_unknown_or_held(
 
 def test_no_live_drill_begins_without_a_runner_that_closes(store: SqlStore) -> None:
     """A store on which nothing runs would leave the position open."""
-    (why,) = why_not_now(store_status(store, datetime.now(UTC), 0), position())
+    (why,) = why_not_now(store_status(store, datetime.now(UTC), 0), position(), "sha256:0")
     assert "no runner is alive" in why
 
 
