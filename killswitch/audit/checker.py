@@ -348,6 +348,8 @@ def check(
     ends, begin = {last, *((first - 1,) if first > 1 else ())}, int(statement.get("lines_from", 1))
     log = Log({last, *(number for _, number, _ in anchors), *ends}, checkpoint)
     figures = PeriodFigures(first, last, begin)
+    if begin > first:
+        log.wrong.append(f"the period begins at line {first}, and the statement was made from line {begin} on")
     if log.first > begin:
         log.missing.append(f"the log begins at line {log.first}, and the statement was made from line {begin} on")
     for at, (name, lines) in enumerate(parts, start=1):
@@ -414,6 +416,8 @@ def main(arguments: list[str] | None = None) -> int:
         verdict, why, rows = check(statement, segments(chosen.log), anchors, checkpoint)
     except (OSError, ValueError) as error:
         verdict, why, rows = "could not tell", [str(error)], []
+    except (AttributeError, LookupError, TypeError) as error:
+        verdict, why, rows = "could not tell", [f"a file has other contents than it should: {error!r}"], []
     for name, claimed, found in rows:
         print(f"{'  ' if claimed == found else '! '}{name}")
         print(f"      claimed {json.dumps(claimed)}")

@@ -10,6 +10,7 @@ import csv
 import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +25,12 @@ from killswitch.audit.log_files import (
     LineSource,
     keep_body,
     segments_of,
+    sole_writer,
     write_start,
 )
 from killswitch.gate.files import sync_folder
 from killswitch.model.record_entry import RecordEntry
+from killswitch.record.checkpoint import read_checkpoint
 from killswitch.record.line import content_of, digest_of, keys_of, leaf_of, read_head, references_of
 from killswitch.store.recorded import StoredLine
 
@@ -84,26 +87,28 @@ def sealed_until(folder: Path) -> int:
 
 def export_segments(
     source: LineSource, folder: Path, *, with_bodies: bool = False, segment_lines: int = SEGMENT_LINES,
-    until: int | None = None, ends_segment: bool = False,
+    until: int | None = None, ends_segment: bool = False, is_alone: bool = False,
 ) -> ExportedLog:  # fmt: skip
     """Bring the segments in a folder up to date with a store. Raises AuditError; what was written before stays.
 
     `with_bodies`: also what lines name by their digest, which a log that has bodies gets in any case. `until`: the
-    number of the last line. `ends_segment`: the newest segment ends there, however short it is.
+    number of the last line. `ends_segment`: the newest segment ends there, however short it is. `is_alone`: the caller
+    is the folder's `sole_writer`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        newest = _newest(folder)
-        with_bodies = with_bodies or (folder / BODIES).is_dir()
-        last = _begun(folder, source) if newest is None else _checked(newest, source)
-        cut = None
-        if newest is not None and newest.torn:
-            os.truncate(newest.path, newest.size)
-            cut = (len(newest.torn), digest_of(newest.torn))
-        open_one = None if newest is None or newest.is_ended or newest.lines >= segment_lines else newest
-        written = _append(source, folder, last + 1, open_one, segment_lines, until, with_bodies=with_bodies)
-        if ends_segment:
-            _end_segment(folder)
+        with nullcontext() if is_alone else sole_writer(folder):
+            newest = _newest(folder)
+            with_bodies = with_bodies or (folder / BODIES).is_dir()
+            last = _begun(folder, source) if newest is None else _checked(newest, source)
+            cut = None
+            if newest is not None and newest.torn:
+                os.truncate(newest.path, newest.size)
+                cut = (len(newest.torn), digest_of(newest.torn))
+            open_one = None if newest is None or newest.is_ended or newest.lines >= segment_lines else newest
+            written = _append(source, folder, last + 1, open_one, segment_lines, until, with_bodies=with_bodies)
+            if ends_segment:
+                _end_segment(folder)
     except OSError as error:
         raise AuditError(f"the log {folder} cannot be written: {error.strerror or error}") from error
     return ExportedLog(written, last + written, len(segments_of(folder)), cut)
@@ -140,10 +145,15 @@ def _end_segment(folder: Path) -> None:
 
 def _begun(folder: Path, source: LineSource) -> int:
     """Begin a log where the store begins, with what is known of lines that retention has removed from it."""
-    content = source.record_checkpoint()
-    if content is not None:
-        write_start(folder, content)
-    return source.record_start().number
+    content = source.record_checkpoint()  # read once: a retention may be at work
+    if content is None:
+        return 0
+    try:
+        number = read_checkpoint(content).number
+    except ValueError as error:
+        raise AuditError(f"the beginning of the record cannot be read ({error}): verify the store") from error
+    write_start(folder, content)
+    return number
 
 
 def _checked(newest: _Newest, source: LineSource) -> int:
@@ -185,7 +195,9 @@ def _append(
     """Append the lines from number `first` on; returns how many."""
     written, room = 0, 0 if newest is None else most - newest.lines
     path, batch = None if newest is None else newest.path, []  # type: Path | None, list[bytes]
-    for line in source.record_lines(first, until):
+    for due, line in enumerate(source.record_lines(first, until), start=first):
+        if line.number != due and source.record_start().number >= due:
+            raise AuditError(f"retention has removed line {due} of the store meanwhile: export to another folder")
         if room == 0:
             _write(path, batch)
             path, batch, room = folder / f"record-{line.number:012}.jsonl", [], most

@@ -7,8 +7,9 @@ A log is a folder with segments (`*.jsonl`), and optionally `bodies/` with what 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -24,6 +25,9 @@ from killswitch.record.verification import Break, RecordReport, RecordVerifier, 
 from killswitch.store.record_chain import RecordTip
 from killswitch.store.recorded import StoredLine, server_record_of
 from killswitch.store.sqlite import open_store
+
+if sys.platform != "win32":
+    import fcntl
 
 SEGMENT_LINES: Final = 100_000
 """Lines of a segment: about 40 MB."""
@@ -106,6 +110,28 @@ def start_of(log: Path) -> Start | None:
         raise AuditError(f"{path} cannot be read: {legible(str(error))}") from error
 
 
+@contextmanager
+def sole_writer(log: Path) -> Iterator[None]:
+    """Keep other exports and retentions out of a folder: two at once would write lines twice.
+
+    Raises AuditError where one is at work there. A file system without locks keeps nobody out.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                why = f"another export or retention writes to the log {log}: run this again when it has ended"
+                raise AuditError(why) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_start(log: Path, checkpoint: bytes) -> None:
     """Keep the checkpoint of removed lines in `kept.json`. Raises OSError."""
     replace_file(log / KEPT, checkpoint)
@@ -149,13 +175,18 @@ def verify_source(
     source: LineSource, anchors: Iterable[FetchedAnchor] = (), *, needs_anchor: bool = False, with_bodies: bool = True,
     others: OtherRecords = "possible",
 ) -> RecordReport:  # fmt: skip
-    """Verify the record of a store. `others`: what is known of records with other anchors among these."""
-    body = source.record_body if with_bodies else None
-    verifier = RecordVerifier(anchors, body, source.record_start(), needs_anchor=needs_anchor, others=others)
-    tip = source.record_tip()
-    last = 0 if tip is None else tip.number
-    verifier.read("store", (line.text + b"\n" for line in source.record_lines(1, last)))
-    return _held_against(tip, verifier.report())
+    """Verify the record of a store. `others`: what is known of records with other anchors among these.
+
+    Where retention has removed lines meanwhile, they are no tampering: it is verified again, from its new beginning.
+    """
+    body, known = source.record_body if with_bodies else None, tuple(anchors)
+    while True:
+        start, tip = source.record_start(), source.record_tip()
+        verifier = RecordVerifier(known, body, start, needs_anchor=needs_anchor, others=others)
+        last = 0 if tip is None else tip.number
+        verifier.read("store", (line.text + b"\n" for line in source.record_lines(1, last)))
+        if source.record_start().number <= start.number:
+            return _held_against(tip, verifier.report())
 
 
 def _held_against(tip: RecordTip | None, report: RecordReport) -> RecordReport:

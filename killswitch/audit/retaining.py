@@ -7,6 +7,7 @@ announces each removal, with the digest of the checkpoint that is left of what w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -26,6 +27,7 @@ from killswitch.audit.log_files import (
     LogSegment,
     kept_segments,
     raw_lines,
+    sole_writer,
     start_of,
     verify_log,
     write_start,
@@ -42,7 +44,8 @@ from killswitch.model.instant import to_micros
 from killswitch.model.record_entry import Field, RecordEntry, private, with_known
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.record.checkpoint import RemovedLines
-from killswitch.record.line import content_of, references_of
+from killswitch.record.line import content_of, keys_of, read_head, references_of
+from killswitch.record.tree import TreeEdge
 from killswitch.store.recorded import StoredLine, server_record_of
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -52,6 +55,9 @@ ALL: Final = (1 << 31) - 1
 """As many decisions as there are."""
 SERVER_ARCHIVE: Final = "server"
 """The folder below the archive with the segments of the server's record."""
+_SQLITE: Final = b"SQLite format 3\0"
+_LOCK_FILE: Final = re.compile(rb'\{\s*"locked"\s*:')
+_MOST_OF_A_HEAD: Final = 4096
 
 
 class Need(Struct, frozen=True, order=True):
@@ -89,6 +95,16 @@ class Retainer:
 
     def retain(self) -> tuple[Removal, ...]:
         """Remove it, class after class. Raises AuditError and StoreError; what was removed before is on record."""
+        if not self._place.exists():
+            raise AuditError(f"there is no store at {self._place}, so that nothing can be put on record: name another")
+        try:
+            return self._removed()
+        except OSError as error:
+            what = f"{error.filename or self._place}: {error.strerror or error}"
+            raise AuditError(f"the retention broke off ({what}): see `df` and its mode, and run it again") from error
+
+    def _removed(self) -> tuple[Removal, ...]:
+        old = {name: self._old_files(name, files) for name, files in self._settings.file_classes.items()}
         found: list[Removal] = []
         declared = self._settings.store
         with closing(open_store(str(self._place), read_only=self._dry_run)) as store:
@@ -101,7 +117,7 @@ class Retainer:
                         found.append(self._of_store("server record", other, (), archive / SERVER_ARCHIVE, before))
                 if self._settings.archive is not None and archive.is_dir():
                     found.append(self._of_archive(store, archive, self._now - kept_for(self._settings.archive.keep)))
-            found += [self._of_files(store, name, files) for name, files in self._settings.file_classes.items()]
+            found += [self._of_files(store, name, paths) for name, paths in old.items()]
         return tuple(found)
 
     def _of_store(
@@ -114,22 +130,33 @@ class Retainer:
         if self._dry_run:
             count = max(0, last - store.record_start().number)
             return Removal(what, {"lines": count}, last or None, why)
-        if last > (start := store.record_start()).number:
-            _archive(store, archive, last)
-            removed = RemovedLines(start).add_all(line.text for line in store.record_lines(1, last))
-            _require_archived(archive, removed)
-            checkpoint = removed.checkpoint()
-            entry = self._announced(what, _facts(removed), checkpoint)
-            store.begin_record_at(checkpoint, store.record_checkpoint(), entry)
+        if last > store.record_start().number:
+            archive.mkdir(parents=True, exist_ok=True)
+            with sole_writer(archive):
+                self._begin_behind(what, store, archive, last)
         rows = store.remove_before_start(to_micros(before))
         counts = {name: many for name, many in msgspec.structs.asdict(rows).items() if many}
         if counts:
             store.add_to_record([self._answer(what, counts, f"retention/{what}/{store.record_start().number}")])
         return Removal(what, counts, store.record_start().number or None, why)
 
+    def _begin_behind(self, what: RetainedClass, store: SqlStore, archive: Path, last: int) -> None:
+        """Export the lines up to `last`, and let the record begin behind them."""
+        _archive(store, archive, last)
+        before = store.record_checkpoint()
+        removed = RemovedLines(store.record_start()).add_all(line.text for line in store.record_lines(1, last))
+        _require_archived(archive, Anchor(removed.chain or "", removed.number, removed.root))
+        checkpoint = removed.checkpoint()
+        store.begin_record_at(checkpoint, before, self._announced(what, _facts(removed), checkpoint))
+
     def _of_archive(self, store: SqlStore, archive: Path, before: datetime) -> Removal:
         """Remove whole segments of the archive whose lines the store does not have any more."""
-        start, limit = start_of(archive), store.record_start().number
+        with sole_writer(archive):
+            return self._of_segments(store, archive, before)
+
+    def _of_segments(self, store: SqlStore, archive: Path, before: datetime) -> Removal:
+        begins = store.record_start()
+        start, limit = start_of(archive), begins.number
         segments = kept_segments(archive, start)
         removed = RemovedLines(start)
         old: list[LogSegment] = []
@@ -143,12 +170,15 @@ class Retainer:
             removed.add_all(texts)
             old.append(segment)
         counts = {"segments": len(old), "lines": removed.count} if old else {}
+        if old:  # the checkpoint that is left must not be of lines that somebody has changed
+            root = TreeEdge(limit, begins.hashes).root().hex()
+            _require_archived(archive, Anchor(begins.chain or "", limit, root))
         if not old or self._dry_run:
             return Removal("archive", counts, removed.number or None)
         checkpoint = removed.checkpoint()
         entry = self._announced("archive", _facts(removed), checkpoint)
         store.add_to_record([entry])
-        export_segments(store, archive, with_bodies=True, ends_segment=True)  # with the line that announces it
+        export_segments(store, archive, with_bodies=True, ends_segment=True, is_alone=True)  # with its announcement
         write_start(archive, checkpoint)
         digests = {digest for segment in old for digest in _named_in(segment.path)}
         for segment in kept_segments(archive, start_of(archive)):
@@ -158,11 +188,41 @@ class Retainer:
         store.add_to_record([self._answer("archive", counts, entry.announces)])
         return Removal("archive", counts, removed.number)
 
-    def _of_files(self, store: SqlStore, what: str, declared: KeptFiles) -> Removal:
-        """Remove files that were last written before the declared time; a link is none."""
+    def _old_files(self, what: str, declared: KeptFiles) -> list[Path]:
+        """Files that were last written before the declared time; a link is none.
+
+        AuditError where one is part of the record, of the store or of its locks, and of no run: the pattern is wrong.
+        """
         before = (self._now - kept_for(declared.keep)).timestamp()
         paths = [Path(each) for each in sorted(glob(declared.files))]  # noqa: PTH207 # the pattern is a whole path
         old = [each for each in paths if each.is_file() and not each.is_symlink() and each.stat().st_mtime < before]
+        for path in old:
+            why = self._other_use_of(path.resolve())
+            if why is not None:
+                raise AuditError(
+                    f"nothing is removed: [{what}] files = {declared.files!r} also names {path}, {why}. Write a "
+                    "pattern that names files of runs alone"
+                )
+        return old
+
+    def _other_use_of(self, path: Path) -> str | None:
+        """What a file is, where it is known to be none that a run has recorded."""
+        place, store = self._place.resolve(), self._settings.store
+        beside = path.relative_to(place.parent).parts[0] if path.is_relative_to(place.parent) else ""
+        if beside == place.name or (beside.startswith(place.name) and ".jsonl" not in path.name):
+            return "which belongs to the store"
+        if store is not None and path.is_relative_to(Path(store.archive).resolve()):
+            return "which is in the archive"
+        with path.open("rb") as file:
+            begin = file.read(_MOST_OF_A_HEAD)
+        if begin.startswith(_SQLITE):
+            return "which is a database"
+        if read_head(begin) is not None:
+            return "which is a segment of a record"
+        return "which is a lock file" if _LOCK_FILE.match(begin) else None
+
+    def _of_files(self, store: SqlStore, what: str, old: Sequence[Path]) -> Removal:
+        """Remove these files, with their digests on record."""
         kind: RetainedClass = "recordings" if what == "recordings" else "events"
         counts = {"files": len(old)} if old else {}
         if not old or self._dry_run:
@@ -203,13 +263,22 @@ def needs_of(store: SqlStore, now: datetime, before: datetime) -> tuple[Need, ..
         is_open = incident.reset is None and not incident.is_manual
         if is_open and (name_now(last.policy, last.as_of, changes), last.scope) in machines:
             found += [_need(each, opening, "its stage was not reset") for each in _all_of(incident)]
-    memories = [*store.memories()]
+    memories = [*store.memories(), *(_state_memory(each.blob) for each in store.states())]
     for decision in (each for each in decisions if each.as_of < before):
         if _holds_lock(store, decision, now):
             found.append(_need(decision, opening, "its lock is in force"))
         elif any(decision.id.encode() in blob for blob in memories):
             found.append(_need(decision, opening, "a restart remembers it"))
     return tuple(found)
+
+
+def _state_memory(body: bytes) -> bytes:
+    """What a machine remembers. At rest it still names its last firing, whose costs may be corrected: no need of it."""
+    keys = keys_of(body) or {}
+    engine = keys.get("engine")
+    if not isinstance(engine, dict) or engine.get("level") != 0:
+        return body
+    return msgspec.json.encode({name: value for name, value in keys.items() if name not in ("decision", "costs")})
 
 
 def _need(decision: Decision, opening: dict[str, Decision], why: str) -> Need:
@@ -248,19 +317,18 @@ def last_before(lines: Iterable[StoredLine], before: datetime, waiting: int | No
 def _archive(store: SqlStore, archive: Path, last: int) -> None:
     """Export the lines up to `last` with what they name, and end their segment, also one that another export began."""
     if sealed_until(archive) < last:
-        export_segments(store, archive, with_bodies=True, until=last, ends_segment=True)
+        export_segments(store, archive, with_bodies=True, until=last, ends_segment=True, is_alone=True)
     for line in store.record_lines(1, sealed_until(archive)):  # an earlier export may have left out the bodies
         keep_bodies(store, archive, line)
 
 
-def _require_archived(archive: Path, removed: RemovedLines) -> None:
-    """Raise AuditError where the archive is not whole, or has other lines than those that leave the store."""
-    anchor = Anchor(removed.chain or "", removed.number, removed.root)
-    report = verify_log(archive, [FetchedAnchor(anchor, "the store")])
+def _require_archived(archive: Path, known: Anchor) -> None:
+    """Raise AuditError where the archive is not whole, or has other lines than the store has up to there, or had."""
+    report = verify_log(archive, [FetchedAnchor(known, "the store")])
     states = {each.state for each in report.anchors}
     if report.breaks or report.altered.count or report.missing or states != {"confirmed"}:
         raise AuditError(
-            f"nothing is removed: the archive {archive} does not have the lines of the store up to {removed.number}. "
+            f"nothing is removed: the archive {archive} does not have the lines of the store up to {known.number}. "
             f"Run `ksctl audit verify --log {archive}`, and name another folder where it was changed"
         )
 

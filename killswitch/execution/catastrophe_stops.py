@@ -43,7 +43,7 @@ from killswitch.ratelimit.budget import Purpose
 LAG: Final = 30.0
 """Seconds for which a list of open orders may lack a stop that was accepted, or still have one that was cancelled."""
 MISSED_FOR: Final = 120.0
-"""Seconds for which a stop that no list shows any more is queried."""
+"""Seconds for which a stop that no list shows any more is queried although the venue answers that there is none."""
 WHY: Final = "a catastrophe stop that does not fit its position any more"
 NO_STOP: Final = frozenset({"already_flat", "below_minimum", "duplicate_client_order_id"})
 """Reasons of a refusal that leave no position without its declared stop."""
@@ -87,6 +87,9 @@ class StopRecord(Struct):
     """Client order id → a stop that the last list has shown."""
     missing: dict[str, SentStop] = field(default_factory=dict)
     """Client order id → a stop that a list does not show any more: it has ended, or was filled."""
+    filled: dict[str, str] = field(default_factory=dict)
+    """Client order id → the symbol of a stop of which something was filled, until the other legs of its hedge are
+    closed. At some venues the order that a stop becomes, and so its fills, have another id."""
 
 
 class PlannedStops(Struct, frozen=True):
@@ -113,9 +116,6 @@ class StopOrders:
         self._context = context
         self.record = record
         self._save = save
-        self.filled: dict[str, str] = {}
-        """Client order id of each stop of which something was filled → its symbol. At some venues the order that a stop
-        becomes, and so its fills, have another id."""
         self._purpose: Purpose = "reading"
         self._had_no_list = False
         """Whether the last pass had no answer about the open orders."""
@@ -299,13 +299,16 @@ class StopOrders:
             self._record(self._end(sent.name, sent.symbol, sent.position_side, report))
 
     async def _query_missing(self, stop: SentStop) -> None:
-        """Query a stop that no list shows any more, for a while: some venues forget one that had nothing to close."""
+        """Query a stop that no list shows any more: some venues forget one that had nothing to close.
+
+        It is given up once the venue has answered, after a while, that there is none. An error is no such answer.
+        """
         report = await self._found(stop)
         if isinstance(report, OrderReport):
             del self.record.missing[stop.name]
             if report.state != "open":
                 self._record(self._end(stop.name, stop.symbol, stop.position_side, report))
-        elif self._context.seconds_since(stop.sent_at) >= MISSED_FOR:
+        elif report is None and self._context.seconds_since(stop.sent_at) >= MISSED_FOR:
             del self.record.missing[stop.name]
 
     async def _found(self, stop: SentStop) -> OrderReport | VenueError | None:
@@ -327,7 +330,7 @@ class StopOrders:
 
     def _end(self, name: str, symbol: str, side: Side, report: OrderReport) -> Entry:
         if report.filled > 0:
-            self.filled[name] = symbol
+            self.record.filled[name] = symbol
         head = self._head(name, symbol, side)
         return Filled(*head, order=report.id, state=report.state, filled=report.filled, price=report.average_price,
                       fee=report.fee)  # fmt: skip

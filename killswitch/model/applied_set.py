@@ -1,10 +1,15 @@
-"""A policy set that a runner took into force: its files, where they came from, and who approved them."""
+"""A policy set that a runner took into force: its files, where they came from, and who approved them.
+
+Also when two names of approvers and authors are of one person.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct, field
 
@@ -12,6 +17,8 @@ from killswitch.model.snapshot import Instant
 
 ChangeClass = Literal["TIGHTENING", "LOOSENING", "EQUIVALENT", "NEITHER", "UNDECIDED"]
 """What is proved of a change of policies. NEITHER and UNDECIDED need what a loosening needs."""
+
+_ADDRESS: Final = re.compile(r"^(.*?)<([^<>]*)>\s*$", re.DOTALL)
 
 
 class PolicyFile(Struct, frozen=True):
@@ -93,3 +100,25 @@ def folder_digest(files: Iterable[PolicyFile]) -> str:
         digest.update(path)
         digest.update(file.content)
     return f"sha256:{digest.hexdigest()}"
+
+
+def same_person(text: str) -> str:
+    """A name or address in one spelling: Unicode's compatible form, no case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def identities(text: str) -> Collection[str]:
+    """What a principal or a claim `Name <address>` may be recognised by.
+
+    The whole text, the name, the address, and the part of the address before `@` and before `+`: a person who writes
+    commits under another address of the same name is still no second person.
+    """
+    whole = same_person(text)
+    found = {whole}
+    parts = _ADDRESS.match(whole)
+    name, address = (parts[1].strip(), parts[2].strip()) if parts else ("", whole)
+    found |= {name, address}
+    if "@" in address:
+        local = address.rpartition("@")[0]
+        found |= {local, local.partition("+")[0]}
+    return found - {""}

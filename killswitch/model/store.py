@@ -106,6 +106,8 @@ ROUTING = "routing"
 BREACH_ANSWERS = "breach_answers"
 """The live blob with the answers to breaches of locks (`killswitch.planning.breach_answers`)."""
 
+RUNNER_VIEW = "runner"
+"""The live blob with what `ksctl status` shows of the last tick (`killswitch.runner.status_blob`)."""
 EPOCH = "epoch"
 """The live blob with the id of the chain that a restore has begun: a part of client order ids (`killswitch.audit`)."""
 RECOVERY = "recovery"

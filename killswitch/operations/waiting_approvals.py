@@ -7,7 +7,7 @@ however it arrives. So this gives the text, and the command of the tools that ev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
@@ -25,7 +25,7 @@ from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.formats import count_of, instant
 from killswitch.runner.status_blob import RunnerView
 from killswitch.signals.arguments import span
-from killswitch.source.candidate import Review
+from killswitch.source.candidate import ArrivalFiring, Review
 from killswitch.source.statements import NAMESPACE, Purpose, Statement, arrival_subject, encode_statement, given_by
 from killswitch.source.sync_decision import counted, decide
 from killswitch.source.sync_state import Head, SourceState, Wait
@@ -34,6 +34,7 @@ MOST_LINES: Final = 12
 """Lines of one preview: a change of hundreds of policies is read in `ksctl approve` or `ksctl impact`."""
 LASTS: Final = timedelta(days=7)
 """How long a statement is valid whose text the server composes."""
+UNSEEN: Final = "what it does to books that the token may not see is not shown: `ksctl approve` shows it"
 SSH_KEY: Final = r"SHA256:[A-Za-z0-9+/]{43}"
 OPENPGP_KEY: Final = r"[0-9A-F]{40}"
 
@@ -67,16 +68,21 @@ class SigningText(Struct, frozen=True):
     command: str
 
 
-def waiting_approvals(store: Store, view: RunnerView | None) -> tuple[WaitingApproval, ...]:
+def waiting_approvals(
+    store: Store, view: RunnerView | None, may_see: Callable[[str], bool] = lambda _: True
+) -> tuple[WaitingApproval, ...]:
     """What the run on this store waits for, the policies first. `view`: that of its last tick. StoreError if the store
-    cannot be read."""
+    cannot be read.
+
+    `may_see`: whether the book of a scope may be shown; a change of policies waits for everybody, and names scopes.
+    """
     state = source_state(store)
     ways_back = () if view is None else view.recoveries or ()
     machines = () if view is None else view.machines
-    return (*_of_source(state), *_of_resets(machines, state), *_of_steps(ways_back, state))
+    return (*_of_source(state, may_see), *_of_resets(machines, state), *_of_steps(ways_back, state))
 
 
-def _of_source(state: SourceState | None) -> Iterator[WaitingApproval]:
+def _of_source(state: SourceState | None, may_see: Callable[[str], bool]) -> Iterator[WaitingApproval]:
     """The approvals of a proposed set, and those of what it fires on arrival."""
     if state is None or state.rules is None or state.head is None or state.head.review is None:
         return
@@ -86,17 +92,17 @@ def _of_source(state: SourceState | None) -> Iterator[WaitingApproval]:
     if step.what == "approvals":
         given = counted(state, review.approvals)
         missing = max(review.approvals_needed, 1) - len(given)
-        lines = (f"{review.verdict}: {step.text}", *review.why, *review.preview)
+        in_force = review.preview if may_see("portfolio") or not review.preview else (UNSEEN,)
+        lines = (f"{review.verdict}: {step.text}", *review.why, *in_force)
         title = f"a change of the policies from {state.source}"
         yield _of_change(state, head, "change", title, lines, (missing, tuple(each.principal for each in given)))
     if review.arrival and step.what in ("approvals", "arrival") and not counted(state, review.arrival_approvals):
-        lines = tuple(f"fires at its first tick: {_firing(review, index)}" for index in range(len(review.arrival)))
+        lines = tuple(f"fires at its first tick: {_firing(each, may_see)}" for each in review.arrival)
         yield _of_change(state, head, "arrival", f"what the set from {state.source} fires on arrival", lines, (1, ()))
 
 
-def _firing(review: Review, index: int) -> str:
-    it = review.arrival[index]
-    return f"{it.stage} of {it.policy} on {it.scope}, {it.text}"
+def _firing(it: ArrivalFiring, may_see: Callable[[str], bool]) -> str:
+    return f"{it.stage} of {it.policy} on {it.scope}, {it.text if may_see(it.scope) else UNSEEN}"
 
 
 def _of_change(

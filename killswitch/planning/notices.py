@@ -421,7 +421,7 @@ def newer_firing(evaluator: ScopeEvaluator, event: Event, now: int) -> Notice:
     """Notice that a reset leaves a stage in force, because it does not name its firing."""
     text = (
         f"{stage_in_force(evaluator.state) or 'a stage'} of {evaluator.policy} on {evaluator.scope} is not reset: the "
-        f"command of {event.author or 'unknown'} does not name its firing {evaluator.decision}"
+        f"command of {event.author or 'unknown'} does not name its firing {evaluator.decision_in_force}"
     )
     return command_not_carried_out(event, now, text)
 

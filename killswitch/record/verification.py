@@ -32,7 +32,7 @@ Verdict = Literal["verified", "contradicted", "could not tell"]
 EXIT_CODES: Final[dict[Verdict, int]] = {"verified": 0, "contradicted": 1, "could not tell": 4}
 
 _NO_DOUBT: Final = frozenset({"confirmed", "removed", "other record"})
-"""States of anchors that leave a record verified."""
+"""States of anchors that leave a record verified; of removed ones, where another one is confirmed."""
 
 MOST_LISTED: Final = 20
 """Numbers of a kind that a report lists; it counts all."""
@@ -131,7 +131,8 @@ class RecordReport(Struct, frozen=True):
         if self.breaks or self.altered.count or "contradicted" in states:
             return "contradicted"
         unclear = self.missing or self.withheld.count or self.unknown_format or states - _NO_DOUBT
-        unclear = unclear or self.entries == 0 or (self.needs_anchor and "confirmed" not in states)
+        needs_anchor = self.needs_anchor or "removed" in states  # whoever cuts behind the newest anchor has removed all
+        unclear = unclear or self.entries == 0 or (needs_anchor and "confirmed" not in states)
         return "could not tell" if unclear else "verified"
 
 

@@ -20,7 +20,7 @@ from killswitch.incident.record.incident_decisions import Runbooks, keep_runbook
 from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, WrittenLock
-from killswitch.model.store import Store, decoded
+from killswitch.model.store import RUNNER_VIEW, Store, decoded
 from killswitch.planning.exposures import Exposures
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.closes import OPERATOR, Orphan
@@ -33,7 +33,7 @@ from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.observers import RunnerFacts, TickReport
 
-LIVE_NAME = "runner"
+LIVE_NAME = RUNNER_VIEW
 
 
 class UnfinishedCloseView(Struct, frozen=True):

@@ -63,10 +63,12 @@ class TokenRecord(Struct, frozen=True, omit_defaults=True):
     expires: Instant | None = None
     request: str | None = None
     """The digest of the idempotency key that a token was issued with over HTTP, and that of the body behind a colon."""
+    is_revoked: bool = False
+    """Whether somebody has ended it: a clock that is set back gives an expired token its time again, and no revoked."""
 
     def is_valid_at(self, now: datetime) -> bool:
         """Whether it counts at this time: it has not expired, and was not revoked."""
-        return self.expires is None or now < self.expires
+        return not self.is_revoked and (self.expires is None or now < self.expires)
 
 
 class TokenFile(Struct, frozen=True):
@@ -141,14 +143,18 @@ def issue(
 
 
 def ended_by(records: Sequence[TokenRecord], ids: Iterable[str], now: datetime) -> tuple[TokenRecord, ...]:
-    """The records with these tokens ended at `now`; what has ended stays as it is. TokenFileError for an unknown id."""
+    """The records with these tokens revoked; of those that are valid, `now` is the end. TokenFileError for an unknown
+    id."""
     unknown = set(ids) - {each.id for each in records}
     if unknown:
         known = ", ".join(each.id for each in records) or "none"
         raise TokenFileError(f"there is no token {', '.join(sorted(unknown))}. Known: {known}")
     return tuple(
-        structs.replace(each, expires=now) if each.id in ids and each.is_valid_at(now) else each for each in records
-    )
+        each if each.id not in ids else structs.replace(
+            each, is_revoked=True, expires=now if each.is_valid_at(now) else each.expires
+        )
+        for each in records
+    )  # fmt: skip
 
 
 class Tokens:

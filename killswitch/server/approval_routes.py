@@ -32,8 +32,12 @@ from killswitch.server.record_routes import Carried, RecordRoutes
 from killswitch.server.store_reads import StoreReads
 from killswitch.source.statements import DELIVERED, SignedStatement, StatementError, read_approval
 from killswitch.store.command_spool import SpooledCommand, SpooledDelivery
+from killswitch.store.sql import SqlStore
 
 Fingerprint = Annotated[str | None, Query(pattern=rf"^(?:{SSH_KEY}|{OPENPGP_KEY})$")]
+MOST_KEPT: Final = 4 << 20
+"""Bytes of delivered statements, which a runner keeps for ever and reads at each tick: some 2,000 approvals. Anybody
+with a token may carry one, and nobody may slow the ticks with that."""
 RUNNER_JUDGES: Final = "whether the signature counts is judged by the runner, by its trust set; this server has no keys"
 
 
@@ -129,19 +133,31 @@ class ApprovalRoutes:
         """
         caller.require("carry", is_scoped=False)
         signed = _signed(body)
-        at, is_verified = await self._reads.read(
-            lambda store, _: (tick_time(store, CLOCK), source_state(store) is not None)
-        )
+
+        def read(store: SqlStore, _: object) -> tuple[datetime, bool, bool]:
+            kept = store.live_under(DELIVERED)
+            is_full = signed.id not in kept and sum(map(len, kept.values())) >= MOST_KEPT
+            return tick_time(store, CLOCK), source_state(store) is not None, is_full
+
+        at, is_verified, is_full = await self._reads.read(read)
         if not is_verified:
             raise HTTPException(409, f"nothing verifies the approval: {NO_SOURCE}")
+        if is_full:
+            why = f"the runner keeps {MOST_KEPT >> 20} MiB of statements already, and takes none from here"
+            raise HTTPException(409, f"{why}: give it by `ksctl approve` where the store is, or with the policies")
         event = Event(f"hand-{signed.id[:16]}", at, "approve", None, caller.principal, signed.statement.purpose)
         delivery = SpooledDelivery(f"{DELIVERED}{signed.id}", body.statement)
-        return await self._record.carried(SpooledCommand(event, signed.id, delivery), "tighten", caller)
+        return await self._record.carried(SpooledCommand(event, signed.id, delivery), "carry", caller)
 
     async def _found(self, caller: Caller) -> tuple[datetime, tuple[WaitingApproval, ...]]:
-        """The time of ticks, and what waits in the scopes of the caller. Policies are of everybody who reads them."""
+        """The time of ticks, and what waits in the scopes of the caller. Policies are of everybody who reads them, the
+        orders that they would place of those who see the positions."""
+
+        def may_see(scope: str) -> bool:
+            return caller.may("positions", scope)
+
         now, found = await self._reads.read(
-            lambda store, _: (tick_time(store, CLOCK), waiting_approvals(store, last_view(store)))
+            lambda store, _: (tick_time(store, CLOCK), waiting_approvals(store, last_view(store), may_see))
         )
         return now, tuple(
             each for each in found if each.purpose not in ("recovery", "reset") or caller.may("read", each.scope)

@@ -30,7 +30,7 @@ CONFIRMING: Final = 4
 """Requests that wait for their line of the record at once, each in a thread."""
 EFFECTS: Final = frozenset({"tighten", "loosen", "carry", "administer"})
 """Classes whose requests are on record."""
-PREVIEWS: Final = ("/v1/preview", "/v1/plan")
+PREVIEWS: Final = ("/v1/preview", "/v1/plan", "/v1/approvals/preview")
 """How the paths of requests end that ask for a right and change nothing."""
 Authorization = Annotated[str | None, Header(max_length=8_300)]
 

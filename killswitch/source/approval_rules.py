@@ -6,14 +6,12 @@ rules concern edits only: a close, or anything else that reduces risk, asks nobo
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.model.applied_set import Approval, ChangeClass
+from killswitch.model.applied_set import Approval, ChangeClass, identities, same_person
 from killswitch.model.instant import from_micros
 from killswitch.source.candidate import Candidate, FirstParentStep, SourceKind, VerifiedCommit
 from killswitch.source.statement_signatures import StatementProblem, VerifiedStatement
@@ -23,7 +21,6 @@ from killswitch.source.trust import Trust
 SAFE: frozenset[ChangeClass] = frozenset({"TIGHTENING", "EQUIVALENT"})
 """The classes that need no approval. Whatever is not proved one of them needs what a loosening needs (A1)."""
 _SEVERITY: Mapping[ChangeClass, int] = {"EQUIVALENT": 0, "TIGHTENING": 1, "NEITHER": 2, "LOOSENING": 2, "UNDECIDED": 2}
-_ADDRESS = re.compile(r"^(.*?)<([^<>]*)>\s*$", re.DOTALL)
 
 
 class ApprovedChange(Struct, frozen=True, kw_only=True):
@@ -260,25 +257,3 @@ def authors(commits: Iterable[VerifiedCommit], trust: Trust | None, signer: str 
                 for principal in by_person.get(identity, ()):
                     found.setdefault(principal, f"a name in {commit.id[:12]} is theirs")
     return found
-
-
-def same_person(text: str) -> str:
-    """A name or address in one spelling: Unicode's compatible form, no case, single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def identities(text: str) -> Collection[str]:
-    """What a principal or a claim `Name <address>` may be recognised by.
-
-    The whole text, the name, the address, and the part of the address before `@` and before `+`: a person who writes
-    commits under another address of the same name is still no second person.
-    """
-    whole = same_person(text)
-    found = {whole}
-    parts = _ADDRESS.match(whole)
-    name, address = (parts[1].strip(), parts[2].strip()) if parts else ("", whole)
-    found |= {name, address}
-    if "@" in address:
-        local = address.rpartition("@")[0]
-        found |= {local, local.partition("+")[0]}
-    return found - {""}

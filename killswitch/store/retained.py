@@ -13,6 +13,7 @@ from msgspec import Struct
 from sqlalchemy import TextClause
 
 from killswitch.model.record_entry import RecordEntry
+from killswitch.model.store import RUNNER_VIEW
 from killswitch.record.line import content_of, keys_of, references_of
 from killswitch.store import rows
 from killswitch.store import statements as sql
@@ -46,8 +47,8 @@ class RetainedStore(RecordedStore):
         return None if found is None else rows.integer(found)
 
     def memories(self) -> Iterator[bytes]:
-        """What a restart remembers: the states of all machines, and the live blobs."""
-        for row in self._read(sql.LIVE_BODIES):
+        """What a restart remembers besides the states of machines: the live blobs but the view of the last tick."""
+        for row in self._read(sql.LIVE_BODIES, besides=RUNNER_VIEW):
             yield row.body if isinstance(row.body, bytes) else str(row.body).encode()
 
     @retried

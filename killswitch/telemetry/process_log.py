@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from json import dumps
+from math import isfinite
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO
@@ -26,12 +27,19 @@ LogLevel = Literal["info", "warning", "error", "critical"]
 HIDDEN: Final = "[hidden credential]"
 _CREDENTIALS: Final = re.compile(
     r"\bkst_[A-Za-z0-9_-]{16,}"  # a token of ours
-    r"|(?<=[Bb]earer )\S+|(?<=[Bb]asic )[A-Za-z0-9+/=_-]{8,}"  # a header
-    r"|(?<=://)[^\s/@]+(?=@)"  # user and password of an address
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"  # a JWT
+    r"|(?i:(?<=bearer\s))\s*\S+|(?i:(?<=basic\s))\s*[A-Za-z0-9+/=_-]{8,}"  # a header
+    r"|(?<=://)[^\s/]+(?=@)"  # user and password of an address
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
     re.DOTALL,
 )
 """What looks like a credential, whosever it is."""
+_KEY_BEGINS: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?!.*-----END )")
+_KEY_GOES_ON: Final = re.compile(
+    r"\s*(?:[A-Za-z0-9+/=]*|(?:Proc-Type|DEK-Info): .*|-----END [A-Z ]*PRIVATE KEY-----.*)\s*"
+)
+"""A line of a private key that is printed line by line: base64, a header or nothing, or its end."""
+_ADDRESS: Final = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#]+)[/?#][^\s)'\">]+")
 MOST: Final = 20_000
 """Characters of one text: a longer one is cut, so that a line stays one write."""
 OWN_FIELDS: Final = ("timestamp", "level", "event", "logger")
@@ -55,7 +63,7 @@ class ProcessLog:
         )
         self._formatter = structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *own],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *own, _without_paths],
         )
         self._stream = stream
 
@@ -95,13 +103,23 @@ class ProcessLog:
         if isinstance(value, str):
             text = _CREDENTIALS.sub(HIDDEN, self._hide(legible(value)))
             return text if len(text) <= MOST else f"{text[:MOST]}…"
-        if value is None or isinstance(value, bool | int | float):
+        if value is None or isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value)):
             return value
         if isinstance(value, Mapping):
             return {str(self._without_secrets(str(name))): self._without_secrets(it) for name, it in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self._without_secrets(it) for it in value]
         return self._without_secrets(str(value))
+
+
+def _without_paths(_logger: object, _method: str, event: Event) -> Event:
+    """A library's event with the hosts of addresses alone: the path of a web hook is its credential, and a query may
+    have a signature. A client logs both where a service answers with a header that is none."""
+    if str(event.get("logger", "")).partition(".")[0] == "killswitch":
+        return event
+    return {
+        name: _ADDRESS.sub(rf"\1/{HIDDEN}", value) if isinstance(value, str) else value for name, value in event.items()
+    }
 
 
 def _unchanged(text: str) -> str:
@@ -124,6 +142,7 @@ class LoggedLines(io.TextIOBase):
         self._log = log
         self._lock = Lock()
         self._begun = ""
+        self._is_in_key = False
 
     def writable(self) -> bool:
         return True
@@ -131,10 +150,16 @@ class LoggedLines(io.TextIOBase):
     def write(self, text: str, /) -> int:
         with self._lock:
             *lines, self._begun = (self._begun + text).split("\n")
-        for line in lines:
-            if line.strip():
-                self._log.write(line, "warning", logger="stderr")
+            shown = [line for line in lines if line.strip() and not self._is_of_key(line)]
+        for line in shown:
+            self._log.write(line, "warning", logger="stderr")
         return len(text)
+
+    def _is_of_key(self, line: str) -> bool:
+        """Whether a line goes on with a private key, whose first line is shown with the key hidden."""
+        goes_on = self._is_in_key and _KEY_GOES_ON.fullmatch(line) is not None
+        self._is_in_key = (goes_on and "-----END " not in line) or _KEY_BEGINS.search(line) is not None
+        return goes_on
 
     def finish(self) -> None:
         """Write what has no line end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from tests.e2e.processes import ksctl, paper, terminate
@@ -53,11 +54,11 @@ class DrillSite(SourceSite):
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def drill(self, *options: str) -> tuple[int, str]:
-        """The exit code and the output of `ksctl drill live`."""
+    def drill(self, *options: str, policies: Path | None = None) -> tuple[int, str]:
+        """The exit code and the output of `ksctl drill live`. `policies`: in place of those that the runner follows."""
         done = ksctl(
-            "drill", "live", "quarterly", "--policies", str(self.policies), "--source", str(self.file), "--store",
-            str(self.store), "--folder", str(self.folder / "drills"), "--author", "olga", *options,
+            "drill", "live", "quarterly", "--policies", str(policies or self.policies), "--source", str(self.file),
+            "--store", str(self.store), "--folder", str(self.folder / "drills"), "--author", "olga", *options,
         )  # fmt: skip
         return done.returncode, " ".join((done.stdout + done.stderr).split())
 
@@ -77,6 +78,12 @@ def test_two_people_approve_a_live_drill_and_the_runner_closes_it(tmp_path: Path
             site.approve(BEN, "--store", str(site.store))
             code, text = site.drill("--approval", str(ann))
             assert (code, "nothing was sent: with --live it would buy" in text) == (0, True), text
+            elsewhere = tmp_path / "elsewhere"
+            shutil.copytree(site.policies, elsewhere)
+            account = elsewhere / "account.yaml"
+            account.write_text(account.read_text().replace("127.0.0.1", "localhost"), encoding="utf-8")
+            code, text = site.drill("--approval", str(ann), "--live", policies=elsewhere)
+            assert (code, "are not those that the runner has in force" in text) == (1, True), text
             code, text = site.drill("--approval", str(ann), "--live", "--output", "json")
             assert "opening " in text and "the runner closes it by the command hand-" in text, text
             (kept,) = (json.loads(line) for line in (tmp_path / "drills" / "drills.jsonl").read_text().splitlines())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,9 +27,10 @@ from killswitch.operations.drills.live_checks import (
     opening_order,
     why_not_now,
 )
-from killswitch.operations.drills.live_run import LiveDrill, LiveRun, live_runs, unfinished_run
+from killswitch.operations.drills.live_run import LiveDrill, LiveRun, live_runs, run_to_continue
 from killswitch.operations.drills.measures import DrillResult
 from killswitch.operations.status import store_status
+from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.drill import DrillDocument, LivePosition
 from killswitch.runner import process
 from killswitch.runner.clock import SystemClock
@@ -63,7 +64,7 @@ def run_live(document: DrillDocument, site: LiveSite, *, is_live: bool, is_conti
     position = document.spec.live
     if position is None:
         raise click.ClickException(f"{document.metadata.name} is no live drill: `ksctl drill run` runs it")
-    with _one_at_a_time(site.store_at), opened_store(site.store_at, read_only=False) as store:
+    with one_at_a_time(site.store_at), opened_store(site.store_at, read_only=False) as store:
         try:
             return _run(document, position, site, store, is_live=is_live, is_continued=is_continued)
         except (RefusedDrillError, DamagedStateError) as error:
@@ -71,9 +72,12 @@ def run_live(document: DrillDocument, site: LiveSite, *, is_live: bool, is_conti
 
 
 @contextmanager
-def _one_at_a_time(store_at: str) -> Iterator[None]:
-    """Two drills on one store would both find that nothing is open."""
-    path = Path(store_at.removeprefix("sqlite:///")).absolute()
+def one_at_a_time(store_at: str) -> Iterator[None]:
+    """Hold the guard of a store, also by another name of its file: two drills would both find that nothing is open.
+
+    ClickException where another one holds it.
+    """
+    path = Path(store_at.removeprefix("sqlite:///")).resolve()
     try:
         with guarded(path.parent, f".{path.name}.drill"):
             yield
@@ -85,18 +89,16 @@ def _run(
     document: DrillDocument, live: LivePosition, site: LiveSite, store: SqlStore, *, is_live: bool, is_continued: bool
 ) -> DrillResult | None:
     name, clock = document.metadata.name, SystemClock()
-    left = unfinished_run(store) if is_continued else None
-    if is_continued and left is None:
-        raise RefusedDrillError(name, ("no live drill on this store is left to continue",))
-    status = store_status(store, clock.now(), 0)
-    reasons = list(why_not_now(status, live, is_continued=is_continued))
+    left = run_to_continue(store, name, live) if is_continued else None
+    loaded, status = load_policies(site.policies_at), store_status(store, clock.now(), 0)
+    reasons = list(why_not_now(status, live, loaded.policies.digest, is_continued=is_continued))
     counted = CountedApprovals(0) if is_continued else _approvals(document, site, store, to_micros(clock.now()))
     if not counted.is_approved:
         missing = f"{counted.needed} approvals are needed, and {len(counted.approvals)} count"
         reasons += [missing, *(each.line for each in counted.not_counted)]
     if reasons:
         raise RefusedDrillError(name, reasons)
-    adapter = _adapter(live, site)
+    adapter = _adapter(live, loaded.accounts)
     real_event = real_event_since(site.store_at, clock.now())
     if not is_live:
         process.run(_shown(adapter, live, name))
@@ -149,12 +151,12 @@ def _is_of_drill(content: bytes) -> bool:
         return False
 
 
-def _adapter(live: LivePosition, site: LiveSite) -> VenueAdapter:
+def _adapter(live: LivePosition, accounts: Sequence[AccountDocument]) -> VenueAdapter:
     """The adapter of the drill's account, which also reads the prices of the symbol."""
-    documents = [each for each in load_policies(site.policies_at).accounts if each.metadata.name == live.account]
     watching = [
         each.model_copy(update={"spec": each.spec.model_copy(update={"watch": (live.symbol, *each.spec.watch)})})
-        for each in documents
+        for each in accounts
+        if each.metadata.name == live.account
     ]
     return open_accounts(watching, live=True)[live.account].adapter
 

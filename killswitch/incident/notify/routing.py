@@ -162,6 +162,7 @@ class NotificationRouter:
     ) -> Iterator[Announcement]:
         """Yield the messages about a close that has ended; none about one under way.
 
+        What is left is real, whatever the close was for: a drill that has left something is a drill no longer.
         `snapshot` has the currencies and positions, `recorded` the results, `thread` is that of the incident.
         """
         if closing.status not in IN_PROGRESS:
@@ -171,12 +172,12 @@ class NotificationRouter:
                 self._started, self._texts, snapshot, currency, members=self._members(decision, snapshot)
             )
             message = closing_message(closing, decision, subject, context, at=at, recorded=recorded)
-            is_drill = decision.cause == "drill"
+            is_left = subject.event == "residual"
             yield Announcement(
                 message.id, to_micros(message.at), subject, f"closing/{decision.id}",
                 encode_message(replace(message, thread=thread or decision.id)),
-                is_urgent=subject.event == "residual" and not is_drill, escalates=subject.event == "residual",
-                is_drill=is_drill, decision=decision.id,
+                is_urgent=is_left, escalates=is_left, is_drill=decision.cause == "drill" and not is_left,
+                decision=decision.id,
             )  # fmt: skip
 
     def announce_notice(self, notice: Notice, snapshot: Snapshot | None = None) -> Iterator[Announcement]:

@@ -85,15 +85,21 @@ def drill_approvals(
     return count_drill_approvals(drill_subject(document), change, given, author)
 
 
-def why_not_now(status: StoreStatus, live: LivePosition, *, is_continued: bool = False) -> Iterator[str]:
+def why_not_now(
+    status: StoreStatus, live: LivePosition, policy_set: str, *, is_continued: bool = False
+) -> Iterator[str]:
     """Yield why a live drill may not begin with a runner in this state; nothing where it may.
 
-    `is_continued`: it only ends what an earlier run left, which a lock or a stage does not forbid.
+    `policy_set`: the digest of the documents of the drill. In others the account may be one that the runner does not
+    watch, on which nobody would close the position. `is_continued`: it only ends what an earlier run left, which a lock
+    or a stage does not forbid.
     """
     view = status.view
     if status.runner.liveness != "alive" or view is None:
         yield f"no runner is alive on the store that would close the position ({status.runner.why})"
         return
+    if policy_set != view.policy_set:
+        yield "the documents at --policies are not those that the runner has in force: give the folder that it runs"
     account = next((each for each in view.accounts if each.account == live.account), None)
     if account is None:
         yield f"the runner watches no account {live.account}"

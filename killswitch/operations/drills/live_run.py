@@ -8,7 +8,7 @@ position of the symbol, so that the drill touches none but its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from killswitch.execution.client_order_id import drill_order_id, lapses_after
 from killswitch.execution.closing_pace import ClosingPace
+from killswitch.execution.report_validation import validated_report
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
@@ -41,6 +42,9 @@ from killswitch.store.sql import SqlStore
 LIVE_DRILLS: Final = "live_drills"
 """The live blob with the live drills of a store, the oldest first."""
 LOOKS_EVERY: Final = 0.5
+"""Seconds between two looks into the store, and before the second request of a kind at the venue."""
+LONGEST_PAUSES: Final = (8.0, 30.0)
+"""The longest seconds between two snapshots, and between two queries of the order: the runner shares their limits."""
 READ_WITHIN: Final = 30.0
 """Seconds for a usable snapshot, and for one that shows what was filled."""
 SENT_WITHIN: Final = 20.0
@@ -113,6 +117,28 @@ def unfinished_run(store: SqlStore) -> LiveRun | None:
     return next((each for each in live_runs(store) if each.state not in ENDED), None)
 
 
+def run_to_continue(store: SqlStore, drill: str, live: LivePosition) -> LiveRun:
+    """The run that `--continue` ends. RefusedDrillError if none is left, or if it is not of this drill and position.
+
+    The venue of another account has neither its order nor its position, which would seem to be gone.
+    """
+    left = unfinished_run(store)
+    if left is None:
+        raise RefusedDrillError(drill, ("no live drill on this store is left to continue",))
+    if (left.drill, left.account, left.symbol) != (drill, live.account, live.symbol):
+        why = f"what is left is {left.symbol} on {left.account} of the live drill {left.drill}: continue that one, and "
+        raise RefusedDrillError(drill, (f"{why}restore its document if it was edited",))
+    return left
+
+
+def _pauses(longest: float) -> Iterator[float]:
+    """The seconds to wait before each next request at the venue: they double."""
+    pause = LOOKS_EVERY
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)
+
+
 class LiveDrill:
     """Runs one live drill over an adapter of its account, next to the runner on `store`."""
 
@@ -169,7 +195,7 @@ class LiveDrill:
         request = OrderRequest(run.order, run.symbol, "buy", "long", run.amount, reduce_only=False)
         try:
             async with asyncio.timeout(SENT_WITHIN):
-                return await self._adapter.submit(request)
+                return validated_report(await self._adapter.submit(request), run.order, run.amount)
         except (OrderRejectedError, RateLimitedError, VenueDownError) as error:
             return error
         except (VenueError, TimeoutError) as error:
@@ -186,6 +212,10 @@ class LiveDrill:
             return self._keep(replace(run, state="unknown", why=why))
         if not report.filled:
             text = "the order was not filled" if report.state != "rejected" else "the venue has no such order"
+            # A list of orders may lag, or forget: the account held nothing in the symbol before.
+            if (shown := await self._shown(run, wanted=Decimal(0))) != 0:
+                held = "cannot be read" if shown is None else f"shows {shown.normalize():f} contracts of {run.symbol}"
+                return self._keep(replace(run, state="unknown", why=f"{text}, by the venue, but {run.account} {held}"))
             return self._keep(replace(run, state="not_opened", filled=Decimal(0), why=text))
         return self._keep(replace(run, state="opened", filled=report.filled))
 
@@ -194,7 +224,7 @@ class LiveDrill:
 
         None if that is still unknown when the time to ask for it is over.
         """
-        traits, began = self._adapter.traits, self._clock.monotonic()
+        traits, began, pauses = self._adapter.traits, self._clock.monotonic(), _pauses(LONGEST_PAUSES[1])
         lapsed = lapses_after(traits.order_life, ClosingPace(), None)
         sent_ago = max(0.0, (self._clock.now() - run.at).total_seconds())
         while report is None or report.state == "open":
@@ -205,6 +235,7 @@ class LiveDrill:
                 if report is not None and waited > READ_WITHIN:
                     await self._adapter.cancel(run.symbol, report.id)
                 found = await self._adapter.find_order(run.symbol, run.order)
+                found = None if found is None else validated_report(found, run.order, run.amount)
             except VenueError:
                 found = report
             else:
@@ -212,7 +243,7 @@ class LiveDrill:
                     return OrderReport("", run.order, run.symbol, "rejected", run.amount, Decimal(0))
             report = found or report
             if report is None or report.state == "open":
-                await self._clock.sleep(LOOKS_EVERY)
+                await self._clock.sleep(next(pauses))
         return report
 
     # Closing
@@ -289,20 +320,20 @@ class LiveDrill:
 
     async def _read(self, account: str) -> AccountSnapshot:
         """A snapshot that is usable, or the last one within the time for it."""
-        until = self._clock.monotonic() + READ_WITHIN
+        until, pauses = self._clock.monotonic() + READ_WITHIN, _pauses(LONGEST_PAUSES[0])
         while True:
             found = await self._adapter.snapshot()
             self._rules |= {each.symbol: each for each in found.instruments or ()}
             if found.quality == "ok" or self._clock.monotonic() > until:
                 return replace(found, account=account, instruments=tuple(self._rules.values()))
-            await self._clock.sleep(LOOKS_EVERY)
+            await self._clock.sleep(next(pauses))
 
     async def _shown(self, run: LiveRun, wanted: Decimal | None = None) -> Decimal | None:
         """The contracts of the symbol that the venue shows, both sides added; None if that is unknown.
 
         It waits for `wanted`, which is what was filled where it is left out: a snapshot may be older than a fill.
         """
-        until, shown = self._clock.monotonic() + READ_WITHIN, None
+        until, shown, pauses = self._clock.monotonic() + READ_WITHIN, None, _pauses(LONGEST_PAUSES[0])
         expected = run.filled if wanted is None else wanted
         while self._clock.monotonic() <= until:
             found = await self._adapter.snapshot()
@@ -311,7 +342,7 @@ class LiveDrill:
                 shown = sum(held, Decimal(0))
                 if shown == expected:
                     return shown
-            await self._clock.sleep(LOOKS_EVERY)
+            await self._clock.sleep(next(pauses))
         return shown
 
     def _keep(self, run: LiveRun, *, is_new: bool = False) -> LiveRun:

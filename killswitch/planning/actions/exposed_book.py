@@ -102,11 +102,18 @@ def counted_book(
     if isinstance(wallets, str):
         return wallets
     legs += wallets
-    unpriced = sorted(base for base, net in nets(legs).items() if net and base not in prices)
-    if unpriced:
-        return f"the price of {', '.join(unpriced)} is unknown, so that nothing can be compared in money"
+    if (unpriced := without_price(nets(legs), prices)) is not None:
+        return unpriced
     of_bases = {base: tuple(each) for base, each in keys.items()}
     return CountedBook(tuple(legs), prices, positions, of_bases, frozenset(each.key for each in outside))
+
+
+def without_price(net: Mapping[str, Decimal], prices: Mapping[str, Decimal]) -> str | None:
+    """Why a net cannot be compared in money, or None: a price is needed of each base whose net is not 0."""
+    unpriced = sorted(base for base, units in net.items() if units and base not in prices)
+    return (
+        f"the price of {', '.join(unpriced)} is unknown, so that nothing can be compared in money" if unpriced else None
+    )
 
 
 def _opened_earlier(counts: Counts, opened: OpenedHedge, book: KnownBook) -> Sequence[RankingCandidate] | str:

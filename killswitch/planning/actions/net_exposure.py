@@ -9,7 +9,7 @@ would be larger after it, or where that is unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Literal
 
 from msgspec import Struct
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from killswitch.graph.nodes import NetExposureRule, OpenedHedge, PolicySet
 from killswitch.graph.unwinding import UnwindingRule, unwinding_named
 from killswitch.model.decision import BaseExposure, HedgeOption, HedgeOrder, Intent, NetExposure
-from killswitch.planning.actions.exposed_book import CountedBook, counted_book
+from killswitch.planning.actions.exposed_book import CountedBook, counted_book, without_price
 from killswitch.planning.actions.kind import KnownBook
 from killswitch.planning.orders.expected_cost import ExpectedOrder, expected_opening, expected_orders
 from killswitch.planning.orders.net_hedge import NetHedge, NetToHedge, NotOpened, net_hedge
@@ -40,6 +40,8 @@ from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 
 _CENTS = Decimal("0.01")
+_EXACT = Context(prec=100)
+"""Enough digits for any product of numbers that sums use: an amount that nobody has must not stop a decision."""
 _ONE = Decimal(1)
 
 
@@ -153,6 +155,8 @@ def _weighed(
     """Betas and covariance, the exposure, and why it is unknown."""
     net = nets(counted.legs)
     risk = exposure_risk(rule, counted.keys, net, book.evaluator.history)
+    if (unpriced := without_price(net, counted.prices)) is not None:
+        return risk, None, unpriced
     if risk.unknown and rule.if_unknown == "nothing":
         return risk, None, "; ".join(risk.unknown.values())
     return risk, exposure(net, counted.weighted(risk.weights, net)), None
@@ -162,7 +166,7 @@ def _bases(counted: CountedBook, risk: ExposureRisk, rule: NetExposureRule, book
     """What there is of each base asset, with the source and the age of its beta."""
     history = book.evaluator.history
     for base, units in sorted(nets(counted.legs).items()):
-        if not units:
+        if not units or base not in counted.prices:
             continue
         price, why = counted.prices[base], risk.unknown.get(base)
         weight = _ONE if why is not None and rule.if_unknown == "notional" else risk.weights.get(base)
@@ -274,4 +278,4 @@ def _cost(expected: Sequence[ExpectedOrder]) -> tuple[Decimal | None, tuple[str,
 
 
 def _cents(value: Decimal | None) -> Decimal | None:
-    return None if value is None else value.quantize(_CENTS)
+    return None if value is None else value.quantize(_CENTS, context=_EXACT)

@@ -48,8 +48,9 @@ def applies(event: Event, scope: str) -> bool:
 
 def is_unnamed(event: Event, evaluator: ScopeEvaluator) -> bool:
     """Whether a reset names what it ends, and not the firing that is in force on the scope: it fired after that."""
-    is_fired = level_in_force(evaluator.state) > 0 and evaluator.decision is not None
-    return event.ids is not None and is_fired and evaluator.decision not in event.ids
+    firing = evaluator.decision_in_force
+    is_fired = level_in_force(evaluator.state) > 0 and firing is not None
+    return event.ids is not None and is_fired and firing not in event.ids
 
 
 def reset_record(evaluator: ScopeEvaluator, now: int, policies: PolicySet, event: Event | None) -> Decision:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from killswitch.engine.state import stage_in_force
+from killswitch.model.applied_set import same_person
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
@@ -36,17 +37,17 @@ def approve_reset(event: Event, evaluators: Iterable[ScopeEvaluator], now: int) 
     """Count the approval of a reset by the author of the event; the notice of what came of it."""
     person = event.author or "nobody"
     for evaluator in evaluators:
-        found = approvals_of(evaluator)
-        if found is None or evaluator.decision is None or event.author is None:
+        found, firing = approvals_of(evaluator), evaluator.decision_in_force
+        if found is None or firing is None or event.author is None:
             continue
-        if reset_subject(evaluator.policy, evaluator.scope, evaluator.decision) != event.approves:
+        if reset_subject(evaluator.policy, evaluator.scope, firing) != event.approves:
             continue
         stage = stage_in_force(evaluator.state)
-        if person.casefold() in (each.casefold() for each in found.approved):
+        if same_person(person) in map(same_person, found.approved):
             text = f"{person} has approved the reset of {stage} already, and one person counts once"
             return _notice(event, now, evaluator, text, _COUNTS_NOT)
-        kept = [each for each in evaluator.approved if each[0] == evaluator.decision]
-        evaluator.approved = [*kept, (evaluator.decision, person)]
+        kept = [each for each in evaluator.approved if each[0] == firing]
+        evaluator.approved = [*kept, (firing, person)]
         given = f"{len(evaluator.approved)} of {count_of(found.needed, 'approval')}"
         return _notice(event, now, evaluator, f"the reset of {stage} is approved by {person}: {given}", _COUNTS)
     text = f"{person} approves {event.approves}, and nothing in force waits for this approval"

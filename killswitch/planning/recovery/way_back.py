@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.recovery import ONE, RecoveryRule
+from killswitch.model.applied_set import same_person
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import Instant
 from killswitch.model.words import Severity
@@ -127,7 +128,7 @@ def approved_by(rule: RecoveryRule, before: WayBack, person: str) -> tuple[WayBa
     """The way back after a person has approved its next step, and why the approval does not count, if it does not."""
     if not rule.ramp.approvals:
         return before, "no step needs an approval"
-    if person.casefold() in (each.casefold() for each in before.approved):
+    if same_person(person) in map(same_person, before.approved):
         return before, f"{person} has approved this step already, and one person counts once"
     return replace(before, approved=(*before.approved, person)), None
 

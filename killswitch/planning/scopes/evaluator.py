@@ -21,6 +21,7 @@ from killswitch.engine.state import (
     from_stored,
     initial,
     level_in_force,
+    partial_in_force,
     to_stored,
 )
 from killswitch.engine.step import (
@@ -325,6 +326,12 @@ class ScopeEvaluator:
     def all_moved(self) -> list[MovedMargin]:
         """The margin that this and other policies have moved within a day, to whatever scope."""
         return [each for one in dict.fromkeys((self, *self.moving_with)) for each in one.moved]
+
+    @property
+    def decision_in_force(self) -> str | None:
+        """The decision of the stage in force, latched or not, as status shows it; None if nothing has fired."""
+        partial = partial_in_force(self.state)
+        return self.decision if partial is None else partial.decision or None
 
     def fired(self, decision: str) -> None:
         """Start waiting for the close of `decision`."""

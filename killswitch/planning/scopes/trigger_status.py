@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from killswitch.engine.state import level_in_force, may_reset_from, partial_in_force, stage_in_force
 from killswitch.graph.nodes import Compare, Disabled, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
+from killswitch.model.applied_set import identities
 from killswitch.model.decision import TriggerReading
 from killswitch.model.flags import Flag
 from killswitch.model.instant import from_micros
@@ -147,8 +148,9 @@ class ResetApprovals(Struct, frozen=True):
     approved: tuple[str, ...] = ()
 
     def missing(self, author: str | None) -> int:
-        """How many more people must approve a reset by `author`, who does not count."""
-        others = [each for each in self.approved if each.casefold() != (author or "").casefold()]
+        """How many more people must approve a reset by `author`, who does not count, by whatever name or address."""
+        own = frozenset(identities(author or ""))
+        others = [each for each in self.approved if own.isdisjoint(identities(each))]
         return max(0, self.needed - len(others))
 
 
@@ -211,9 +213,7 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
     """Status of a scope evaluator, as `plan`, `status`, metrics and events show it."""
     state, graph = evaluator.state, evaluator.compiled.graph
     partial = partial_in_force(state)
-    fired_at, decision = (
-        (state.fired_at, evaluator.decision) if partial is None else (partial.fired_at, partial.decision)
-    )
+    fired_at = state.fired_at if partial is None else partial.fired_at
     waiting, suspected = state.waiting, evaluator.suspected
     lock = None if suspected is None else suspected.lock
     return MachineStatus(
@@ -224,7 +224,7 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
         stage=stage_in_force(state),
         fired_at=None if fired_at is None else from_micros(fired_at),
         cooldown_until=None if state.cooldown_until is None else from_micros(state.cooldown_until),
-        decision=decision,
+        decision=evaluator.decision_in_force,
         triggers=tuple(status_of_trigger(evaluator, i) for i in range(len(graph.triggers))),
         waiting=None if waiting is None else WaitingStage(
             waiting.stage, waiting.accounts, from_micros(waiting.since), from_micros(waiting.until)
@@ -251,9 +251,9 @@ def approvals_of(evaluator: ScopeEvaluator) -> ResetApprovals | None:
     stage = evaluator.machine.in_force(evaluator.state)
     if stage is None or not stage.reset_approvals or evaluator.compiled.graph.mode != "enforce":
         return None
-    if not level_in_force(evaluator.state) or evaluator.decision is None:
+    if not level_in_force(evaluator.state):
         return None
-    given = tuple(person for firing, person in evaluator.approved if firing == evaluator.decision)
+    given = tuple(person for firing, person in evaluator.approved if firing == evaluator.decision_in_force)
     return ResetApprovals(stage.reset_approvals, given)
 
 

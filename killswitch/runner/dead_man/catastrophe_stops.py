@@ -204,9 +204,10 @@ class CatastropheStops:
             if account.account in self._keepers:
                 self._close_other_legs(account)
         for name, keeper in self._keepers.items():
-            for stop, symbol in keeper.orders.filled.items():
+            filled = keeper.orders.record.filled
+            for stop, symbol in filled.items():
                 self._close_legs_of(name, symbol, stop)
-            keeper.orders.filled.clear()
+            filled.clear()
 
     def ticked(self, report: EndedTick) -> None:
         """Decide every account's stops by the snapshot of the tick, and begin a pass where something is to be done."""

@@ -213,6 +213,14 @@ def test_after_retention_a_statement_begins_where_the_record_does(site: Site) ->
     kept = (site.folder / "log" / "kept.json").read_bytes()
     (site.folder / "log" / "kept.json").write_bytes(kept.replace(b'"deleted": "', b'"deleted": "0'))
     assert site.check("anchors.txt")[0] == 1
+    (site.folder / "log" / "kept.json").write_text("[]")
+    assert site.check("anchors.txt")[0] == 4
+    (site.folder / "log" / "kept.json").write_bytes(kept)
+    claimed(site, lambda it: it.update(first=3))
+    code, output = site.check("anchors.txt")
+    assert code == 1, "both ends are anchored, and 14 lines of the period are left out"
+    assert "the period begins at line 3, and the statement was made from line 17 on" in output
+    claimed(site, lambda it: it.update(first=17))
     export_segments(site.store, whole)
     (site.folder / "log").rename(site.folder / "unused")
     whole.rename(site.folder / "log")

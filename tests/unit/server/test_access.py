@@ -11,7 +11,16 @@ from click.testing import CliRunner
 
 from killswitch.cli import ksctl
 from killswitch.model.snapshot import Event, EventKind
-from killswitch.server.access import TokenFile, TokenFileError, Tokens, class_of, is_covered, issue, write_tokens
+from killswitch.server.access import (
+    TokenFile,
+    TokenFileError,
+    Tokens,
+    class_of,
+    ended_by,
+    is_covered,
+    issue,
+    write_tokens,
+)
 from tests.unit.server.conftest import CREATED, Served
 
 
@@ -54,6 +63,18 @@ def test_an_expired_and_a_revoked_token_are_refused(tmp_path: Path) -> None:
     assert tokens.find(secret, CREATED + timedelta(hours=1)) is None
     write_tokens(path, TokenFile())
     assert tokens.find(secret, CREATED) is None
+
+
+@pytest.mark.parametrize("hours", [1, 30])
+def test_a_revoked_token_stays_so_when_the_clock_is_set_back(tmp_path: Path, hours: int) -> None:
+    """Revoked before its end or after it: an hour before the revocation nothing knows of it but the file."""
+    path = tmp_path / "tokens.json"
+    secret, record = issue("ann", "risk", ("portfolio",), CREATED, CREATED + timedelta(hours=24))
+    write_tokens(path, TokenFile((record,)))
+    tokens, revoked = Tokens(path), CREATED + timedelta(hours=hours)
+    tokens.change(lambda before: ended_by(before, (record.id,), revoked))
+    assert tokens.records[0].expires == min(revoked, CREATED + timedelta(hours=24))
+    assert tokens.find(secret, min(revoked, CREATED + timedelta(hours=24)) - timedelta(hours=1)) is None
 
 
 def test_the_file_has_no_token_and_is_its_owners_alone(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.sources.step_approvals import StepApprovals
 from killswitch.source.candidate import ArrivalFiring, Review
 from killswitch.source.statement_signatures import VerifiedStatement, verify_statement
-from killswitch.source.statements import Statement, read_approval
+from killswitch.source.statements import DELIVERED, Statement, read_approval
 from killswitch.source.sync_state import Head
+from killswitch.store.command_spool import MOST
 from killswitch.store.sqlite import open_store
 from tests.unit.server.boards import AT, machine, put_source, put_view, run_view, way_back
 from tests.unit.server.browsing import DESKTOP, PHONE, BoardPage, axe_script, chromium
@@ -121,6 +122,23 @@ def test_what_fires_on_arrival_is_an_approval_of_its_own(served: Served, store_p
     assert "subject: floor/account/main/stop\n" in found[1]["text"]
 
 
+@pytest.mark.parametrize("who", ["viewer account/main", "admin portfolio"])
+def test_what_fires_on_arrival_shows_no_book_that_the_token_may_not_see(
+    served: Served, store_path: Path, who: str
+) -> None:
+    """Neither in the list nor in the preview of a statement: an order says what an account holds."""
+    firing = ArrivalFiring("floor", "account/other", "stop", "would close: sell 1 BTC on other")
+    reload = ("account/other: stop of floor, level 2, stays in force",)
+    put_source(store_path, replace(WAITING, review=replace(LOOSENING, arrival=(firing,), preview=reload)))
+    (change, arrival) = listed(served, who, key=ANN.fingerprint)
+    assert "stop of floor on account/other, what it does to books that the token may not see" in arrival["lines"][0]
+    body = {"statement": arrival["text"] + printed(arrival["command"], ANN)}
+    shown = served.ask("POST", "/v1/approvals/preview", who, json=body).text
+    assert all("sell 1 BTC" not in text for text in (str(change), str(arrival), shown))
+    assert "stays in force" not in str(change)
+    assert "stays in force" in str(listed(served)[0])
+
+
 def test_nothing_waits_where_a_change_tightens_or_nobody_could_approve(served: Served, store_path: Path) -> None:
     put_source(store_path, replace(WAITING, review=replace(LOOSENING, verdict="TIGHTENING")))
     assert listed(served) == []
@@ -164,6 +182,35 @@ def test_nothing_is_carried_where_no_run_verifies_it(served: Served) -> None:
     assert answer.status_code == 409
     assert "ksctl run --source" in answer.json()["detail"]
     assert not served.spool.is_waiting
+
+
+def test_statements_that_nobody_takes_leave_room_for_what_tightens(waiting: Served) -> None:
+    """Anybody with a token may carry one, signed by whomever, while the runner is gone: half of the places at most."""
+    path = "/v1/approvals"
+    answer = waiting.ask("POST", path, "viewer portfolio", json={"statement": signed(now_given(), ANN)})
+    assert answer.status_code == 202
+    (first,) = waiting.spool.folder.glob("*.json")
+    for number in range(MOST // 2 - 1):
+        first.with_name(f"{first.name.removesuffix('.json')}{number}.json").touch()
+    other = {"statement": signed(now_given(expires=now_given().given + DAY), ANN)}
+    assert waiting.ask("POST", path, "viewer portfolio", json=other).status_code == 503
+    lock = waiting.give("trader account/main", "lock-beside-them", kind="lock", scope="account/main", reason="seen")
+    assert lock.status_code == 202
+
+
+def test_statements_that_are_kept_for_ever_never_become_a_load_of_the_ticks(waiting: Served, store_path: Path) -> None:
+    """Beyond 4 MiB of them one is refused with the way out; one that the runner has is the same approval as before."""
+    first, second = (now_given(expires=now_given().given + days * DAY) for days in (1, 2))
+    known = {"statement": signed(first, ANN)}
+    store = open_store(str(store_path))
+    store.put_live(f"{DELIVERED}{read_approval(known['statement'].encode()).id}", known["statement"].encode())
+    for number in range(4):
+        store.put_live(f"{DELIVERED}{number:064d}", b"x" * (1 << 20))
+    store.close()
+    refused = waiting.ask("POST", "/v1/approvals", "viewer portfolio", json={"statement": signed(second, ANN)})
+    assert (refused.status_code, waiting.spool.is_waiting) == (409, False)
+    assert "ksctl approve" in refused.json()["detail"]
+    assert waiting.ask("POST", "/v1/approvals", "viewer portfolio", json=known).status_code == 202
 
 
 @pytest.mark.parametrize("key", ["", "SHA256:short", "x' OR 1", "SHA256:" + "a" * 43 + "\nEND", "0" * 39])

@@ -77,6 +77,7 @@ def test_a_request_with_an_effect_is_announced_and_answered(served: Served, stor
     answer = served.give("trader account/main", "close-it-now", kind="close", scope="account/main", reason="feed lost")
     assert answer.status_code == 202
     served.ask("GET", "/v1/status", "trader account/main")
+    served.ask("POST", "/v1/approvals/preview", "trader account/main", json={"statement": "none"})
     found = [each for each in written(served, store_path) if each["kind"] == "request"]
     announced, answered = found
     assert (announced["effect"], announced["scope"], announced["announces"]) == ("tighten", "account/main", True)

@@ -9,14 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from killswitch.model.applied_set import ChangeClass
+from killswitch.model.applied_set import ChangeClass, identities
 from killswitch.model.instant import DAY, SECOND
 from killswitch.source.approval_rules import (
     CountedApprovals,
     Given,
     count_approvals,
     count_arrival_approvals,
-    identities,
 )
 from killswitch.source.candidate import Candidate, FirstParentStep, VerifiedCommit
 from killswitch.source.statement_signatures import VerifiedStatement, verify_all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +25,8 @@ from killswitch.model.venue import (
     Cost,
     DeadManRule,
     OrderLife,
+    OrderReport,
+    OrderRequest,
     RateLimit,
     VenueDescription,
     VenueTimer,
@@ -313,6 +316,48 @@ def test_a_stop_that_ended_as_another_order_is_queried_and_the_other_leg_is_clos
     assert site.exchange.held == {LONG: D(0), ("ETH", "short"): D(0)}
     (closed,) = [each for each in site.store.decisions(10) if each.decision.kind == "manual"]
     assert closed.decision.reason == "its stop has closed BTC of main, the other leg of a hedge"
+
+
+def test_a_stop_that_cannot_be_queried_for_minutes_is_not_forgotten(site: Site) -> None:
+    """The venue answers no query of an order for two and a half minutes: an error is no answer that there is none."""
+    site.exchange.held[("ETH", "short")] = D(5)
+    site.exchange.markets["ETH"] = Market("ETH")
+    legs = (StopTwin("main", "BTC", "main", "ETH"),)
+    down = Script(Rule("find_order", "down", times=10_000, after=0))
+    changes: dict[int, Callable[[], object]] = {3: lambda: site.exchange.reprice("BTC", D(79)), 153: down.rules.clear}
+    site.run(site.runner(down, rules=(rule(apart=legs),), wire=NamelessWire), 200, changes)
+    assert site.exchange.held == {LONG: D(0), ("ETH", "short"): D(0)}
+    (closed,) = [each for each in site.store.decisions(10) if each.decision.kind == "manual"]
+    assert closed.decision.reason == "its stop has closed BTC of main, the other leg of a hedge"
+
+
+def test_a_stop_that_was_found_filled_before_a_kill_closes_the_other_leg_in_the_next_run(site: Site) -> None:
+    """The pass that finds it filled also places a stop, and the process is killed at that request: what the pass has
+    found must be in the record that was stored before it."""
+    site.exchange.held |= {("ETH", "short"): D(5), ("SOL", "long"): D(5)}
+    site.exchange.markets |= {"ETH": Market("ETH"), "SOL": Market("SOL")}
+    legs = (StopTwin("main", "BTC", "main", "ETH"),)
+    killed = site.folder / "killed.sqlite"
+
+    class KilledWire(NamelessWire):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if request.symbol == "SOL" and site.exchange.held[LONG] == 0:
+                with sqlite3.connect(site.folder / "store.sqlite") as source, sqlite3.connect(killed) as copy:
+                    source.backup(copy)
+            return await super().submit(request)
+
+    def change() -> None:
+        site.exchange.reprice("BTC", D(79))
+        site.exchange.trade(("SOL", "long"), D(5))
+
+    site.run(site.runner(rules=(rule(apart=legs),), wire=KilledWire), 10, {3: change})
+    site.store.close()
+    site.store = open_store(str(killed))
+    assert not site.store.decisions(10)
+    site.exchange.held["ETH", "short"] = D(5)  # as it was then
+    site.run(site.runner(rules=(rule(apart=legs),), wire=NamelessWire), 8)
+    assert site.exchange.held["ETH", "short"] == 0
+    assert len(site.store.decisions(10)) == 1
 
 
 class MeteredWire(EntryWire):

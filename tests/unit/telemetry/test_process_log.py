@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import subprocess
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from killswitch.accounts.redaction import Redactor
 from killswitch.telemetry.process_log import HIDDEN, ProcessLog
 
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 KEY = "planted-key-5d1e-Zk9"
 TOKEN = "kst_" + "aB3-_" * 8 + "xyz"
 
@@ -61,9 +63,10 @@ HOSTILE = [
     f"HTTP 401 for key={KEY}", f"a\n{KEY}\nb", f"\x1b[31m{KEY}", KEY.encode().hex(), f"https://ann:{KEY}@venue.example/x",
     f"{{\"apiKey\": \"{KEY}\"}}", f"Bearer {TOKEN}", f"token={TOKEN}", f"ends with the beginning {KEY[:9]}",
     "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkt\n-----END OPENSSH PRIVATE KEY-----",
-    "Authorization: Basic YW5uOnNlY3JldA==", "redis://user:pa55word@cache/0",
+    "Authorization: Basic YW5uOnNlY3JldA==", "redis://user:pa55word@cache/0", "redis://user:a@pa55word@cache/0",
+    "AUTHORIZATION: BEARER  YW5uOnNlY3JldA==", f"header {JWT}",
 ]  # fmt: skip
-SECRETS = (KEY, KEY.encode().hex(), TOKEN, KEY[:9], "b3BlbnNzaC1rZXkt", "YW5uOnNlY3JldA==", "pa55word")
+SECRETS = (KEY, KEY.encode().hex(), TOKEN, KEY[:9], "b3BlbnNzaC1rZXkt", "YW5uOnNlY3JldA==", "pa55word", JWT)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -93,6 +96,41 @@ def test_no_secret_reaches_a_line_wherever_it_is(text: str, place: str) -> None:
     written = json.dumps(event, ensure_ascii=False)
     assert [each for each in SECRETS if each in text and each in written] == []
     assert HIDDEN in written
+
+
+def test_a_private_key_that_is_printed_line_by_line_is_hidden_and_nothing_after_it() -> None:
+    """As a traceback of a library prints one; a key without an end hides nothing but lines of its form."""
+    code = (
+        "key = ['-----BEGIN PRIVATE KEY-----', 'MIIBVgIBADANBg', '', 'kqhkiG9w0BAQE=', '-----END PRIVATE KEY-----']\n"
+        "for line in [*key, 'after it', key[0], key[1], 'orders are late: 3']: print(line, file=sys.stderr)\n"
+    )
+    _, found = taken_over(code)
+    hidden = "[hidden credential]"
+    assert [each["event"] for each in found] == [hidden, "after it", hidden, "orders are late: 3"]
+
+
+@pytest.mark.parametrize("where", ["https://hooks.example/T0/planted?sign=0f", "json://hooks.example/planted/"])
+def test_what_a_library_logs_of_an_address_is_its_host(where: str) -> None:
+    """urllib3 logs the whole address of a service that answers with a broken header; our own text stays as it is."""
+    stream = io.StringIO()
+    log = ProcessLog(stream)
+    for name in ("urllib3.connection", "killswitch.notifications"):
+        logger = logging.Logger(name)
+        logger.addHandler(log.handler())
+        logger.warning("Failed to parse headers (url=%s): %s", where, [])
+    library, own = (each["event"] for each in lines(stream))
+    scheme = where.partition(":")[0]
+    assert library == f"Failed to parse headers (url={scheme}://hooks.example/[hidden credential]): []"
+    assert where in own
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_has_not_is_written_as_its_text(number: float) -> None:
+    """An event never fails whoever writes it."""
+    stream = io.StringIO()
+    ProcessLog(stream).write("x", value=number, book={"a": [number]})
+    (event,) = lines(stream)
+    assert (event["value"], event["book"]) == (str(number), {"a": [str(number)]})
 
 
 def test_ordinary_words_are_not_hidden() -> None:

@@ -324,6 +324,35 @@ def test_price_that_is_unknown_makes_it_unknown() -> None:
     assert "the price of ETH is unknown" in (found.unknown or "")
 
 
+def test_close_of_one_of_two_legs_without_a_price_is_decided_and_leaves_the_unknown() -> None:
+    """Long and short 5 ETH cancel each other without a price. Once the short is closed the rest has none: it is not
+    known what is exposed, and the close goes on."""
+    future = "ETH/USDT:USDT-261225"
+    rows = (position(symbol_of("ETH"), "long", "0", contracts="5"), position(future, "short", "0", contracts="5"))
+    known = [rules(symbol, amount_step="0.001", min_amount="0.001") for symbol in (symbol_of("ETH"), future)]
+    bare = replace(main(LAST, {}, "90000", instruments=known), positions=rows, watched=())
+    interpreter, last = observed(shown_policy(side="short"), {"BTC": "50"}, last=(bare, desk(LAST)))
+    (decision,) = interpreter.tick(last).decisions
+    assert [(each.symbol, each.contracts) for each in decision.intents] == [(future, D(5))]
+    left = decision.net_exposure
+    assert left is not None
+    assert (left.net, left.options) == (None, ())
+    assert "the price of ETH is unknown" in (left.unknown or "")
+
+
+def test_mark_of_a_size_that_no_market_has_does_not_keep_a_close_from_being_decided() -> None:
+    """10**27 is a number that sums can use; in cents the exposure has more digits than the context of sums."""
+    prices = LAST | {"BTC": 1e27}
+    interpreter, last = observed(
+        shown_policy(),
+        {"BTC": "50", "ETH": "-5"},
+        equity="90000",
+        last=(main(prices, {"BTC": "50", "ETH": "-5"}, "90000"), desk(LAST)),
+    )
+    (decision,) = interpreter.tick(last).decisions
+    assert [each.symbol for each in decision.intents] == [symbol_of("ETH")]
+
+
 def test_policy_without_the_key_shows_nothing() -> None:
     policies = shown_policy()
     bare = replace(policies, graphs=tuple(replace(each, net_exposure=None) for each in policies.graphs))

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.operations.pages.wording import pending_lines
 from killswitch.planning.interpreter import Outcome
 from killswitch.planning.operator.reset_approvals import reset_subject
+from tests.graphs import close
 from tests.unit.planning.locks.test_no_reset import Desk, policy
-from tests.worlds import after, operator_event
+from tests.unit.planning.test_unreachable_accounts import down, failing, fired_during_outage
+from tests.worlds import after, operator_event, snapshot
 
 PEOPLE = st.sampled_from(["ann", "Ann", "bob", "cid", "operator-1"])
 
@@ -74,6 +77,35 @@ def test_who_has_approved_does_not_reset_with_it(author: str) -> None:
     desk.approves("ann", 10)
     assert desk.resets(11, author=author).refused
     assert desk.resets(12, author="bob").decisions
+
+
+@pytest.mark.parametrize(
+    ("approver", "author"),
+    [("ann@example.com", "ann"), ("ann", "ann@example.com"), ("Ann Lee <ann+ops@example.com>", "ANN@other.example")],
+)
+def test_another_name_of_the_same_person_is_no_second_person(approver: str, author: str) -> None:
+    """The key names an address, and the token or the user of the machine only the part before it."""
+    desk = Approved(1)
+    desk.approves(approver, 10)
+    assert desk.resets(11, author=author).refused
+    assert desk.resets(12, author="bob@example.com").decisions
+
+
+def test_a_firing_that_could_not_latch_needs_its_approvals_too() -> None:
+    """Its account cannot be read, so that its close waits; its lock is in force, and a reset would lift it."""
+    lock_and_halve = (LockTrading("reduce_only", None), close("both", "0.5"))
+    made = failing(actions=lock_and_halve)
+    stages = tuple(replace(each, reset_approvals=1) for each in made.stages)
+    interpreter = fired_during_outage(replace(made, mode="enforce", stages=stages))
+    (machine,) = interpreter.status()
+    assert (machine.level, machine.latched) == (2, False)
+    reset = replace(operator_event("reset", after(seconds=4), "account/main", "r"), ids=(machine.decision or "",))
+    assert interpreter.tick(snapshot(after(seconds=4), down("main"), events=(reset,))).refused == {"r"}
+    subject = reset_subject("test", "account/main", machine.decision or "")
+    approval = operator_event("approve", after(seconds=5), None, "a", approves=subject)
+    events = (replace(approval, author="ann"), replace(reset, id="again"))
+    done = interpreter.tick(snapshot(after(seconds=5), down("main"), events=events))
+    assert (done.refused, done.decisions[0].kind) == (frozenset(), "reset")
 
 
 @given(people=st.lists(PEOPLE, max_size=6), author=PEOPLE, needed=st.integers(1, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from killswitch.incident.notify.message import Message, decode_message
 from killswitch.incident.notify.targets import NotSentError, RejectedError
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE, to_micros
-from killswitch.model.snapshot import Event, Snapshot
+from killswitch.model.snapshot import Closing, Event, Residual, Snapshot
 from killswitch.model.store import Outgoing, TickRecord
 from killswitch.operations.notifying import UnknownPageError, acknowledgeable, log_rows
 from killswitch.planning.scopes.trigger_status import MachineStatus
@@ -230,6 +231,28 @@ def test_a_defect_in_what_holds_messages_loses_none_and_is_a_problem(
     monkeypatch.setattr("killswitch.runner.notify.notifier.route", broken)
     assert [each.target for each in run.tick(firing("d1"))] == ["file /desk"]
     assert any("no such group" in text for text in run.notifier.alerts.texts)
+
+
+def test_what_the_close_of_a_drill_has_left_is_no_drill_and_nothing_holds_it(world: World) -> None:
+    """The orders of a live drill are real, and so is what is left: also while a firing has ended drills, and silenced.
+
+    What such a close has done in full is a message of the drill.
+    """
+    everything = MessageSilence("all", ANY, "ada", "test", to_micros(START) + HOUR)
+    run = Run(world, replace(policies(), message_silences=(everything,)))  # type: ignore[type-var] # a policy set
+    drills = [
+        replace(firing(name), kind="manual", policy="operator", cause="drill", stage=None, author="ada")
+        for name in ("left", "flat")
+    ]
+    run.tick(*drills)
+    run.tick(firing("d1"))
+    residual = Residual("main", "BTC", "long", Decimal(1))
+    ended = (Closing("left", "blocked", (residual,)), Closing("flat", "flat"))
+    at = Snapshot(START, (), "killswitch.snapshot/v1", closings=ended)
+    (sent,) = run.notifier.outgoing(at, (), (), (), AlertState())
+    found = decode_message(sent.body)
+    assert (sent.target, found.event, found.decision) == ("file /desk", "residual", "left")
+    assert "LEFT 1 BTC long on main (blocked): DRILL" in found.title
 
 
 def test_a_firing_that_nothing_has_in_force_any_more_ends_no_drill(world: World) -> None:
