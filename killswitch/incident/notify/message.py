@@ -20,6 +20,7 @@ from killswitch.incident.record.close_causes import DRILL, command_text, order_t
 from killswitch.incident.record.firing import exposure_lines
 from killswitch.incident.record.first_minute import contacts_text, net_text, resting_text, worst_text
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
+from killswitch.incident.record.source_places import reason_once
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, locked_place, of_kind
 from killswitch.model.instant import to_micros
@@ -485,7 +486,8 @@ def _reasons(decision: Decision, texts: TriggerTexts) -> Iterator[str]:
     for trigger in decision.triggers:
         yield f"{trigger.name}: {render_trigger(decision, trigger, texts)}"
     if decision.attribution is not None and decision.attribution.window:
-        yield attribution_text(decision.attribution)
+        why = reason_once(decision.attribution.reason, (each.reason for each in decision.triggers))
+        yield attribution_text(replace(decision.attribution, reason=why))
     if decision.reason:
         yield f"reason: {decision.reason}"
     yield from (f"left: {line}" for line in exposure_lines(decision.net_exposure, with_bases=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeVar
 
@@ -130,10 +132,32 @@ def trigger_text(graph: Graph, trigger: Trigger) -> TriggerText:
     )  # fmt: skip
 
 
+_YOUNG = re.compile(r"history reaches back (?P<seen>.+?) of (?P<window>[^;]+)")
+
+
+def history_meaning(reason: str) -> str:
+    """Return a reason about a short history in words that say what it means for a fall; any other as it is."""
+    found = _YOUNG.fullmatch(reason)
+    if found is None:
+        return reason
+    seen, window = found["seen"], found["window"]
+    return f"the run had seen {seen} of the {window}: the true peak may be higher, the fall is at least this"
+
+
+def reason_once(reason: str | None, others: Iterable[str | None]) -> str | None:
+    """Return a reason without the part that one of `others`, of the triggers, has already."""
+    begin, semicolon, rest = (reason or "").partition("; ")
+    known = {each for each in others if each is not None}
+    return f"for the same reason{semicolon}{rest}" if known & {begin, history_meaning(begin)} else reason
+
+
 def trigger_fact(trigger: TriggerReading, text: TriggerText | None) -> TriggerFact:
     """Return a trigger of a decision in the words of its policy; without them, by the numbers of its record."""
     threshold = (text.threshold if text else None) or trigger.threshold
     unit = text.unit if text else "fraction" if (threshold or "").endswith("%") else None
+    signal = None if text is None or text.signal is None else BY_NAME.get(text.signal)
+    is_loss = signal is not None and signal.is_loss_size and signal.unit == "fraction"
+    is_fall = is_loss and trigger.value is not None and trigger.value[0] is not None
     is_expression = trigger.value is None and trigger.threshold is None
     return TriggerFact(
         name=trigger.name,
@@ -141,7 +165,7 @@ def trigger_fact(trigger: TriggerReading, text: TriggerText | None) -> TriggerFa
         value="true" if is_expression else interval(trigger.value, unit),
         threshold=threshold or "its expression",
         true_since=trigger.true_since,
-        reason=trigger.reason,
+        reason=history_meaning(trigger.reason) if is_fall and trigger.reason else trigger.reason,
         line=text.at if text else None,
     )
 

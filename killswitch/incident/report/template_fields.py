@@ -20,6 +20,7 @@ from killswitch.incident.record.firing import is_part_of_accounts
 from killswitch.incident.record.first_minute import net_text
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.remarks import bound_outcome
+from killswitch.incident.record.source_places import reason_once
 from killswitch.incident.record.verdict import fight, is_settled, shown, verdict
 from killswitch.incident.report.charts import closing_chart, positions_chart, sides_chart, slippage_chart
 from killswitch.incident.report.texts import stakeholder_text, venue_text
@@ -57,6 +58,12 @@ def net_after(firing: Firing) -> str:
     if firing.book is None:
         return net_text(None, firing.currency)
     return net_text((firing.book.after if firing.acted else firing.book.before).net, firing.currency)
+
+
+def attribution_reason(firing: Firing) -> str | None:
+    """Why the side that lost is unknown or doubtful, without what a trigger's reason says already."""
+    found = firing.attribution
+    return None if found is None else reason_once(found.reason, (each.reason for each in firing.triggers))
 
 
 def net_now(newest: NewestExposure) -> str:
@@ -147,7 +154,7 @@ def _share(part: Decimal | None, whole: Decimal | None) -> Decimal | None:
 
 _ALL: tuple[Callable[[Any], object], ...] = (
     *(verdict, shown, is_settled, fight, cost_share, net, leverage, net_before, net_after, net_now, cut, cut_share),
-    *(step, unfilled, filled_share, slipped, bound_outcome, answered_after),
+    *(step, unfilled, filled_share, slipped, bound_outcome, answered_after, attribution_reason),
     *(closed, closed_share, fall, change, has_realised, has_unknown, is_part),
     *(sides_chart, positions_chart, closing_chart, slippage_chart, venue_text, stakeholder_text),
 )

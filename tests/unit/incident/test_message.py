@@ -219,6 +219,23 @@ def test_trigger_values_are_formatted_like_the_thresholds_of_the_policy() -> Non
     assert known.unit == "fraction"
 
 
+def test_a_short_history_is_explained_once() -> None:
+    """What it means for the fall, and for the side that lost only that the reason is the same."""
+    young = "history reaches back 36 s of 15 min"
+    side = Attribution("UNKNOWN", None, None, "15m", f"{young}; what the stage closes does not depend on it")
+    fall = TriggerReading("fall", ("0.1011", "1"), "0.1", START, young)
+    context = MessageContext(texts={("p", "fall"): FALL})
+    body = decision_message(decision(triggers=(fall,), attribution=side), SUBJECT, context, is_enforced=True).body
+    assert body.partition("Why\n")[2].splitlines()[:2] == [
+        "  fall: at least 10.11% against >= 10%: the run had seen 36 s of the 15 min: the true peak may be higher, the "
+        "fall is at least this",
+        "  the loss is UNKNOWN over 15m: for the same reason; what the stage closes does not depend on it",
+    ]
+    other = replace(side, reason="a gap of 9 s lies in the window")
+    body = decision_message(decision(triggers=(fall,), attribution=other), SUBJECT, context, is_enforced=True).body
+    assert "over 15m: a gap of 9 s lies in the window" in body
+
+
 def test_a_stage_without_a_window_has_no_attribution_of_the_loss() -> None:
     """No trigger of it has a window, so its message has no line on the loss."""
     nobody = Attribution("UNKNOWN", None, None, "", "no trigger of the stage has a window")

@@ -66,6 +66,7 @@ def known(found: Incident) -> Incident:
 
 
 SHOWN: dict[str, tuple[str, str]] = {
+    "the side that lost is known": ("{{ firing.attribution_reason if firing.attribution_reason else 'none' }}", "none"),
     "nothing is left, and what is held now is known": ("{{ incident.is_settled }}", "yes"),
     "both positions are gone": ("{{ incident.shown }}", "the venue shows 2 of 2 positions closed"),
     "no lock was breached": ("{{ incident.fight if incident.fight else 'none' }}", "none"),

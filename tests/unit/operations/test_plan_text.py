@@ -82,7 +82,7 @@ def test_a_fraction_is_printed_in_per_cent_in_table_and_reason(tmp_path: Path) -
     text = plan_text(previewed(tmp_path, account_of("1000"), account_of("800")))
     (row,) = [line for line in text.splitlines() if line.startswith("  fall ")]
     assert "  at least 20.00%  " in row
-    assert "  because fall: at least 20.00% against >= 10%: history reaches back" in text
+    assert "  because fall: at least 20.00% against >= 10%: the run had seen" in text
     assert "0.2" not in text
 
 
