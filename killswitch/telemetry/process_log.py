@@ -39,6 +39,7 @@ _KEY_GOES_ON: Final = re.compile(
     r"\s*(?:[A-Za-z0-9+/=]*|(?:Proc-Type|DEK-Info): .*|-----END [A-Z ]*PRIVATE KEY-----.*)\s*"
 )
 """A line of a private key that is printed line by line: base64, a header or nothing, or its end."""
+_ADDRESS: Final = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#]+)[/?#][^\s)'\">]+")
 MOST: Final = 20_000
 """Characters of one text: a longer one is cut, so that a line stays one write."""
 OWN_FIELDS: Final = ("timestamp", "level", "event", "logger")
@@ -62,7 +63,7 @@ class ProcessLog:
         )
         self._formatter = structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *own],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *own, _without_paths],
         )
         self._stream = stream
 
@@ -109,6 +110,16 @@ class ProcessLog:
         if isinstance(value, list | tuple | set | frozenset):
             return [self._without_secrets(it) for it in value]
         return self._without_secrets(str(value))
+
+
+def _without_paths(_logger: object, _method: str, event: Event) -> Event:
+    """A library's event with the hosts of addresses alone: the path of a web hook is its credential, and a query may
+    have a signature. A client logs both where a service answers with a header that is none."""
+    if str(event.get("logger", "")).partition(".")[0] == "killswitch":
+        return event
+    return {
+        name: _ADDRESS.sub(rf"\1/{HIDDEN}", value) if isinstance(value, str) else value for name, value in event.items()
+    }
 
 
 def _unchanged(text: str) -> str:

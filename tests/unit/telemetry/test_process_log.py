@@ -109,6 +109,21 @@ def test_a_private_key_that_is_printed_line_by_line_is_hidden_and_nothing_after_
     assert [each["event"] for each in found] == [hidden, "after it", hidden, "orders are late: 3"]
 
 
+@pytest.mark.parametrize("where", ["https://hooks.example/T0/planted?sign=0f", "json://hooks.example/planted/"])
+def test_what_a_library_logs_of_an_address_is_its_host(where: str) -> None:
+    """urllib3 logs the whole address of a service that answers with a broken header; our own text stays as it is."""
+    stream = io.StringIO()
+    log = ProcessLog(stream)
+    for name in ("urllib3.connection", "killswitch.notifications"):
+        logger = logging.Logger(name)
+        logger.addHandler(log.handler())
+        logger.warning("Failed to parse headers (url=%s): %s", where, [])
+    library, own = (each["event"] for each in lines(stream))
+    scheme = where.partition(":")[0]
+    assert library == f"Failed to parse headers (url={scheme}://hooks.example/[hidden credential]): []"
+    assert where in own
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_number_that_json_has_not_is_written_as_its_text(number: float) -> None:
     """An event never fails whoever writes it."""

@@ -279,6 +279,41 @@ def test_position_that_is_there_is_not_taken_for_an_order_that_was_not_opened(tm
     assert site.held == BOOK
 
 
+def test_a_live_drill_leaves_the_requests_of_the_account_to_its_runner(tmp_path: Path) -> None:
+    """Kraken Futures allows 40 queries of ended orders in ten minutes, of drill and runner together: in the three
+    minutes without an answer the drill uses half at most. Of a position that is not as expected it reads eight
+    snapshots in half a minute, which at Binance are 152 of the 2,400 that a minute has."""
+
+    async def work(site: DrillSite, store: SqlStore, drill: LiveDrill) -> LiveRun:
+        asked = {"find_order": 0, "snapshot": 0}
+        find_order, snapshot = site.client.find_order, site.client.snapshot
+
+        async def found(symbol: str, client_order_id: str) -> OrderReport | None:
+            asked["find_order"] += 1
+            return await find_order(symbol, client_order_id)
+
+        async def read() -> AccountSnapshot:
+            asked["snapshot"] += 1
+            return await snapshot()
+
+        site.client.find_order, site.client.snapshot = found, read  # type: ignore[method-assign]  # counts them
+        site.wire.mishaps = Script(
+            Rule("submit", "done", symbol=SYMBOL), Rule("find_order", "down", symbol=SYMBOL, times=10_000)
+        )
+        run = await opened_and_closed(site, store, drill)
+        assert run.state == "unknown"
+        assert 5 <= asked["find_order"] <= 20
+        site.wire.mishaps = Script()
+        site.wire.exchange.trade((SYMBOL, "long"), D(1), "hand")
+        asked["snapshot"] = 0
+        run = await drill.finish(run)
+        assert 5 <= asked["snapshot"] <= 8
+        return run
+
+    _, run = at_the_venue(tmp_path, work)
+    assert run.state == "left"
+
+
 class KilledError(Exception):
     """The process of the drill dies here."""
 
