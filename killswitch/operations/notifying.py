@@ -163,7 +163,7 @@ def matchers_of(written: Sequence[str]) -> dict[str, tuple[str, ...]]:
         if key in ("level>", "level"):
             if key == "level" or not value.isdigit() or not 1 <= int(value) <= MOST_LEVEL:
                 raise ValueError(f"{text}: write level>=N, with a level from 1 to {MOST_LEVEL}")
-            key = "level"
+            key = key.removesuffix(">")
         if key in ("account", "strategy"):
             key, value = "scope", f"{key}/{value}"
         known = _WORDS.get(key)

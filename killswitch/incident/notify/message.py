@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 MESSAGE_FORMAT: Final = "killswitch.notification/v1"
 
+ACKNOWLEDGES: Final = "ack "
+"""How the line with the link to the page that acknowledges begins."""
 LONGEST_LINE = 300
 MOST_IN_A_LINE = 3
 """The most positions left that one line names."""
@@ -93,7 +95,8 @@ def safe_line(text: str) -> str:
 def fit_message(message: Message, most: int, measure: Callable[[str], int] = len) -> str:
     """Return the text with its id in at most `most` characters, counted by `measure`, in whole lines.
 
-    The last line of a shortened text counts the omitted lines and names the command that shows them.
+    The last line of a shortened text counts the omitted lines and names the command that shows them. The link that
+    acknowledges is never among them: nobody who has only the message can make it.
     """
     end = f"\n\nnotification {message.id}"
     full_text = f"{message.body}{end}"
@@ -102,9 +105,10 @@ def fit_message(message: Message, most: int, measure: Callable[[str], int] = len
     lines = message.body.split("\n")
     further = "ksctl status" if message.decision is None else f"ksctl report {message.decision}"
     for kept in range(len(lines) - 1, 0, -1):
-        left = len(lines) - kept
+        links = [line for line in lines[kept:] if line.startswith(ACKNOWLEDGES)]
+        left = len(lines) - kept - len(links)
         ending = f"\n{CUT} {left} line{'' if left == 1 else 's'} more: {further}{end}"
-        text = "\n".join(lines[:kept]) + ending
+        text = "\n".join((*lines[:kept], *links)) + ending
         if measure(text) <= most:
             return text
     short = f"{further}{end}" if measure(f"{further}{end}") <= most else further
@@ -162,7 +166,7 @@ def decision_message(
     facts = () if is_over else tuple(_first_facts(decision, context, is_enforced=is_enforced))
     page = Page(
         title=_title(decision, context, *acts),
-        facts=Facts((*facts, ("next", context.started.command("status")))),
+        facts=Facts((_when(decision.as_of), *facts, ("next", context.started.command("status")))),
         warning=""
         if corrects is None
         else f"this corrects the messages since {instant(corrects)}: the stage has fired now",
@@ -174,6 +178,11 @@ def decision_message(
         ),
     )
     return _message(digest(subject.event, decision.id), subject, page, at=decision.as_of, decision=decision.id)
+
+
+def _when(at: Instant) -> tuple[str, str]:
+    """The time of which the page is, so that nobody takes it for the state at which it is read."""
+    return "when", f"{instant(at)} (UTC); nothing here is newer"
 
 
 def _title(decision: Decision, context: MessageContext, *acts: str) -> str:
@@ -230,8 +239,8 @@ def lock_outlook(decision: Decision, started: StartedAs) -> Iterator[str]:
     """Yield how the lock of the decision ends, where no time ends it."""
     lock = of_kind(decision.effects, Lock)
     if lock is not None and lock.order.until is None:
-        command = started.command("unlock", lock.order.scope)
-        yield f"the lock stays until a person lifts it, once the cause is known: {command} --reason …"
+        command = started.lifting("unlock", lock.order.scope)
+        yield f"the lock stays until a person lifts it, once the cause is known; a blank reason is refused: {command}"
 
 
 def _exposure_text(decision: Decision, context: MessageContext, *, is_enforced: bool) -> str:
@@ -282,6 +291,7 @@ def closing_message(
     page = Page(
         title=f"{_end_title(closing, left, held)}: {_title(decision, context)}",
         facts=Facts((
+            _when(at),
             ("end", _end_text(closing, decision, result)),
             ("result", _money_text(closing, result, context.currency)),
             *(() if scope.is_part else (("equity", _equity_text(scope, before_scope)),)),
@@ -386,7 +396,9 @@ def notice_message(
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
     page = Page(
         notice_title(notice),
-        sections=(Section("", (_text_of(notice, started), *facts, f"next: {started.command('status')}")),),
+        sections=(
+            Section("", (_text_of(notice, started), _when_line(notice), *facts, f"next: {started.command('status')}")),
+        ),
     )
     return replace(_message(about, subject, page, at=notice.as_of), thread=notice_thread(notice))
 
@@ -410,6 +422,10 @@ def notice_thread(notice: Notice) -> str:
     return digest("thread", notice.policy, notice.scope, notice.kind, subject, title)
 
 
+def _when_line(notice: Notice) -> str:
+    return ": ".join(_when(notice.as_of))
+
+
 def _text_of(notice: Notice, started: StartedAs) -> str:
     """Return the text with the store of the run in its commands."""
     return with_store(notice.text, started.store)
@@ -424,7 +440,9 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started
     counts = f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:"
     page = Page(
         f"{repeats.count} more: {notice_title(notice)}",
-        sections=(Section("", (counts, _text_of(notice, started), f"next: {started.command('status')}")),),
+        sections=(
+            Section("", (counts, _text_of(notice, started), _when_line(notice), f"next: {started.command('status')}")),
+        ),
     )
     return replace(_message(about, subject, page, at=notice.as_of), count=repeats.count, thread=notice_thread(notice))
 

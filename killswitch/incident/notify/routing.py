@@ -380,9 +380,9 @@ def outlook(decision: Decision, graph: Graph | None, started: StartedAs) -> Iter
     if graph is None or own is None:
         return
     if own.reset is None:
-        command = started.command("reset", decision.scope)
-        when = "once the cause is known, which accepts the loss"
-        yield f"it stays latched until a person resets it, {when}: {command} --reason …"
+        command = started.lifting("reset", decision.scope)
+        when = "once the cause is known, which accepts the loss; a blank reason is refused"
+        yield f"it stays latched until a person resets it, {when}: {command}"
     else:
         held = duration_text(timedelta(microseconds=own.reset.hold))
         yield f"it resets by itself once its condition has held for {held}"

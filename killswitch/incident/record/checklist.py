@@ -153,6 +153,18 @@ class StartedAs(Struct, frozen=True):
         """Return a line of `ksctl` for a shell, with the store."""
         return shlex.join(("ksctl", *words, *(("--store", self.store) if self.store else ())))
 
+    def lifting(self, verb: str, scope: str) -> str:
+        """Return the line that resets or unlocks a scope, with a blank for the reason: it is refused until filled."""
+        return shlex.join(self.lifting_words(verb, scope))
+
+    def lifting_words(self, verb: str, scope: str) -> tuple[str, ...]:
+        """Return the words of `lifting`.
+
+        They are those for a running runner, which is sent the command and knows its policies. Without one the command
+        is refused and names what to add, because it would then run a tick by itself, in which a stage can fire.
+        """
+        return ("ksctl", verb, scope, "--reason", "", *(("--store", self.store) if self.store else ()))
+
 
 UNKNOWN_START: Final = StartedAs("")
 
@@ -176,30 +188,40 @@ def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool) ->
     store = ("--store", run.store)
     policies = tuple(word for path in run.policies for word in ("--policies", path))
     yield _ksctl("The current status", "status", *store)
+    if incident.state == "open":
+        yield _ksctl("Acknowledge, so that it does not escalate", "acknowledge", incident.id, *store)
     yield _ksctl("Why it fired, line by line", "explain", highest.decision, *store)
     yield _ksctl("Everything decided so far", "history", *store)
-    if is_unfinished and policies:
+    is_whole = incident.state == "open" and _was_whole(incident)
+    if policies and (is_unfinished or is_whole):
         reason = f"{cause}: rest of incident {incident.id}"
-        yield _ksctl(
-            "The orders that would close the rest; sends nothing",
-            *("close", "--dry-run", "--scope", incident.scope, "--reason", reason, *policies, *store),
-        )
+        close = ("--scope", incident.scope, "--reason", reason, *policies, *store)
+        purpose = "The orders that would close all that the scope still holds; sends nothing"
+        yield _ksctl(purpose, "close", "--dry-run", *close)
+        if run.live and is_whole:
+            yield _ksctl("Send those orders, if the dry run shows what you mean", "close", "--live", *close)
     if run.recording is not None and policies:
         yield _ksctl("The same policies replayed over the recording", "replay", *policies, "--snapshots", run.recording)
-    reason, live = f"incident {incident.id} is dealt with", ("--live",) if run.live else ()
     if incident.state == "open" and not incident.by_hand:
         ends = [each.no_reset_before for each in incident.firings if each.no_reset_before is not None]
         not_before = f", and not before {instant(max(ends))}: nobody can earlier" if ends else ""
-        yield _ksctl(
-            f"Return the scope to normal and accept the loss, once the checklist is done{not_before}",
-            *("reset", incident.scope, "--reason", reason, *live, *policies, *store),
+        purpose = (
+            "Return the scope to normal and accept the loss, once the cause is known and the checklist of the report "
+            f"is done{not_before}; it is refused until the reason is filled in"
         )
+        yield _ksctl(purpose, *run.lifting_words("reset", incident.scope)[1:])
     opening = incident.firings[0]
     if incident.by_hand and opening.lock is not None:
-        words = ("unlock", opening.lock.scope, "--reason", reason, *live, *policies, *store)
-        yield _ksctl("Lift the lock of the close, once bots may trade again", *words)
+        purpose = "Lift the lock of the close, once bots may trade again; it is refused until the reason is filled in"
+        yield _ksctl(purpose, *run.lifting_words("unlock", opening.lock.scope)[1:])
     page = ("--format", "html", "--out", f"incident-{incident.id}.html")
     yield _ksctl("This report again, as an HTML page", "report", incident.id, *page, *store)
+
+
+def _was_whole(incident: Incident) -> bool:
+    """Whether the last decision was sent, and closes the whole book: only then may what is open be closed as well."""
+    last = incident.firings[-1]
+    return last.acted and bool(last.orders) and last.book is not None and last.book.after.gross == 0
 
 
 def _ksctl(purpose: str, *words: str) -> Command:

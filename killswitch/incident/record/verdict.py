@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 
 from killswitch.incident.record.document import EquityCurve, Firing, Incident
@@ -12,12 +13,16 @@ from killswitch.render.formats import count_of, money, rounded_duration
 
 MOST_NAMES = 3
 """Positions that a sentence names."""
+SHORT = timedelta(seconds=10)
+"""A close below it is stated in tenths of a second."""
 UNIT = Decimal(100)
 """The value of a unit at the first firing."""
 
 
 def verdict(incident: Incident) -> str:
-    """Return the answer in one line: `FLAT, -7,105.97 USDT, -7.2%, 13 orders, 15 s`; an unknown part with its reason.
+    """Return the answer in one line: `FLAT, -7,105.97 USDT, -7.2%, 13 orders, closed in 15 s`.
+
+    An unknown part has its reason.
 
     The loss is that from the peak that the triggers measured to the end of the curve; where none measured one, from the
     highest value of the hour before.
@@ -61,7 +66,7 @@ def shown(incident: Incident) -> str:
     """Return what the venue shows of the positions that were to be reduced, where none is left."""
     settled = incident.settled
     kept = [each for each in settled if each.contracts]
-    gone = f"the venue shows {count_of(len(settled) - len(kept), 'position')} closed"
+    gone = f"the venue shows {len(settled) - len(kept)} of {count_of(len(settled), 'position')} closed"
     if not kept:
         return gone
     names = [
@@ -70,6 +75,12 @@ def shown(incident: Incident) -> str:
     what = f"{', '.join(names[:MOST_NAMES])}{f' and {len(names) - MOST_NAMES} more' if names[MOST_NAMES:] else ''}"
     at_target = f"{count_of(len(kept), 'position')} at target and open ({what})"
     return f"the venue shows {at_target}" if len(kept) == len(settled) else f"{gone}, and {at_target}"
+
+
+def is_settled(incident: Incident) -> bool:
+    """Whether the venue shows all of it at its target, and the exposure since then is known: a plan adds nothing."""
+    newest = incident.newest
+    return newest is not None and newest.net is not None and bool(incident.settled) and not incident.left
 
 
 def fight(incident: Incident) -> str | None:
@@ -133,10 +144,13 @@ def _value_at(curve: EquityCurve, firing: Firing, *, is_first: bool) -> Decimal 
 
 
 def _time(incident: Incident) -> str:
-    """Return the time from the first firing to the end of the last close."""
+    """Return the time from the first firing to the end of the last close, and whether everything was closed by then."""
     ends = [each.at for each in incident.endings if each.at is not None]
     if any(each.standing == "closing" for each in incident.firings):
         return f"{rounded_duration(incident.as_of - incident.opened_at)} so far"
     if not ends:
         return "no close has ended"
-    return rounded_duration(max(ends) - incident.opened_at)
+    took = max(ends) - incident.opened_at
+    is_done = not incident.left and all(each.status == "flat" for each in incident.endings)
+    exact = f"{took.total_seconds():.1f} s" if took < SHORT else rounded_duration(took)
+    return f"{'closed in' if is_done else 'ended after'} {exact}"

@@ -20,7 +20,7 @@ from killswitch.incident.record.firing import is_part_of_accounts
 from killswitch.incident.record.first_minute import net_text
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.remarks import bound_outcome
-from killswitch.incident.record.verdict import fight, shown, verdict
+from killswitch.incident.record.verdict import fight, is_settled, shown, verdict
 from killswitch.incident.report.charts import closing_chart, positions_chart, sides_chart, slippage_chart
 from killswitch.incident.report.texts import stakeholder_text, venue_text
 from killswitch.model.decision import BookChange
@@ -146,7 +146,7 @@ def _share(part: Decimal | None, whole: Decimal | None) -> Decimal | None:
 
 
 _ALL: tuple[Callable[[Any], object], ...] = (
-    *(verdict, shown, fight, cost_share, net, leverage, net_before, net_after, net_now, cut, cut_share),
+    *(verdict, shown, is_settled, fight, cost_share, net, leverage, net_before, net_after, net_now, cut, cut_share),
     *(step, unfilled, filled_share, slipped, bound_outcome, answered_after),
     *(closed, closed_share, fall, change, has_realised, has_unknown, is_part),
     *(sides_chart, positions_chart, closing_chart, slippage_chart, venue_text, stakeholder_text),

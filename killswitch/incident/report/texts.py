@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from killswitch.incident.record.close_causes import DRILL
 from killswitch.incident.record.document import Incident, PositionLeft
 from killswitch.incident.record.first_minute import net_text
-from killswitch.incident.record.verdict import verdict
+from killswitch.incident.record.verdict import is_settled, verdict
 from killswitch.render.formats import count_of, instant, money
 
 MOST_ORDERS = 12
@@ -66,6 +66,19 @@ def stakeholder_text(incident: Incident) -> str:
     return "\n".join(_to_stakeholders(incident))
 
 
+def _exposures(incident: Incident) -> Iterator[str]:
+    """The exposure before, and now; what the orders would leave only while that is not known to have come about."""
+    last = incident.firings[-1]
+    before, after = (None, None) if last.book is None else (incident.firings[0].book, last.book.after)
+    begins = f"Net exposure {net_text(None if before is None else before.before.net, last.currency)} before"
+    now = incident.newest if incident.state == "open" else None
+    if not is_settled(incident):
+        begins += f", {net_text(None if after is None else after.net, last.currency)} once every order is filled"
+    yield f"{begins}."
+    if now is not None:
+        yield f"At {instant(now.at)} it was {net_text(now.net, now.currency)}, gross {money(now.gross, now.currency)}."
+
+
 def _to_stakeholders(incident: Incident) -> Iterator[str]:
     last, is_drill = incident.firings[-1], is_of_drill(incident)
     marked = "" if not is_drill or incident.title.startswith(DRILL) else DRILL
@@ -81,14 +94,7 @@ def _to_stakeholders(incident: Incident) -> Iterator[str]:
             amount = "in money unknown" if each.loss.amount is None else money(each.loss.amount, each.currency)
             least = "at least " if each.loss.is_least else ""
             yield f"Loss from the peak at {each.stage}: {least}{each.loss.share:.2%}, {amount}."
-    before, after = (None, None) if last.book is None else (incident.firings[0].book, last.book.after)
-    yield (
-        f"Net exposure {net_text(None if before is None else before.before.net, last.currency)} before, "
-        f"{net_text(None if after is None else after.net, last.currency)} once every order is filled."
-    )
-    if incident.newest is not None and incident.state == "open":
-        now = incident.newest
-        yield f"At {instant(now.at)} it was {net_text(now.net, now.currency)}, gross {money(now.gross, now.currency)}."
+    yield from _exposures(incident)
     yield f"Realised {money(incident.money.realised, incident.money.currency)} before fees, " + (
         f"cost of the close {money(incident.money.cost, incident.money.currency)}."
     )

@@ -8,7 +8,7 @@ position of the symbol, so that the drill touches none but its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
@@ -24,7 +24,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument
-from killswitch.model.store import DamagedStateError, decoded
+from killswitch.model.store import LIVE_DRILLS, DamagedStateError, decoded
 from killswitch.model.venue import (
     OrderRejectedError,
     OrderReport,
@@ -39,9 +39,10 @@ from killswitch.operations.drills.live_checks import LiveOrder, RefusedDrillErro
 from killswitch.policy.schema.drill import LivePosition
 from killswitch.store.sql import SqlStore
 
-LIVE_DRILLS: Final = "live_drills"
-"""The live blob with the live drills of a store, the oldest first."""
 LOOKS_EVERY: Final = 0.5
+"""Seconds between two looks into the store, and before the second request of a kind at the venue."""
+LONGEST_PAUSES: Final = (8.0, 30.0)
+"""The longest seconds between two snapshots, and between two queries of the order: the runner shares their limits."""
 READ_WITHIN: Final = 30.0
 """Seconds for a usable snapshot, and for one that shows what was filled."""
 SENT_WITHIN: Final = 20.0
@@ -126,6 +127,14 @@ def run_to_continue(store: SqlStore, drill: str, live: LivePosition) -> LiveRun:
         why = f"what is left is {left.symbol} on {left.account} of the live drill {left.drill}: continue that one, and "
         raise RefusedDrillError(drill, (f"{why}restore its document if it was edited",))
     return left
+
+
+def _pauses(longest: float) -> Iterator[float]:
+    """The seconds to wait before each next request at the venue: they double."""
+    pause = LOOKS_EVERY
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)
 
 
 class LiveDrill:
@@ -213,7 +222,7 @@ class LiveDrill:
 
         None if that is still unknown when the time to ask for it is over.
         """
-        traits, began = self._adapter.traits, self._clock.monotonic()
+        traits, began, pauses = self._adapter.traits, self._clock.monotonic(), _pauses(LONGEST_PAUSES[1])
         lapsed = lapses_after(traits.order_life, ClosingPace(), None)
         sent_ago = max(0.0, (self._clock.now() - run.at).total_seconds())
         while report is None or report.state == "open":
@@ -232,7 +241,7 @@ class LiveDrill:
                     return OrderReport("", run.order, run.symbol, "rejected", run.amount, Decimal(0))
             report = found or report
             if report is None or report.state == "open":
-                await self._clock.sleep(LOOKS_EVERY)
+                await self._clock.sleep(next(pauses))
         return report
 
     # Closing
@@ -309,20 +318,20 @@ class LiveDrill:
 
     async def _read(self, account: str) -> AccountSnapshot:
         """A snapshot that is usable, or the last one within the time for it."""
-        until = self._clock.monotonic() + READ_WITHIN
+        until, pauses = self._clock.monotonic() + READ_WITHIN, _pauses(LONGEST_PAUSES[0])
         while True:
             found = await self._adapter.snapshot()
             self._rules |= {each.symbol: each for each in found.instruments or ()}
             if found.quality == "ok" or self._clock.monotonic() > until:
                 return replace(found, account=account, instruments=tuple(self._rules.values()))
-            await self._clock.sleep(LOOKS_EVERY)
+            await self._clock.sleep(next(pauses))
 
     async def _shown(self, run: LiveRun, wanted: Decimal | None = None) -> Decimal | None:
         """The contracts of the symbol that the venue shows, both sides added; None if that is unknown.
 
         It waits for `wanted`, which is what was filled where it is left out: a snapshot may be older than a fill.
         """
-        until, shown = self._clock.monotonic() + READ_WITHIN, None
+        until, shown, pauses = self._clock.monotonic() + READ_WITHIN, None, _pauses(LONGEST_PAUSES[0])
         expected = run.filled if wanted is None else wanted
         while self._clock.monotonic() <= until:
             found = await self._adapter.snapshot()
@@ -331,7 +340,7 @@ class LiveDrill:
                 shown = sum(held, Decimal(0))
                 if shown == expected:
                     return shown
-            await self._clock.sleep(LOOKS_EVERY)
+            await self._clock.sleep(next(pauses))
         return shown
 
     def _keep(self, run: LiveRun, *, is_new: bool = False) -> LiveRun:

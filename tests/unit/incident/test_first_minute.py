@@ -6,11 +6,15 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from killswitch.incident.record.document import Person, PositionLeft, contact_text
+from killswitch.cli.operate.verbs import reset
+from killswitch.incident.incident_builder import incident_of
+from killswitch.incident.record.checklist import StartedAs, next_commands
+from killswitch.incident.record.document import Incident, Person, PositionLeft, contact_text
 from killswitch.incident.record.first_minute import (
     contacts_text,
     net_text,
@@ -18,14 +22,17 @@ from killswitch.incident.record.first_minute import (
     resting_text,
     worst_text,
 )
+from killswitch.incident.record.incident_decisions import find_incident
 from killswitch.incident.record.remarks import obstacles
 from killswitch.incident.record.source_places import LadderStage, TriggerText, WrittenAt
+from killswitch.incident.report.rendering import runbook
 from killswitch.incident.report.runbooks import compile_all
-from killswitch.model.decision import Decision, Notice
+from killswitch.model.decision import Book, BookChange, Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot, Order
 from killswitch.planning.scopes.trigger_status import TriggerStatus
 from killswitch.policy.loader import load
 from tests import worlds
+from tests.incidents import filled_store, whole_incident
 from tests.outboxes import START
 
 FALL = TriggerText(WrittenAt("p.yaml", 1, ""), "equity.drawdown", "fraction", ">= 10%", "15m")
@@ -212,3 +219,57 @@ def test_a_set_that_acts_and_names_nobody_is_warned_of(
     (tmp_path / "p.yaml").write_text(SET.replace("EXECUTION", execution).replace("CONTACT", contact))
     found = [each for each in compile_all(load([tmp_path]))[1] if each.code == "KS5071"]
     assert [each.message for each in found] == ["nobody is named who can be called when `out` fires"] * warned
+
+
+@pytest.fixture
+def open_incident(tmp_path: Path) -> Incident:
+    """An incident of a live run that nobody has reset, with nobody to call."""
+    written = filled_store(tmp_path)
+    whole_incident(written)
+    run = StartedAs("ks.sqlite", ("policies",), live=True)
+    found = replace(incident_of(written.store, find_incident(written.store, None), run), state="open", reset=None)
+    written.store.close()
+    return replace(found, commands=tuple(next_commands(found, run, is_unfinished=False)))
+
+
+def test_a_runbook_has_what_comes_first_in_order_and_what_not_to_do(open_incident: Incident) -> None:
+    """Acknowledge, call, texts; and the three acts that make it worse. Of an incident that is over, none of it."""
+    contacts = (Person("Ada", "desk", "+49 1"), Person("Ben", "owner", "+49 2"))
+    text = runbook(replace(open_incident, contacts=contacts), open_incident.stage, None).markdown
+    steps = [line for line in text.splitlines() if line.startswith(("1. ", "2. ", "3. "))][:3]
+    assert f"`ksctl acknowledge {open_incident.id} --store ks.sqlite`" in steps[0]
+    assert "**Ada** (desk): +49 1, then **Ben** (owner): +49 2" in steps[1]
+    assert steps[2].startswith("3. Send the texts below")
+    refused = text.partition("**Do not**")[2].partition("**If the venue")[0]
+    assert [line[:8] for line in refused.splitlines() if line.startswith("- ")] == ["- reset ", "- start ", "- send t"]
+    assert "with `--live`" in text.partition("**If the venue still shows a position**")[2].splitlines()[0]
+    over = runbook(replace(open_incident, state="closed"), open_incident.stage, None).markdown
+    assert "**Do not**" not in over
+    assert "**First**" not in over
+
+
+def test_the_close_of_what_is_left_has_its_dry_run_first(open_incident: Incident) -> None:
+    """The same words but for the option. A run that is not live has the dry run only, and so has a trim: what it left
+    is open on purpose.
+    """
+    dry, live = (each.words for each in open_incident.commands if each.words[1] == "close")
+    assert "--dry-run" in dry
+    assert set(dry) ^ set(live) == {"--dry-run", "--live"}
+    observing = next_commands(open_incident, StartedAs("ks.sqlite", ("policies",)), is_unfinished=True)
+    assert ["--live" in each.words for each in observing if each.words[1] == "close"] == [False]
+    kept = BookChange(Book(Decimal(1250), Decimal(750), None), Book(Decimal(750), Decimal(250), None))
+    trim = replace(open_incident, firings=(*open_incident.firings[:1], replace(open_incident.firings[1], book=kept)))
+    for is_unfinished in (False, True):
+        found = next_commands(trim, StartedAs("ks.sqlite", ("policies",), live=True), is_unfinished=is_unfinished)
+        assert ["--live" in each.words for each in found if each.words[1] == "close"] == [False] * is_unfinished
+
+
+def test_the_page_and_the_runbook_have_the_same_reset_with_a_blank_that_is_refused(open_incident: Incident) -> None:
+    """Pasted as it is, it does nothing: the program asks for the reason."""
+    run = StartedAs("ks.sqlite", ("policies",), live=True)
+    (command,) = [each for each in open_incident.commands if each.words[1] == "reset"]
+    assert command.line == run.lifting("reset", open_incident.scope)
+    assert command.line == f"ksctl reset {open_incident.scope} --reason '' --store ks.sqlite"
+    refused = CliRunner().invoke(reset, [*command.words[2:]])
+    assert refused.exit_code == 2
+    assert "the text is empty" in refused.stderr

@@ -15,6 +15,7 @@ from killswitch.incident.notify.message import (
     MessageContext,
     decision_message,
     decode_message,
+    fit_message,
     notice_message,
     safe_line,
     trigger_texts,
@@ -68,6 +69,7 @@ def test_the_message_of_a_firing_names_value_threshold_and_orders() -> None:
     message = decision_message(decision(), SUBJECT, is_enforced=True)
     assert message.title == "[page] level 2 trim: p on account/main (live)"
     assert message.body.splitlines() == [
+        "when    2021-05-19T12:00:00Z (UTC); nothing here is newer",
         "loss    unknown: no trigger that fired measures a fall from a peak; equity unknown: no snapshot was read",
         "doing   1 order for 1 position, none is sent yet; lock account/main reduce_only until it is lifted",
         "left    net exposure unknown: the decision was made without a book",
@@ -149,6 +151,7 @@ def test_the_first_five_lines_say_what_a_person_needs_in_the_first_minute() -> N
     message = decision_message(decision(triggers=fall, book=book), SUBJECT, context, is_enforced=True)
     assert message.title == "[page] level 2 trim: p on account/main (paper, live)"
     assert first_lines(message) == {
+        "when": "2021-05-19T12:00:00Z (UTC); nothing here is newer",
         "loss": "20.00% in 15m, 200.00 USDT: equity 1,000.00 before, 800.00 USDT now",
         "doing": "1 order for 1 position, none is sent yet; lock account/main reduce_only until it is lifted",
         "left": "net short 20.00, gross 300.00 USDT once every order is filled; now net long 500.00, gross 900.00 USDT",
@@ -450,13 +453,15 @@ def test_a_notice_about_a_close_says_what_the_account_holds_and_whom_to_call() -
         (found,) = routes.announce_notice(replace(waits, text=text), seen)
         return decode_message(found.content).body.splitlines()[1:]
 
+    when = "when: 2021-05-19T12:00:00Z (UTC); nothing here is newer"
     assert lines(waits.text, snapshot) == [
+        when,
         "left: the scope holds 2 positions, net short 200.00, gross 400.00 USDT", "call: Ada (desk): +49 1",
         "next: ksctl status",
     ]  # fmt: skip
     unread = worlds.snapshot(START, replace(worlds.account("800"), positions=None))
-    assert lines("closing on account main makes no progress", unread)[0] == "left: positions of the scope unknown"
-    assert lines("account main cannot be read since 12:00", snapshot) == ["next: ksctl status"]
+    assert lines("closing on account main makes no progress", unread)[1] == "left: positions of the scope unknown"
+    assert lines("account main cannot be read since 12:00", snapshot) == [when, "next: ksctl status"]
 
 
 def test_a_notice_has_a_title_of_its_kind_and_its_text_once() -> None:
@@ -514,12 +519,12 @@ def test_a_page_says_which_stage_follows_and_who_resets() -> None:
     assert next_stage_text(2, ladder, {"fall": FALL}) == "no stage is above this one"
     last = tuple(outlook(decision(level=2, stage="all"), graph, started))
     assert last == (
-        "it stays latched until a person resets it, once the cause is known, which accepts the loss: "
-        "ksctl reset account/main --store /var/ks.sqlite --reason …",
+        "it stays latched until a person resets it, once the cause is known, which accepts the loss; a blank reason is "
+        "refused: ksctl reset account/main --reason '' --store /var/ks.sqlite",
     )
     assert tuple(outlook(decision(kind="manual"), graph, started)) == (
-        "the lock stays until a person lifts it, once the cause is known: "
-        "ksctl unlock account/main --store /var/ks.sqlite --reason …",
+        "the lock stays until a person lifts it, once the cause is known; a blank reason is refused: "
+        "ksctl unlock account/main --reason '' --store /var/ks.sqlite",
     )
     timed = decision(kind="manual", lock=None)
     assert tuple(outlook(timed, graph, started)) == ()
@@ -564,3 +569,22 @@ def test_the_link_that_acknowledges_follows_the_next_command_above_what_a_short_
     assert (key, address.startswith("https://ks.example/ack/d1-")) == ("ack", True)
     assert lines[at + 1].index("https") == lines[at].index("ksctl")
     assert lines[at + 2] == ""
+
+
+@pytest.mark.parametrize("most", range(300, 1100, 50))
+def test_a_shortened_page_keeps_its_link_and_its_time(most: int) -> None:
+    """However short the text of a service is, what it has room for begins with the time, and has the link."""
+    lines = [
+        "when    2024-01-01T00:00:00Z",
+        *(f"line{n}   {'x' * 90}" for n in range(10)),
+        "ack     https://ks/ack/d1-5",
+    ]
+    lines += ["", "Why", "  because"]
+    message = replace(decision_message(decision(), SUBJECT, is_enforced=True), body="\n".join(lines))
+    text = fit_message(message, most)
+    assert len(text) <= most
+    kept = text.splitlines()
+    assert kept[0] == lines[0]
+    assert kept.count("ack     https://ks/ack/d1-5") == 1
+    (left,) = [int(line.split()[1]) for line in kept if line.startswith("…")]
+    assert left + sum(line in lines for line in kept[:-3]) == len(lines)

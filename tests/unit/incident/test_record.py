@@ -133,7 +133,7 @@ def test_checklist_items_proved_by_the_record_are_ticked_and_the_others_open(wri
     incidents.whole_incident(written)
     checklist_items = {item.key: (item.state, item.proof) for item in incident_in(written).checklist}
     assert checklist_items["closed"] == (
-        "proved", "the venue shows 2 positions closed, last at 2024-01-01T00:01:09Z",
+        "proved", "the venue shows 2 of 2 positions closed, last at 2024-01-01T00:01:09Z",
     )  # fmt: skip
     assert checklist_items["reconciled"][0] == "proved"
     assert checklist_items["counted"] == (

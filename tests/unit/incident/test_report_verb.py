@@ -59,7 +59,7 @@ def test_a_report_has_every_section_that_the_on_call_engineer_needs(ended_incide
         "3", "00:01:02", "buy 5", "ETH short", "main", "5", "51", "50", "5.00", "0.00", "1.00", "filled",
         f"`ks{SECOND[:4]}ETH`",
     ]  # fmt: skip
-    assert found["Still open"].strip() == "Nothing that was to be reduced: the venue shows 2 positions closed."
+    assert found["Still open"].strip() == "Nothing that was to be reduced: the venue shows 2 of 2 positions closed."
     ticks = re.findall(r"^- \[(.)\] \*\*(.+?)\*\*", found["Checklist"], flags=re.MULTILINE)
     assert ticks == [
         ("x", "Positions confirmed closed"), ("x", "Exchange reconciliation"), ("x", "P&L recorded"),

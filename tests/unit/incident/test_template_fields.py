@@ -66,9 +66,13 @@ def known(found: Incident) -> Incident:
 
 
 SHOWN: dict[str, tuple[str, str]] = {
-    "both positions are gone": ("{{ incident.shown }}", "the venue shows 2 positions closed"),
+    "nothing is left, and what is held now is known": ("{{ incident.is_settled }}", "yes"),
+    "both positions are gone": ("{{ incident.shown }}", "the venue shows 2 of 2 positions closed"),
     "no lock was breached": ("{{ incident.fight if incident.fight else 'none' }}", "none"),
-    "100 to 95 after a fall from 125": ("{{ incident.verdict }}", "AT TARGET, -3,000.00 USDT, -24.0%, 1 order, 69 s"),
+    "100 to 95 after a fall from 125": (
+        "{{ incident.verdict }}",
+        "AT TARGET, -3,000.00 USDT, -24.0%, 1 order, closed in 69 s",
+    ),
     "50 of 10,000": ("{{ incident.cost_share|percent(2) }}", "0.50%"),
     "-200 - 15": ("{{ incident.money.net|money }}", "-215.00"),
     "30,000 of 10,000": ("{{ incident.firings[0].leverage|fixed(1) }}", "3.0"),
@@ -216,4 +220,4 @@ def test_the_table_of_a_book_with_strategies_has_its_columns(incident: Incident)
 def test_a_gain_since_the_peak_has_its_sign(incident: Incident) -> None:
     """From 125 to 150 is 20%, of an equity of 10,000 at 100: 2,500. Where losses are expected, a bare number is one."""
     course = EquityCurve(points=(), peak=125.0, lowest=90.0, last=150.0, sparkline="")
-    assert verdict(replace(incident, course=course)) == "AT TARGET, +2,500.00 USDT, +20.0%, 1 order, 69 s"
+    assert verdict(replace(incident, course=course)) == "AT TARGET, +2,500.00 USDT, +20.0%, 1 order, closed in 69 s"

@@ -101,6 +101,6 @@ def test_the_report_says_from_when_the_scope_may_be_reset(desk: Desk) -> None:
     assert (firing.no_reset_before - firing.at).total_seconds() == 4 * 3600
     (purpose,) = [each.purpose for each in incident.commands if each.words[1] == "reset"]
     assert purpose == (
-        "Return the scope to normal and accept the loss, once the checklist is done, and not before "
-        "2024-01-01T04:00:03Z: nobody can earlier"
+        "Return the scope to normal and accept the loss, once the cause is known and the checklist of the report "
+        "is done, and not before 2024-01-01T04:00:03Z: nobody can earlier; it is refused until the reason is filled in"
     )
