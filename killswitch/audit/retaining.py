@@ -42,6 +42,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import to_micros
 from killswitch.model.record_entry import Field, RecordEntry, private, with_known
+from killswitch.model.store import LIVE_DRILLS
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.record.checkpoint import RemovedLines
 from killswitch.record.line import content_of, keys_of, read_head, references_of
@@ -263,7 +264,8 @@ def needs_of(store: SqlStore, now: datetime, before: datetime) -> tuple[Need, ..
         is_open = incident.reset is None and not incident.is_manual
         if is_open and (name_now(last.policy, last.as_of, changes), last.scope) in machines:
             found += [_need(each, opening, "its stage was not reset") for each in _all_of(incident)]
-    memories = [*store.memories(), *(_state_memory(each.blob) for each in store.states())]
+    memories = [_open_drills(body) if name == LIVE_DRILLS else body for name, body in store.memories()]
+    memories += [_state_memory(each.blob) for each in store.states()]
     for decision in (each for each in decisions if each.as_of < before):
         if _holds_lock(store, decision, now):
             found.append(_need(decision, opening, "its lock is in force"))
@@ -279,6 +281,15 @@ def _state_memory(body: bytes) -> bytes:
     if not isinstance(engine, dict) or engine.get("level") != 0:
         return body
     return msgspec.json.encode({name: value for name, value in keys.items() if name not in ("decision", "costs")})
+
+
+def _open_drills(body: bytes) -> bytes:
+    """What is remembered of live drills, without those of which nothing is left: they are remembered for ever."""
+    try:
+        found = msgspec.json.decode(body, type=list[dict[str, object]])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body
+    return msgspec.json.encode([each for each in found if each.get("state") not in ("closed", "not_opened")])
 
 
 def _need(decision: Decision, opening: dict[str, Decision], why: str) -> Need:

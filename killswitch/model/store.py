@@ -108,6 +108,8 @@ BREACH_ANSWERS = "breach_answers"
 
 RUNNER_VIEW = "runner"
 """The live blob with what `ksctl status` shows of the last tick (`killswitch.runner.status_blob`)."""
+LIVE_DRILLS = "live_drills"
+"""The live blob with the live drills on record, and the approvals that they have spent (`operations.drills`)."""
 EPOCH = "epoch"
 """The live blob with the id of the chain that a restore has begun: a part of client order ids (`killswitch.audit`)."""
 RECOVERY = "recovery"

@@ -46,10 +46,10 @@ class RetainedStore(RecordedStore):
         found = self._read(sql.WAITING_LINE)[0].number
         return None if found is None else rows.integer(found)
 
-    def memories(self) -> Iterator[bytes]:
-        """What a restart remembers besides the states of machines: the live blobs but the view of the last tick."""
+    def memories(self) -> Iterator[tuple[str, bytes]]:
+        """What a restart remembers besides states of machines, by name: live blobs but the view of the last tick."""
         for row in self._read(sql.LIVE_BODIES, besides=RUNNER_VIEW):
-            yield row.body if isinstance(row.body, bytes) else str(row.body).encode()
+            yield str(row.name), row.body if isinstance(row.body, bytes) else str(row.body).encode()
 
     @retried
     def begin_record_at(self, checkpoint: bytes, before: bytes | None, entry: RecordEntry) -> None:

@@ -186,7 +186,7 @@ WAITING_LINE = text(
     " WHERE o.state = 'pending'"
 )
 NAMING_LINES = text("SELECT line FROM record WHERE number > :removed AND instr(line, CAST(:kind AS BLOB)) > 0")
-LIVE_BODIES = text("SELECT body FROM live WHERE name <> :besides")
+LIVE_BODIES = text("SELECT name, body FROM live WHERE name <> :besides")
 OLD_DECISIONS = text(
     "SELECT d.id FROM decisions d WHERE d.as_of < :before AND NOT EXISTS ("
     "SELECT 1 FROM journal j WHERE j.decision = d.id AND j.at >= :before) ORDER BY d.sequence"

@@ -24,7 +24,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument
-from killswitch.model.store import DamagedStateError, decoded
+from killswitch.model.store import LIVE_DRILLS, DamagedStateError, decoded
 from killswitch.model.venue import (
     OrderRejectedError,
     OrderReport,
@@ -39,8 +39,6 @@ from killswitch.operations.drills.live_checks import LiveOrder, RefusedDrillErro
 from killswitch.policy.schema.drill import LivePosition
 from killswitch.store.sql import SqlStore
 
-LIVE_DRILLS: Final = "live_drills"
-"""The live blob with the live drills of a store, the oldest first."""
 LOOKS_EVERY: Final = 0.5
 """Seconds between two looks into the store, and before the second request of a kind at the venue."""
 LONGEST_PAUSES: Final = (8.0, 30.0)

@@ -28,7 +28,7 @@ from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import to_micros
 from killswitch.model.record_entry import RecordEntry, private, with_known
 from killswitch.model.snapshot import Event
-from killswitch.model.store import RUNNER_VIEW, MachineState, Outgoing, TickRecord
+from killswitch.model.store import LIVE_DRILLS, RUNNER_VIEW, MachineState, Outgoing, TickRecord
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.record.checkpoint import RemovedLines, read_checkpoint
 from killswitch.record.line import leaf_of
@@ -255,6 +255,21 @@ def test_a_machine_at_rest_does_not_keep_its_last_firing(tmp_path: Path, level: 
     assert removal.kept_because == (
         None if level == 0 else f"decision decision-1 is needed: {NEEDED['a state that names it']}"
     )
+
+
+@pytest.mark.parametrize(("state", "is_kept"), [("closed", False), ("left", True), ("closing", True)])
+def test_a_live_drill_keeps_its_close_while_something_may_be_left(tmp_path: Path, state: str, is_kept: bool) -> None:
+    """Its approvals stay spent in any case: they are in the memory itself."""
+    site = Site(tmp_path)
+    site.fire("decision-1", ago(60), kind="manual", policy="manual")
+    blob = json.dumps([{"drill": "d", "decision": "decision-1", "state": state, "spent": ["a"]}]).encode()
+    with site.opened() as store:
+        store.put_live(LIVE_DRILLS, blob)
+    site.note(NOW)
+    site.retain()
+    assert site.ids() == ["decision-1"] * is_kept
+    with site.opened() as store:
+        assert store.live(LIVE_DRILLS) == blob
 
 
 def test_a_notification_that_waits_keeps_the_line_that_announced_it(tmp_path: Path) -> None:

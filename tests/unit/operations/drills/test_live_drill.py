@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from killswitch.cli.lab.live_drill import one_at_a_time
 from killswitch.execution.client_order_id import DRILL_MARK, drill_order_id
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, WatchedPrice
+from killswitch.model.store import LIVE_DRILLS
 from killswitch.model.venue import AccountSpec, ClientIdRule, OrderReport, OrderRequest, VenueAdapter, is_ours
 from killswitch.operations.drills.live import live_result
 from killswitch.operations.drills.live_checks import (
@@ -28,7 +29,6 @@ from killswitch.operations.drills.live_checks import (
     why_not_now,
 )
 from killswitch.operations.drills.live_run import (
-    LIVE_DRILLS,
     LiveDrill,
     LiveRun,
     live_runs,
