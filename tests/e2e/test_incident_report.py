@@ -126,11 +126,23 @@ def _run_printed_commands(incident: Incident, folder: Path) -> None:
             ["/bin/sh", "-c", text], cwd=folder, capture_output=True, text=True, timeout=WAIT_LIMIT, check=True,
             env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin"},
         )  # fmt: skip
-        done = finish(split.stdout.split("\0")[:-1], cwd=folder, timeout=WAIT_LIMIT, env=minimal_environment())
+        words = split.stdout.split("\0")[:-1]
+        if command.words[1:3] == ("close", "--live"):
+            continue  # a close by hand holds the scope as well, and the reset would have to name which of them it ends
+        done = finish(words, cwd=folder, timeout=WAIT_LIMIT, env=minimal_environment())
+        if command.words[1] == "acknowledge":
+            assert "waits for an acknowledgement; waiting: none" in done.stderr, "this set notifies nobody"
+            continue
+        if command.words[1] == "reset":
+            assert "the text is empty" in done.stderr, "a blank reason is refused"
+            words = [word or "seen" for word in words]
+            done = finish(words, cwd=folder, timeout=WAIT_LIMIT, env=minimal_environment())
+            assert "Add --live" in done.stderr, "no runner is left, and it says what to add"
+            done = finish([*words, "--live"], cwd=folder, timeout=WAIT_LIMIT, env=minimal_environment())
         assert done.returncode == 0, (text, done.stdout, done.stderr)
         assert done.stdout or done.stderr
     verbs = [command.words[1] for command in incident.commands]
-    assert verbs == ["status", "explain", "history", "replay", "reset", "report"]
+    assert verbs == ["status", "acknowledge", "explain", "history", "close", "close", "replay", "reset", "report"]
     assert (folder / f"incident-{incident.id}.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 

@@ -238,6 +238,7 @@ def test_many_pages_of_one_crash_are_one_page_and_later_one_with_their_count(wor
     assert sent[1][1].body.splitlines() == [
         "158 more since the last message, 159 since 2024-01-01T00:00:00Z; the newest:",
         "a fall of 158 counts as loss",
+        "when: 2024-01-01T00:02:38Z (UTC); nothing here is newer",
         "next: ksctl status",
     ]
 
