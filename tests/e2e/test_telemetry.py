@@ -107,9 +107,11 @@ def test_one_search_by_the_incident_finds_every_span_of_it_and_every_line_of_the
     with receiver() as collector, paper(*CRASHING) as address:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
         site = Site(tmp_path, address)
-        (site.policies / "route.yaml").write_text(ROUTE.format(file=tmp_path / "messages.jsonl"), encoding="utf-8")
+        messages = tmp_path / "messages.jsonl"
+        (site.policies / "route.yaml").write_text(ROUTE.format(file=messages), encoding="utf-8")
         with site.running("--live", "--log-format", "json") as runner:
-            until(lambda: ended(site), "the closing ends")
+            # The tick that sees the end sends the message and writes the line of the log.
+            until(lambda: messages.exists() and "FLAT" in messages.read_text(encoding="utf-8"), "the end is notified")
             status, out, err = terminate(runner)
     events = [json.loads(line) for line in err.splitlines()]
     assert status == 0, err
@@ -118,7 +120,7 @@ def test_one_search_by_the_incident_finds_every_span_of_it_and_every_line_of_the
     names = [each["name"] for each in about if each.get("killswitch.incident") == incident]
     assert set(names) == {"tick", "decision", "close", "order", "notification", "report"}
     assert names.count("order") == 8
-    sent = [json.loads(line) for line in (tmp_path / "messages.jsonl").read_text(encoding="utf-8").splitlines()]
+    sent = [json.loads(line) for line in messages.read_text(encoding="utf-8").splitlines()]
     delivered = {each["killswitch.notification"] for each in about if each["name"] == "notification"}
     assert {each["id"] for each in sent} == delivered
     assert incident in out
