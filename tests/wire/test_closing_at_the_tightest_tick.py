@@ -11,8 +11,10 @@ from tests.faults.mishaps import Mishap, Rule
 from tests.rotation import each_taking_turns
 from tests.wire.polled_close import PolledClose
 
-ABSENCE_ACCEPTED: Final = {"bybit": 6.5, "bitget": 31.5, "mexc": 11.5}
-"""Seconds until an absence may be accepted, by how long the venue can execute a request; elsewhere two."""
+ABSENCE_ACCEPTED: Final = {"bybit": 6.5, "bitget": 31.5, "mexc": 11.5, "alpaca": 61.5}
+"""Seconds until an absence may be accepted, by how long the venue can execute a request; elsewhere two. Alpaca enforces
+no reduce-only, so that a second order could sell more than there is, and it documents no bound for a request: a minute.
+"""
 SOON: Final = 6.0
 """Seconds: one until the query after that, and two windows of a limit."""
 RECORDED: Final = 2.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -56,7 +57,11 @@ def test_every_name_is_defined_in_the_file_of_its_link(text: str, repository: Pa
 def files(repository: Path) -> frozenset[str]:
     """Traced in a process of its own: other tests may have switched something on in this one, as traces."""
     code = "import json; from tests.traced_tick import traced_tick; print(json.dumps(sorted(traced_tick())))"
-    traced = subprocess.run([sys.executable, "-c", code], cwd=repository, check=True, capture_output=True, text=True)
+    paths = {"PYTHONPATH": os.pathsep.join([str(repository), str(repository / "adapters")])}
+    traced = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, env={**os.environ, **paths}, check=True, capture_output=True,
+        text=True,
+    )  # fmt: skip
     return frozenset(json.loads(traced.stdout))
 
 
