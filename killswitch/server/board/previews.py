@@ -6,7 +6,7 @@ asks no venue: positions and prices are those of the last tick, and the answer h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,7 @@ from pydantic import BaseModel
 
 from killswitch.accounts.next_set import stored_start
 from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError, read_policies
-from killswitch.graph.nodes import PolicySet
 from killswitch.limits.view import decode_gate_view
-from killswitch.model.decision import Decision
 from killswitch.model.flags import OF_POLICY
 from killswitch.model.snapshot import Event, Snapshot
 from killswitch.operations.lifting import ScopeHold, after_resets, holds_of
@@ -89,13 +87,18 @@ class CommandPreviews:
         except (TimeoutError, StoreError, MsgspecError) as error:
             raise HTTPException(503, f"no preview: {error or 'the store does not answer'}") from error
 
-    async def preview(self, event: Event, holds: tuple[ScopeHold, ...] = ()) -> CommandPreview:
-        """What the event would do. HTTPException where that cannot be shown, with the reason."""
+    async def preview(
+        self, event: Event, may_see: Callable[[str], bool], holds: tuple[ScopeHold, ...] = ()
+    ) -> CommandPreview:
+        """What the event would do. HTTPException where that cannot be shown, with the reason.
+
+        `may_see`: whether the caller sees the positions of a scope; nothing of any other scope is in the answer.
+        """
         ends = [f"ends {each.line}" for each in holds if each.decision in (event.ids or ())]
         try:
             with anyio.fail_after(WITHIN):
                 found = await anyio.to_thread.run_sync(
-                    self._preview, event, limiter=self._limiter, abandon_on_cancel=True
+                    self._preview, event, may_see, limiter=self._limiter, abandon_on_cancel=True
                 )
                 ids = None if event.ids is None else list(event.ids)
                 return found.model_copy(update={"summary": [*ends, *found.summary], "ids": ids})
@@ -114,7 +117,7 @@ class CommandPreviews:
         except (StoreError, OSError, MsgspecError, ValueError) as error:
             raise HTTPException(503, f"no preview: {error}") from error
 
-    def _preview(self, event: Event) -> CommandPreview:
+    def _preview(self, event: Event, may_see: Callable[[str], bool]) -> CommandPreview:
         store = open_store(str(self._store), read_only=True)
         try:
             if event.kind == "acknowledge":
@@ -133,7 +136,8 @@ class CommandPreviews:
             shown = preview(loaded.policies, snapshot, interpreter, memory, armed, with_levels=False)
         finally:
             store.close()
-        return _answer(event, shown, loaded.policies, gate.as_of, tuple(_warnings(view, loaded)))
+        warnings = tuple(_warnings(view, loaded, may_see))
+        return command_preview(event, shown, may_see, gate.as_of, warnings)
 
     def _policies(self, view: RunnerView) -> LoadedPolicies:
         """The set in force: of the store, else of the files of the run."""
@@ -166,26 +170,24 @@ def _acknowledgement(event: Event, found: Acknowledgeable) -> CommandPreview:
     )
 
 
-def _warnings(view: RunnerView, loaded: LoadedPolicies) -> Iterator[str]:
+def _warnings(view: RunnerView, loaded: LoadedPolicies, may_see: Callable[[str], bool]) -> Iterator[str]:
     if loaded.policies.digest != view.policy_set:
         yield "the policy files differ from the set in force: this is what the files would do"
-    observed = [each.account for each in view.accounts if not each.armed]
+    accounts = [each for each in view.accounts if may_see(f"account/{each.account}")]
+    observed = [each.account for each in accounts if not each.armed]
     if observed:
         yield f"nothing is sent to {', '.join(observed)}: observed only"
-    unread = [f"{each.account} is {each.quality}" for each in view.accounts if each.quality != "ok"]
+    unread = [f"{each.account} is {each.quality}" for each in accounts if each.quality != "ok"]
     if unread:
         yield f"{', '.join(unread)}: what is there is not known"
 
 
-def _is_of(decision: Decision) -> bool:
-    return decision.kind in ("manual", "reset") or decision.is_unlock
-
-
-def _answer(
-    event: Event, shown: Preview, policies: PolicySet, as_of: datetime, warnings: tuple[str, ...]
+def command_preview(
+    event: Event, shown: Preview, may_see: Callable[[str], bool], as_of: datetime, warnings: tuple[str, ...] = ()
 ) -> CommandPreview:
-    own = [each for each in shown.decisions if _is_of(each)]
-    others = [headline(each) for each in shown.decisions if not _is_of(each)]
+    """What the event decides, and what else the tick would decide in the scopes that the caller sees."""
+    own = [each for each in shown.decisions if each.author == event.author]
+    others = [headline(each) for each in shown.decisions if each.author != event.author and may_see(each.scope)]
     notices = [each.text.removesuffix(GIVE_UP_HINT.format(id=event.id)) for each in shown.notices
                if each.policy == "operator" or each.subject == event.id]  # fmt: skip
     page = Page(
@@ -195,7 +197,7 @@ def _answer(
             *section("The same tick would also decide", Items(tuple(others))),
         ),
     )
-    summary = [*map(headline, own), *after_resets(own, policies), *notices] or [
+    summary = [*map(headline, own), *after_resets(own, shown.policies), *notices] or [
         "nothing that this tick would decide or report"
     ]
     return CommandPreview(

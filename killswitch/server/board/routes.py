@@ -119,7 +119,7 @@ class BoardRoutes:
         if command.ids is None and command.kind in ("unlock", "reset", "resume"):
             command = command.model_copy(update={"ids": [each.decision for each in holds]})
         event = await self._commands.event(command, caller, "0" * 16)
-        return await self._previews.preview(event, holds)
+        return await self._previews.preview(event, lambda scope: caller.may("positions", scope), holds)
 
     async def events(self, request: Request, caller: Identified) -> Response:
         """Server-sent events: `hello`, then `change` for each tick, `beat` each second, `lost` to a slow reader, `end`.

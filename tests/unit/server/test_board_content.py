@@ -17,14 +17,20 @@ from killswitch.cli.live.top import nearest, screen
 from killswitch.model.decision import Decision
 from killswitch.model.flags import Flag
 from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import RouteCount
 from killswitch.operations.board import Board, board_of, read_board
+from killswitch.operations.commands import operator_event
 from killswitch.operations.lifting import after_resets
 from killswitch.operations.notifying import HeldMessage, SilenceView
+from killswitch.operations.preview import Preview
 from killswitch.operations.status import RunnerState, StoreStatus
 from killswitch.server.board.parts import section_html
+from killswitch.server.board.previews import command_preview
 from killswitch.store.sqlite import open_store
 from killswitch.watcher.watch import SwitchView
+from tests.graphs import policy_set
+from tests.runner_world import crash_policy
 from tests.unit.planning.recovery.plans import planned
 from tests.unit.server.boards import AT, account, machine, open_page, put_source, put_view, run_view, trigger, way_back
 from tests.unit.server.conftest import Served
@@ -250,3 +256,22 @@ def test_the_preview_of_a_reset_says_what_the_policy_demands_after_it() -> None:
             [replace(ended, level=2, kind=None), replace(ended, policy="operator", previous_level=0)], policies
         )
     )
+
+
+def decided_on(scope: str, **more: Any) -> Decision:
+    return Decision("d1" * 10, AT, "floor", "sha256:0", scope, "enforce", None, 0, 0, **more)
+
+
+def test_a_preview_shows_nothing_that_the_tick_would_decide_in_scopes_of_others() -> None:
+    """Neither a firing nor an automatic reset there; what the command itself decides is shown with its orders."""
+    lock = operator_event("lock", "account/main", "ada", "drill", AT)
+    own = decided_on("account/main", kind="manual", author="ada", reason="drill")
+    reset = decided_on("account/other", kind="reset")
+    preview = Preview(
+        Snapshot(AT, (), "killswitch.snapshot/v1"), policy_set(crash_policy()), (), (), (own, reset), (), ""
+    )
+    whole = command_preview(lock, preview, lambda _: True, AT)
+    part = command_preview(lock, preview, lambda scope: scope == "account/main", AT)
+    assert "account/other" in whole.text
+    assert "account/other" not in part.text + "".join(part.summary)
+    assert part.summary == whole.summary
