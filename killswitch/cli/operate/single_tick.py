@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import timedelta
 
@@ -92,7 +91,7 @@ async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) 
                     print_note(f"some accounts cannot be read: retrying for {seconds_left:.0f} s")
                     is_retry_printed = True
                 if done:
-                    await asyncio.sleep(min(COMMAND_POLL_SECONDS, seconds_left))
+                    await runner.clock.sleep(min(COMMAND_POLL_SECONDS, seconds_left))
                 await runner.tick()
             elif done:
                 break

@@ -1,8 +1,8 @@
 """Manual closes that are not complete: what they wait for, what they close further, and how they end.
 
 A close by hand is planned on one snapshot, and an answer may leave positions out. So the command stays active until
-every armed account of its scope has been seen without the positions that it names in enough answers: two, and as many
-as an unexplained absence needs where the venue states no margin in use. What appears until then is closed too, up to
+every armed account of its scope has been seen without the positions that it names in enough answers: two in a row, and
+three where an empty one states no margin in use, as for the executor. What appears until then is closed too, up to
 the deadline of the command, with pauses that grow: it may be somebody who opens it again. What has been closed is
 closed again only if an answer that is newer than the end of that close shows it.
 
@@ -28,7 +28,7 @@ from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Event, Snaps
 from killswitch.planning.operator.closes import ManualClose, accounts_in, commanded_book
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.owners import Owners
-from killswitch.planning.targets.known_positions import ENOUGH_ANSWERS, LONG_ENOUGH, KnownPositions
+from killswitch.planning.targets.known_positions import ENOUGH_ANSWERS, KnownPositions
 from killswitch.planning.targets.merge import targets_of
 from killswitch.valuation.scope_view import PnlKey
 from killswitch.valuation.snapshot_facts import SnapshotFacts
@@ -66,11 +66,9 @@ class EndedClose(Struct):
 
 
 class Absence(Struct):
-    """The answers in a row in which an account showed nothing that the command names, and when they were seen."""
+    """The number of answers in a row in which an account showed nothing that the command names, and the newest."""
 
     answers: int = 0
-    since: int = 0
-    until: int = 0
     newest: datetime | None = None
 
 
@@ -164,7 +162,7 @@ def look(close: UnfinishedClose, tick: CommandInput, policies: PolicySet) -> Loo
     to_close, still_open = _sorted(close, shown - at_work, readable)
     for name, account in readable.items():
         is_absent = not any(key[0] == name for key in (*to_close, *still_open, *at_work))
-        _count(close.absences.setdefault(name, Absence()), account, tick.now, is_absent=is_absent)
+        _count(close.absences.setdefault(name, Absence()), account, is_absent=is_absent)
     done = all(name in readable and _is_enough(close.absences[name], readable[name]) for name in names)
     return Look(
         frozenset(shown), frozenset(to_close), frozenset(still_open | to_close), book.seen.unreadable,
@@ -220,17 +218,16 @@ def _is_newer(account: AccountSnapshot, than: datetime | None) -> bool:
     return account.observed_at is None or than is None or account.observed_at > than
 
 
-def _count(absence: Absence, account: AccountSnapshot, now: int, *, is_absent: bool) -> None:
+def _count(absence: Absence, account: AccountSnapshot, *, is_absent: bool) -> None:
     """Count the answer, once, if it shows nothing that the command names; else count from the next one."""
     if not is_absent:
         absence.answers = 0
     elif not absence.answers or _is_newer(account, absence.newest):
-        absence.since = absence.since if absence.answers else now
-        absence.answers, absence.until, absence.newest = absence.answers + 1, now, account.observed_at
+        absence.answers, absence.newest = absence.answers + 1, account.observed_at
 
 
 def _is_enough(absence: Absence, account: AccountSnapshot) -> bool:
     """Whether the answers suffice. An empty one without a figure for the margin may be an incomplete one."""
     if account.positions or account.margin_used is not None or account.market not in DERIVATIVES:
         return absence.answers >= ENOUGH_EMPTY
-    return absence.answers >= ENOUGH_ANSWERS and absence.until - absence.since >= LONG_ENOUGH
+    return absence.answers >= ENOUGH_ANSWERS
