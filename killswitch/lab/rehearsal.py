@@ -82,6 +82,10 @@ class MemoryJournal:
     def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
         return [entry for entry in self.journal() if entry.sequence >= sequence]
 
+    @property
+    def in_memory_because(self) -> None:
+        """None: a rehearsal has no restart that could repeat what it has done."""
+
     def decision(self, id_prefix: str) -> StoredDecision | None:
         found = [decision for id_, decision in self._decisions.items() if id_.startswith(id_prefix)]
         if len(found) > 1:
