@@ -16,11 +16,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from killswitch.audit import checker
 from killswitch.audit.exporting import export_segments
 from killswitch.audit.log_files import AuditError, LineSource, segments_of, sole_writer, verify_log, verify_source
 from killswitch.audit.proving import check_proof, prove_from_log, prove_from_source
 from killswitch.audit.retaining import Removal, Retainer
 from killswitch.audit.retention_settings import RetentionSettings, read_retention_settings
+from killswitch.audit.statement import encode_statement, make_statement
 from killswitch.cli import ksctl
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import Finished, PlannedWork
@@ -695,3 +697,27 @@ def test_after_any_sequence_the_record_is_verified_and_a_cut_is_found(
     victim = report.first + cut % (report.last - report.first + 1)
     site.spoil("DELETE FROM record WHERE number = ?", victim)
     assert site.report().verdict == "contradicted"
+
+
+def test_a_removal_of_segments_that_was_interrupted_is_finished_and_contradicts_nobody(site: Site) -> None:
+    """Its segments lie before the beginning of the log: no verification reads them, and the next retention deletes
+    them with the bodies that only they name."""
+    site = Site(site.folder, DECLARED + '[archive]\nkeep = "90d"\n')
+    site.retain()
+    archive, later = site.folder / "audit", NOW + timedelta(days=70)
+    before = {each: each.read_bytes() for each in archive.rglob("*") if each.is_file()}
+    site.note(later)
+    site.retain(later)
+    removed = {each: content for each, content in before.items() if not each.exists()}
+    assert {each.suffix for each in removed} == {"", ".jsonl"}
+    for path, content in removed.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    assert verify_log(archive).verdict == "verified"
+    with site.opened() as store:
+        export_segments(store, archive)
+        statement = json.loads(encode_statement(make_statement(store, later, later + timedelta(days=1))))
+    verdict, why, _ = checker.check(statement, checker.segments(str(archive)), [], checker.checkpoint_of(str(archive)))
+    assert (verdict, [each for each in why if "anchor" not in each]) == ("could not tell", [])
+    site.retain(later)
+    assert [each for each in removed if each.exists()] == []
