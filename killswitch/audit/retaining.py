@@ -42,6 +42,7 @@ from killswitch.model.applied_set import name_now
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import to_micros
+from killswitch.model.legible import legible
 from killswitch.model.record_entry import Field, RecordEntry, private, with_known
 from killswitch.model.store import LIVE_DRILLS
 from killswitch.record.anchors import Anchor, FetchedAnchor
@@ -372,6 +373,6 @@ def _file_facts(path: Path) -> tuple[str, int, str]:
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
-        return path.name, path.stat().st_size, digest.hexdigest()
+        return legible(path.name), path.stat().st_size, digest.hexdigest()
     except OSError as error:
         raise AuditError(f"{path} cannot be read: {error.strerror or error}") from error

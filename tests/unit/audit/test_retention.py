@@ -564,6 +564,16 @@ def test_files_are_removed_by_the_time_of_their_last_write(site: Site) -> None:
     assert json.loads(row) == [["old.jsonl", 3, sha256(b"old").hexdigest()]]
 
 
+def test_a_file_whose_name_is_no_text_is_removed_with_its_name_escaped_on_record(site: Site) -> None:
+    site = Site(site.folder, '[recordings]\nkeep = "30d"\nfiles = "tapes/*.jsonl"\n')
+    (site.folder / "tapes").mkdir()
+    file = os.fsencode(site.folder / "tapes") + b"/\xff.jsonl"
+    with open(file, "wb"):  # noqa: PTH123 # the name is bytes
+        os.utime(file, (ago(31).timestamp(), ago(31).timestamp()))
+    assert site.retain()[0].counts == {"files": 1}
+    assert list((site.folder / "tapes").iterdir()) == []
+
+
 OTHER_FILES: dict[str, tuple[str, str, str]] = {
     "the archive": ("audit/record-000000000001-to-000000000009.jsonl", "*/*.jsonl*", "which is in the archive"),
     "another log": ("log/record-000000000010.jsonl", "log/*", "which is a segment of a record"),
