@@ -57,12 +57,18 @@ class RecordTip(Struct, frozen=True):
 
 def tip_of(row: Sequence[object] | None) -> RecordTip | None:
     """The tip in a row. ValueError or TypeError where it cannot be one."""
+    found = _read_tip(row)
+    return None if found is None else RecordTip(found[0], found[2].size, found[1], tuple(found[2].hashes))
+
+
+def _read_tip(row: Sequence[object] | None) -> tuple[str, bytes, TreeEdge] | None:
+    """Chain, last leaf and edge of a row. ValueError or TypeError where it cannot be a tip."""
     if row is None:
         return None
     chain, number, leaf, edge = row
     if not (isinstance(chain, str) and type(number) is int and isinstance(leaf, bytes) and isinstance(edge, bytes)):
         raise TypeError("the tip of the record cannot be read")
-    return RecordTip(chain, number, leaf, tuple(TreeEdge.decode(number, edge).hashes))
+    return chain, leaf, TreeEdge.decode(number, edge)
 
 
 class ChainWriter:
@@ -80,40 +86,28 @@ class ChainWriter:
         pending = list(entries)
         if not pending:
             return
-        tip = tip_of(self._connection.execute(self._tip).fetchone())
+        tip = _read_tip(self._connection.execute(self._tip).fetchone())
         if tip is None:
-            chain = secrets.token_hex(16)
-            pending.insert(0, RecordEntry("chain", pending[0].at, {"chain": chain, "format": FORMAT}))
-            tip = RecordTip(chain, 0, NO_LEAF, ())
-        edge, lines = TreeEdge(tip.number, tip.hashes), []
-        announced: dict[str, int] = {}
-        leaf = tip.leaf
+            begun = secrets.token_hex(16)
+            pending.insert(0, RecordEntry("chain", pending[0].at, {"chain": begun, "format": FORMAT}))
+            tip = begun, NO_LEAF, TreeEdge()
+        chain, leaf, edge = tip
         for entry in pending:
-            line = self._line(entry, edge.size + 1, leaf, late, announced)
+            line = self._line(entry, edge.size + 1, leaf, late)
             leaf = line.leaf
             edge.append(leaf)
-            lines.append((line, entry.announces))
-        self._put(lines)
-        chain = next((str(each.fields["chain"]) for each in pending[::-1] if each.kind == "epoch"), tip.chain)
-        values = (chain, edge.size, leaf, edge.encode())
-        self._connection.execute(self._put_tip, values)
+            self._connection.execute(self._put_line, (line.number, line.text, entry.announces))
+            if line.kept:
+                self._connection.executemany(self._put_kept, [(it.digest, it.content, it.salt) for it in line.kept])
+            if entry.kind == "epoch":
+                chain = str(entry.fields["chain"])
+        self._connection.execute(self._put_tip, (chain, edge.size, leaf, edge.encode()))
 
-    def _line(self, entry: RecordEntry, number: int, leaf: bytes, late: str | None, announced: dict[str, int]) -> Line:
-        """The line of an entry. `announced`: subject → number, of lines that are not written yet."""
-        answers = None if entry.answers is None else announced.get(entry.answers)
-        if entry.answers is not None and answers is None:
+    def _line(self, entry: RecordEntry, number: int, leaf: bytes, late: str | None) -> Line:
+        answers = None
+        if entry.answers is not None:
             (answers,) = self._connection.execute(self._announced, (entry.answers,)).fetchone()
-        if entry.announces is not None:
-            announced[entry.announces] = number
         return make_line(entry, number, leaf, lambda: os.urandom(SALT_BYTES), answers=answers, late=late)
-
-    def _put(self, lines: Sequence[tuple[Line, str | None]]) -> None:
-        """Write lines with what they announce, in one statement: a close waits for it."""
-        rows = [(line.number, line.text, subject) for line, subject in lines]
-        self._connection.executemany(self._put_line, rows)
-        kept = [(each.digest, each.content, each.salt) for line, _ in lines for each in line.kept]
-        if kept:
-            self._connection.executemany(self._put_kept, kept)
 
 
 def keep_waiting(connection: sqlite3.Connection, entries: Iterable[RecordEntry]) -> None:
