@@ -248,23 +248,30 @@ def anchor(settings_at: Path, store_at: str) -> int:
 
 
 @options.verb(
-    "ksctl audit statement --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z --store ks.sqlite", group=audit
+    "ksctl audit statement --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z --store ks.sqlite",
+    "ksctl audit statement --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z --log audit",
+    group=audit,
 )
 @click.option("--from", "begin", type=MOMENT, required=True, help="Beginning of the period (RFC 3339).")
 @click.option("--to", "end", type=MOMENT, required=True, help="End of the period (RFC 3339).")
-@options.store
+@_store
+@_log
 @click.option("--out", type=OUT_FILE, help="Write to this file. Default: stdout.")
-def statement(begin: datetime, end: datetime, store_at: str, out: Path | None) -> None:
+def statement(begin: datetime, end: datetime, store_at: str | None, log_at: Path | None, out: Path | None) -> None:
     """State what the record has of a period, in figures that a stranger can compute again.
 
-    It is widened to the anchors around the period. Give it away with the segments of `ksctl audit export` and the file
-    of `ksctl audit checker`; the anchors they fetch themselves.
+    With --log, of an exported log alone: also what has left the store. It is widened to the anchors around the period.
+    Give it away with the segments of `ksctl audit export` and the file of `ksctl audit checker`; the anchors they fetch
+    themselves.
     """
+    from killswitch.audit.log_files import LinesOfLog
     from killswitch.audit.statement import encode_statement, make_statement
-    from killswitch.cli.session import opened_store
 
-    with opened_store(store_at, read_only=True) as store:
-        text = encode_statement(make_statement(store, begin, end))
+    if log_at is not None:
+        text = encode_statement(make_statement(LinesOfLog(log_at), begin, end))
+    else:
+        with _opened(store_at) as store:
+            text = encode_statement(make_statement(store, begin, end))
     if out is None:
         click.echo(text, nl=False)
         return

@@ -24,6 +24,7 @@ from killswitch.operations.status import store_status
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store, record_trouble
+from tests.kills import killed_at_each_write
 from tests.unit.execution.test_position_target import target_of
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -115,6 +116,37 @@ def test_a_restore_leaves_its_epoch_for_the_ids_of_catastrophe_stops(site: Path)
         assert tip is not None and epoch == tip.chain.encode()
         found.append(epoch)
     assert len(set(found)) == 2
+
+
+def test_a_restore_that_is_killed_at_any_write_leaves_no_store_without_its_epoch(site: Path) -> None:
+    """A run would take a plain copy for a store, and use client order ids twice. The next restore needs no cleaning."""
+    assert back_up(site / "ks.sqlite", site / "backup.sqlite").is_whole
+    new = site / "new.sqlite"
+
+    def restore_it() -> None:
+        restore(site / "backup.sqlite", new, "ingrid", "the disk failed", NOW)
+
+    kills = 0
+    for _ in killed_at_each_write(restore_it):
+        kills += 1
+        if new.exists():
+            with closing(open_store(str(new), read_only=True)) as store:
+                tip = store.record_tip()
+                assert tip is not None and store.live(EPOCH) == tip.chain.encode()
+                assert [row.kind for row in store.journal()].count("restored") == 1
+            new.unlink()
+    assert kills > 5, "copy, mark, epoch, link"
+    assert check_store(new).record.epochs
+    assert not (site / ".new.sqlite.restoring").exists()
+
+
+@pytest.mark.parametrize("companion", ["-wal", "-shm", "-journal"])
+def test_a_restore_next_to_the_log_of_the_store_before_is_refused(site: Path, companion: str) -> None:
+    """SQLite would write that log into the restored store."""
+    assert back_up(site / "ks.sqlite", site / "backup.sqlite").is_whole
+    (site / f"new.sqlite{companion}").write_bytes(b"")
+    with pytest.raises(AuditError, match=f"new.sqlite{companion} exists: move it away first"):
+        restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "the disk failed", NOW)
 
 
 @pytest.mark.parametrize(
