@@ -71,8 +71,8 @@ def _read_tip(row: Sequence[object]) -> tuple[str, bytes, TreeEdge]:
 class ChainWriter:
     """Chains entries to the lines of one schema, within an open write transaction.
 
-    The writer keeps the row that it wrote last with its decoded edge: a close waits for each line. A row that is another
-    one by now, after a rollback or another process's line, is decoded.
+    The writer keeps the row that it wrote last with its decoded edge: a close waits for each line. A row that is
+    another one by now, after a rollback or another process's line, is decoded.
     """
 
     def __init__(self, schema: str = "main") -> None:
