@@ -313,6 +313,11 @@ class EffectStore(Journal, Protocol):
     def in_memory_because(self) -> str | None:
         """Why records are in memory only, so that a restart would lose them; None while they are durable."""
 
+    def put_live(self, name: str, blob: bytes) -> None:
+        """Replace a small named blob that `status` reads (last tick, health)."""
+
+    def live(self, name: str) -> bytes | None: ...
+
 
 class Outbox(Protocol):
     """The part of a store that the delivery of notifications needs. Writes are fenced like ticks."""
@@ -397,11 +402,6 @@ class Store(EffectStore, Outbox, Protocol):
 
     def commands(self) -> Commands:
         """The pending operator commands, and those that cannot be decoded."""
-
-    def put_live(self, name: str, blob: bytes) -> None:
-        """Replace a small named blob that `status` reads (last tick, health)."""
-
-    def live(self, name: str) -> bytes | None: ...
 
     def live_under(self, prefix: str) -> Mapping[str, bytes]:
         """The live blobs whose names begin with `prefix`, without it; with what other processes have written."""

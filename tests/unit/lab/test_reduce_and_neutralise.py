@@ -137,7 +137,7 @@ def test_nothing_is_sold_where_the_other_account_is_not_in_the_book_and_the_reas
     policies = written(ELSEWHERE.format(cut="to: 1, of: gross"))
     alone = BacktestBook(name="alone", accounts=two_accounts().accounts[:1])
     for rule in ("staged", "close-all"):
-        found = run(policies, market(**FALLEN), alone, rule)  # type: ignore[arg-type] # one of the rules
+        found = run(policies, market(**FALLEN), alone, rule)
         assert not closed(found)
         assert ["other is not in the snapshot" in (each.reason or "") for each in found.firings] == [True]
 
