@@ -96,7 +96,8 @@ class Outages:
                 self._report(account, outage, at_once=True)
             elif outage.alert is not None and before != (outage.unanswered, outage.closes):
                 denied = self._polls[account.account].is_denied
-                outage.alert = replace(outage.alert, text=_message(account, outage, denied=denied))
+                text = _message(account, outage, denied=denied)
+                outage.alert = replace(outage.alert, text=text, closing_on=_closing_on(account, outage))
 
     def _is_back(self, account: AccountSnapshot, as_of: datetime) -> bool:
         name = account.account
@@ -122,7 +123,13 @@ class Outages:
                 over=f"account {account.account} can be read again",
                 since=to_micros(outage.since),
                 measure=measure,
+                closing_on=_closing_on(account, outage),
             )
+
+
+def _closing_on(account: AccountSnapshot, outage: _Outage) -> str:
+    """The account, if the outage concerns a close: its page then says what is left and whom to call."""
+    return account.account if outage.closes or outage.unanswered else ""
 
 
 def _message(account: AccountSnapshot, outage: _Outage, *, denied: bool) -> str:

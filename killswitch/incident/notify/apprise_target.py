@@ -132,8 +132,8 @@ def _calls(plugin: Any, message: Message) -> Iterator[Any]:
     end = next((each for each in _ENDS if each in values), None)
     if message.key or not message.resolves or end is None:
         yield _keyed(plugin, message.key or message.id, plugin.action)
-    for key in message.resolves if end is not None else ():
-        yield _keyed(plugin, key, end)
+    if end is not None:
+        yield from (_keyed(plugin, key, end) for key in message.resolves)
 
 
 def _keyed(plugin: Any, key: str, action: str) -> Any:

@@ -399,8 +399,9 @@ def notice_message(
     `place`: its incident and its key; None: a notice of its own.
     """
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
+    title = notice_title(notice)
     page = Page(
-        notice_title(notice),
+        f"update: {title}" if place is not None and place.is_update else title,
         sections=(
             Section("", (_text_of(notice, started), _when_line(notice), *facts, f"next: {started.command('status')}")),
         ),

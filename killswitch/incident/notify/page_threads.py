@@ -9,7 +9,7 @@ chat, a mail and a phone get each of them either way, at the same instant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import Final
 
@@ -24,12 +24,20 @@ OUTAGE: Final = "outage/"
 """How the key of the alert begins of an account that cannot be read; its name follows."""
 
 
+BEGINS: Final = "alert/"
+"""How the alerts begin of which `killswitch.engine.alerts` decides when they are over."""
+
+
 class PageThread(Struct, frozen=True):
-    """The thread of a notice, the key of its page (empty: its own id), and the keys of the pages that its end ends."""
+    """The thread of a notice, the key of its page (empty: its own id), and the keys of the pages that its end ends.
+
+    `is_update`: whether a page with this key was sent that is not over, or is sent in this tick.
+    """
 
     thread: str
     key: str = ""
     resolves: tuple[str, ...] = ()
+    is_update: bool = False
 
 
 def digest(*parts: str) -> str:
@@ -89,11 +97,17 @@ def place_of(notice: Notice, incident: str, unread: Iterable[str], routing: Rout
         ended = (begun[1] if begun else own, outage) if account else (begun[1] if begun else own,)
         return PageThread(thread, resolves=tuple(dict.fromkeys(ended)))
     if account and account in unread:
-        return PageThread(thread, outage)
+        others = (name for name, page in _pages_sent(routing) if name != f"{BEGINS}{notice.alert}" and outage in page)
+        return PageThread(thread, outage, is_update=bool(notice.part_of) or any(others))
     return PageThread(thread, own if notice.alert and not is_urgent(notice) else "")
 
 
 def _page_sent(alert: str, routing: RoutingState) -> tuple[str, ...]:
     """Return thread and key of the message with which an active alert was sent; empty if it was not."""
-    sent = (alerts.get(f"alert/{alert}") for alerts in routing.sent.values()) if alert else ()
-    return next((each.announcement.page for each in sent if each is not None and each.announcement.page), ())
+    return next((page for name, page in _pages_sent(routing) if alert and name == f"{BEGINS}{alert}"), ())
+
+
+def _pages_sent(routing: RoutingState) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each active alert that somebody was sent, with thread and key of its message."""
+    for alerts in routing.sent.values():
+        yield from ((name, each.announcement.page) for name, each in alerts.items() if each.announcement.page)

@@ -30,7 +30,7 @@ from killswitch.incident.notify.message import (
     repeats_message,
     trigger_texts,
 )
-from killswitch.incident.notify.page_threads import PageThread, digest, firing_keys
+from killswitch.incident.notify.page_threads import BEGINS, PageThread, digest, firing_keys
 from killswitch.incident.notify.scope_members import ScopeMembers, members_of, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
 from killswitch.incident.record.document import Person
@@ -202,7 +202,7 @@ class NotificationRouter:
             message = notice_message(notice, subject, self._started, facts, place)
             graph = self._graphs.get(notice.policy)
             yield Announcement(
-                message.id, to_micros(message.at), subject, f"{ALERT}{notice.alert}" if notice.alert else message.id,
+                message.id, to_micros(message.at), subject, f"{BEGINS}{notice.alert}" if notice.alert else message.id,
                 encode_message(message), is_urgent=is_urgent(notice) and (graph is None or graph.mode == "enforce"),
                 lasts=bool(notice.alert) and not notice.is_over, ends=notice.is_over,
                 page=(message.thread, message.key) if notice.alert and message.key else (),
@@ -373,8 +373,6 @@ def _closing_key(message: Message, decision: Decision) -> str:
 _NEXT: Final = re.compile(r"^next( +)\S.*$", re.MULTILINE)
 FIRING: Final = "firing/"
 """How the alert of a stage that fired begins; it ends with the reset."""
-ALERT: Final = "alert/"
-"""How the alerts begin of which `killswitch.engine.alerts` decides when they are over."""
 HOP_AFTER: Final = 10 * SECOND
 """How long a target has to accept an urgent message before the next hop gets it too (microseconds)."""
 

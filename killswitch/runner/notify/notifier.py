@@ -18,8 +18,8 @@ from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, Ta
 from killswitch.incident.notify.fallback import Fallbacks
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
 from killswitch.incident.notify.message import LONGEST_LINE
-from killswitch.incident.notify.page_threads import account_of, digest, firing_keys, incident_on, place_of
-from killswitch.incident.notify.routing import ALERT, FIRING, NotificationRouter
+from killswitch.incident.notify.page_threads import BEGINS, account_of, digest, firing_keys, incident_on, place_of
+from killswitch.incident.notify.routing import FIRING, NotificationRouter
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
 from killswitch.incident.record.incident_decisions import group_decisions, stored_runbooks
 from killswitch.incident.record.results import read_decision
@@ -168,7 +168,7 @@ class Notifier:
             if notice.part_of and notice.severity == "info":
                 id_ = digest("part", str(to_micros(notice.as_of)), notice.part_of, notice.text)
                 why = f"a part of {notice.part_of}: {shortened(notice.text, LONGEST_LINE)}"
-                yield Suppression(to_micros(notice.as_of), f"{ALERT}{notice.alert}", id_, "", "", "inhibited", why)
+                yield Suppression(to_micros(notice.as_of), f"{BEGINS}{notice.alert}", id_, "", "", "inhibited", why)
 
     def _close_of(self, decision: str) -> tuple[str, frozenset[str]] | None:
         """The incident of a decision, and the accounts on which it closes."""
@@ -196,9 +196,9 @@ class Notifier:
         """The notifications of the announcements of a tick, and of what is due by then."""
         tree, now = self._router.tree, to_micros(snapshot.as_of)
         assert tree is not None
-        active = {f"{ALERT}{key}" for key, known in before.known.items() if known.is_active}
+        active = {f"{BEGINS}{key}" for key, known in before.known.items() if known.is_active}
         active |= {item.alert for item in found}
-        state = without_ended(self._routing, lambda alert: not alert.startswith(ALERT) or alert in active)
+        state = without_ended(self._routing, lambda alert: not alert.startswith(BEGINS) or alert in active)
         ended = {id_ for event in snapshot.events for id_ in _ended_silences(event)}
         given_silences = (silence for event in snapshot.events if (silence := silence_of(event)) is not None)
         kept = (each for each in (*state.commanded, *given_silences) if each.name not in ended)
