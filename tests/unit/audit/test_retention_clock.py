@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
 
 from killswitch.audit.log_files import AuditError, LinesOfLog, verify_log, verify_source
 from killswitch.audit.retaining import Removal, Retainer
@@ -25,7 +25,7 @@ from killswitch.store.record_chain import RecordTip
 from killswitch.store.recorded import StoredLine
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
-from tests.kills import killed_at_each_write
+from tests.unit.audit.kills import killed_at_each_write
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 WITHIN = timedelta(days=3)
@@ -237,7 +237,8 @@ def _require_done(site: Site) -> None:
     """The line of the chain, and those that are older than ten days, have left the store; not the file either."""
     with site.opened() as store:
         assert store.record_start().number == 23
-        assert store._read(text("SELECT min(number) AS number FROM record"))[0].number == 24
+    with closing(sqlite3.connect(site.path)) as raw:
+        assert raw.execute("SELECT min(number) FROM record").fetchone() == (24,)
     assert not list(site.folder.glob("events/*")) and not list(site.folder.glob("ks.sqlite.incidents/*/*"))
 
 
