@@ -169,7 +169,7 @@ class _Lines:
         ]
 
     def record_tip(self) -> RecordTip:
-        return RecordTip("c", len(self._texts), b"", b"")
+        return RecordTip("c", len(self._texts), b"", ())
 
     def record_start(self) -> object:
         return _Start
