@@ -27,6 +27,7 @@ from killswitch.audit.log_files import (
     LogSegment,
     kept_segments,
     raw_lines,
+    segments_of,
     sole_writer,
     start_of,
     verify_log,
@@ -41,6 +42,7 @@ from killswitch.model.applied_set import name_now
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import to_micros
+from killswitch.model.legible import legible
 from killswitch.model.record_entry import Field, RecordEntry, private, with_known
 from killswitch.model.store import LIVE_DRILLS
 from killswitch.record.anchors import Anchor, FetchedAnchor
@@ -159,6 +161,7 @@ class Retainer:
         begins = store.record_start()
         start, limit = start_of(archive), begins.number
         segments = kept_segments(archive, start)
+        left = [each for each in segments_of(archive) if each not in segments]
         removed = RemovedLines(start)
         old: list[LogSegment] = []
         for segment, following in pairwise(segments):
@@ -171,9 +174,12 @@ class Retainer:
             removed.add_all(texts)
             old.append(segment)
         counts = {"segments": len(old), "lines": removed.count} if old else {}
-        if old:  # the checkpoint that is left must not be of lines that somebody has changed
+        if old or left:  # the checkpoint that is left must not be of lines that somebody has changed
             root = TreeEdge(limit, begins.hashes).root().hex()
             _require_archived(archive, Anchor(begins.chain or "", limit, root))
+        if left and not self._dry_run:  # an interrupted removal, which is on record
+            _delete(archive, left)
+            store.add_to_record([self._answer("archive", {"segments": len(left)}, None)])
         if not old or self._dry_run:
             return Removal("archive", counts, removed.number or None)
         checkpoint = removed.checkpoint()
@@ -181,11 +187,7 @@ class Retainer:
         store.add_to_record([entry])
         export_segments(store, archive, with_bodies=True, ends_segment=True, is_alone=True)  # with its announcement
         write_start(archive, checkpoint)
-        digests = {digest for segment in old for digest in _named_in(segment.path)}
-        for segment in kept_segments(archive, start_of(archive)):
-            digests.difference_update(_named_in(segment.path))
-        for path in (*(each.path for each in old), *(archive / BODIES / each[:2] / each for each in digests)):
-            path.unlink(missing_ok=True)
+        _delete(archive, old)
         store.add_to_record([self._answer("archive", counts, entry.announces)])
         return Removal("archive", counts, removed.number)
 
@@ -344,6 +346,15 @@ def _require_archived(archive: Path, known: Anchor) -> None:
         )
 
 
+def _delete(archive: Path, old: Sequence[LogSegment]) -> None:
+    """Delete segments that lie before the beginning of the archive, after the bodies that only they name."""
+    digests = {digest for segment in old for digest in _named_in(segment.path)}
+    for segment in kept_segments(archive, start_of(archive)):
+        digests.difference_update(_named_in(segment.path))
+    for path in (*(archive / BODIES / each[:2] / each for each in digests), *(each.path for each in old)):
+        path.unlink(missing_ok=True)
+
+
 def _facts(removed: RemovedLines) -> dict[str, Field]:
     return {"through": removed.number, "lines": removed.count, "root": removed.root}
 
@@ -362,6 +373,6 @@ def _file_facts(path: Path) -> tuple[str, int, str]:
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
-        return path.name, path.stat().st_size, digest.hexdigest()
+        return legible(path.name), path.stat().st_size, digest.hexdigest()
     except OSError as error:
         raise AuditError(f"{path} cannot be read: {error.strerror or error}") from error

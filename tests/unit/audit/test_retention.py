@@ -16,11 +16,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from killswitch.audit import checker
 from killswitch.audit.exporting import export_segments
 from killswitch.audit.log_files import AuditError, LineSource, segments_of, sole_writer, verify_log, verify_source
 from killswitch.audit.proving import check_proof, prove_from_log, prove_from_source
 from killswitch.audit.retaining import Removal, Retainer
 from killswitch.audit.retention_settings import RetentionSettings, read_retention_settings
+from killswitch.audit.statement import encode_statement, make_statement
 from killswitch.cli import ksctl
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import Finished, PlannedWork
@@ -562,6 +564,16 @@ def test_files_are_removed_by_the_time_of_their_last_write(site: Site) -> None:
     assert json.loads(row) == [["old.jsonl", 3, sha256(b"old").hexdigest()]]
 
 
+def test_a_file_whose_name_is_no_text_is_removed_with_its_name_escaped_on_record(site: Site) -> None:
+    site = Site(site.folder, '[recordings]\nkeep = "30d"\nfiles = "tapes/*.jsonl"\n')
+    (site.folder / "tapes").mkdir()
+    file = os.fsencode(site.folder / "tapes") + b"/\xff.jsonl"
+    with open(file, "wb"):  # noqa: PTH123 # the name is bytes
+        os.utime(file, (ago(31).timestamp(), ago(31).timestamp()))
+    assert site.retain()[0].counts == {"files": 1}
+    assert list((site.folder / "tapes").iterdir()) == []
+
+
 OTHER_FILES: dict[str, tuple[str, str, str]] = {
     "the archive": ("audit/record-000000000001-to-000000000009.jsonl", "*/*.jsonl*", "which is in the archive"),
     "another log": ("log/record-000000000010.jsonl", "log/*", "which is a segment of a record"),
@@ -695,3 +707,27 @@ def test_after_any_sequence_the_record_is_verified_and_a_cut_is_found(
     victim = report.first + cut % (report.last - report.first + 1)
     site.spoil("DELETE FROM record WHERE number = ?", victim)
     assert site.report().verdict == "contradicted"
+
+
+def test_a_removal_of_segments_that_was_interrupted_is_finished_and_contradicts_nobody(site: Site) -> None:
+    """Its segments lie before the beginning of the log: no verification reads them, and the next retention deletes
+    them with the bodies that only they name."""
+    site = Site(site.folder, DECLARED + '[archive]\nkeep = "90d"\n')
+    site.retain()
+    archive, later = site.folder / "audit", NOW + timedelta(days=70)
+    before = {each: each.read_bytes() for each in archive.rglob("*") if each.is_file()}
+    site.note(later)
+    site.retain(later)
+    removed = {each: content for each, content in before.items() if not each.exists()}
+    assert {each.suffix for each in removed} == {"", ".jsonl"}
+    for path, content in removed.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    assert verify_log(archive).verdict == "verified"
+    with site.opened() as store:
+        export_segments(store, archive)
+        statement = json.loads(encode_statement(make_statement(store, later, later + timedelta(days=1))))
+    verdict, why, _ = checker.check(statement, checker.segments(str(archive)), [], checker.checkpoint_of(str(archive)))
+    assert (verdict, [each for each in why if "anchor" not in each]) == ("could not tell", [])
+    site.retain(later)
+    assert [each for each in removed if each.exists()] == []
