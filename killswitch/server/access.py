@@ -23,6 +23,7 @@ from msgspec import Struct, structs
 from killswitch.gate.files import replace_file
 from killswitch.model.flags import is_of_policy
 from killswitch.model.snapshot import Event, Instant
+from killswitch.operations.commands import is_covered
 
 FORMAT: Final = "killswitch.tokens/v1"
 PREFIX: Final = "kst_"
@@ -96,12 +97,6 @@ def class_of(event: Event) -> EffectClass:
     if event.kind == "restate":
         return "tighten" if event.restated_as == "loss" else "loosen"
     return "tighten" if event.kind in TIGHTENING and not event.all_orders else "loosen"
-
-
-def is_covered(scope: str | None, scopes: Iterable[str]) -> bool:
-    """Whether a token with these scopes reaches `scope`; None is the portfolio, which only `portfolio` covers."""
-    held = frozenset(scopes)
-    return "portfolio" in held or (scope is not None and scope in held)
 
 
 class Rights(Protocol):

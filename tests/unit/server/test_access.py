@@ -12,13 +12,13 @@ from click.testing import CliRunner
 
 from killswitch.cli import ksctl
 from killswitch.model.snapshot import Event, EventKind
+from killswitch.operations.commands import is_covered
 from killswitch.server.access import (
     TokenFile,
     TokenFileError,
     Tokens,
     class_of,
     ended_by,
-    is_covered,
     issue,
     write_tokens,
 )
