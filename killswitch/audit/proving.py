@@ -49,7 +49,7 @@ def fetched_anchors(place: Path, trust: AnchorTrust | None = None) -> tuple[Fetc
     trust = AnchorTrust() if trust is None else trust
     try:
         if (place / ".git").exists() or (place / "HEAD").exists():
-            return tuple(anchors_in_clone(place, trust.branch, trust.signers))
+            return anchors_in_clone(place, trust.branch, trust.signers)
         if place.is_dir():
             files = sorted(each for each in place.iterdir() if each.suffix in SUFFIXES and each.is_file())
         else:
