@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -48,8 +48,9 @@ class StoreCheck(Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether neither has anything wrong; a store without a record is whole."""
-        return not self.damage and (self.record.verdict == "verified" or self.record.entries == 0)
+        """Whether neither has anything wrong; one without a record is whole where no anchor is given."""
+        needs_record = self.record.entries > 0 or self.record.needs_anchor
+        return not self.damage and (self.record.verdict == "verified" or not needs_record)
 
 
 class Restoration(Struct, frozen=True):
@@ -64,10 +65,13 @@ class Restoration(Struct, frozen=True):
     unfinished: int
 
 
-def check_store(path: Path, anchors: Iterable[FetchedAnchor] = ()) -> StoreCheck:
-    """Check the file of a store and its record. Raises StoreError where it cannot be opened."""
+def check_store(path: Path, anchors: Sequence[FetchedAnchor] = ()) -> StoreCheck:
+    """Check the file of a store and its record. Raises StoreError where it cannot be opened.
+
+    Where anchors are given, one of them has to confirm the record.
+    """
     with closing(open_store(str(path), read_only=True)) as store:
-        report = verify_source(store, anchors)
+        report = verify_source(store, anchors, needs_anchor=bool(anchors))
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as raw:
             found = [str(row[0]) for row in raw.execute("PRAGMA integrity_check(10)")]
@@ -109,7 +113,8 @@ def _begin_epoch(copy: Path, anchors: tuple[FetchedAnchor, ...], author: str, re
     """Begin an epoch in a copy that nobody uses yet, and close it."""
     with closing(open_store(str(copy))) as store:
         tip = store.record_tip()
-        newest = max((each.anchor.number for each in anchors if tip and each.anchor.chain == tip.chain), default=None)
+        ours = (each.anchor for each in anchors if each.refused is None and tip and each.anchor.chain == tip.chain)
+        newest = max((each.number for each in ours), default=None)
         chain = secrets.token_hex(16)
         unfinished = _mark_unfinished(store, chain, at)
         store.put_live(EPOCH, chain.encode())

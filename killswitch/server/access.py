@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +20,10 @@ from typing import Final, Literal, Protocol
 import msgspec
 from msgspec import Struct, structs
 
+from killswitch.gate.files import replace_file
 from killswitch.model.flags import is_of_policy
 from killswitch.model.snapshot import Event, Instant
+from killswitch.operations.commands import is_covered
 
 FORMAT: Final = "killswitch.tokens/v1"
 PREFIX: Final = "kst_"
@@ -96,12 +97,6 @@ def class_of(event: Event) -> EffectClass:
     if event.kind == "restate":
         return "tighten" if event.restated_as == "loss" else "loosen"
     return "tighten" if event.kind in TIGHTENING and not event.all_orders else "loosen"
-
-
-def is_covered(scope: str | None, scopes: Iterable[str]) -> bool:
-    """Whether a token with these scopes reaches `scope`; None is the portfolio, which only `portfolio` covers."""
-    held = frozenset(scopes)
-    return "portfolio" in held or (scope is not None and scope in held)
 
 
 class Rights(Protocol):
@@ -223,9 +218,4 @@ def read_tokens(path: Path) -> TokenFile:
 
 def write_tokens(path: Path, tokens: TokenFile) -> None:
     """Replace the file of tokens, readable by its owner alone. OSError if that fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.format(_ENCODER.encode(tokens), indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_file(path, msgspec.json.format(_ENCODER.encode(tokens), indent=2), is_private=True)

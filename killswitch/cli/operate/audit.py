@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -28,6 +28,7 @@ def _moment(text: str) -> datetime:
     return found
 
 
+Answer = TypeVar("Answer", int, None)
 MOMENT = options.ParsedParam("time", _moment)
 POLL = 0.5
 """Seconds between two reads of the store by `tail --follow`."""
@@ -54,7 +55,7 @@ _certificates = click.option("--time-stamp-certificates", "certificates", type=I
 _branch = option("--branch", type=RECORD_TEXT, default="anchors", help="The branch of a clone that has the anchors.")
 
 
-def _with_anchors(function: Callable[..., int]) -> Callable[..., int]:
+def with_anchors(function: Callable[..., Answer]) -> Callable[..., Answer]:
     """The options for anchors and whom to trust for them."""
     return _anchors(_signers(_certificates(_branch(function))))
 
@@ -63,7 +64,7 @@ def _with_anchors(function: Callable[..., int]) -> Callable[..., int]:
               group=audit)  # fmt: skip
 @_store
 @_log
-@_with_anchors
+@with_anchors
 @option("--bodies/--no-bodies", default=True, help="Whether to read what lines name by their digest.")
 @options.output
 def verify(
@@ -82,7 +83,7 @@ def verify(
     from killswitch.operations.pages.audit import record_page
     from killswitch.record.verification import EXIT_CODES, worst
 
-    anchors = _fetched(anchors_at, allowed_signers, certificates, branch)
+    anchors = fetched(anchors_at, allowed_signers, certificates, branch)
     if log_at is not None:
         report, server = verify_log(log_at, anchors, needs_anchor=bool(anchors_at)), None
     else:
@@ -172,7 +173,7 @@ def prove(wanted: str, store_at: str | None, log_at: Path | None, size: int | No
 
 @options.verb("ksctl audit check proof.json --anchors anchors.txt", group=audit)
 @click.argument("proof_at", metavar="PROOF", type=IN_FILE)
-@_with_anchors
+@with_anchors
 def check(
     proof_at: Path, anchors_at: tuple[Path, ...], allowed_signers: Path | None, certificates: Path | None, branch: str
 ) -> int:
@@ -189,7 +190,7 @@ def check(
         proof = decode_proof(text)
     except ValueError as error:
         raise click.ClickException(f"{proof_at}: {error}") from error
-    answer = check_proof(proof, _fetched(anchors_at, allowed_signers, certificates, branch))
+    answer = check_proof(proof, fetched(anchors_at, allowed_signers, certificates, branch))
     if answer.why is not None:
         print_text(f"line {proof.number} is not proved: {answer.why}", err=True)
         return EXIT_FAILED
@@ -291,9 +292,10 @@ def checker() -> None:
     click.echo(checker_text(), nl=False)
 
 
-def _fetched(
+def fetched(
     places: tuple[Path, ...], signers: Path | None, certificates: Path | None, branch: str
 ) -> tuple[FetchedAnchor, ...]:
+    """The anchors at the places that `with_anchors` has read. Raises AuditError."""
     from killswitch.audit.proving import AnchorTrust, fetched_anchors
 
     trust = AnchorTrust(signers, certificates, branch)

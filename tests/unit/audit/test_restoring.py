@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from killswitch.audit.log_files import AuditError, verify_source
 from killswitch.audit.restoring import SKIPPED, back_up, check_store, restore
@@ -24,7 +25,7 @@ from killswitch.operations.status import store_status
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store, record_trouble
-from tests.kills import killed_at_each_write
+from tests.unit.audit.kills import killed_at_each_write
 from tests.unit.execution.test_position_target import target_of
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -147,6 +148,29 @@ def test_a_restore_next_to_the_log_of_the_store_before_is_refused(site: Path, co
     (site / f"new.sqlite{companion}").write_bytes(b"")
     with pytest.raises(AuditError, match=f"new.sqlite{companion} exists: move it away first"):
         restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "the disk failed", NOW)
+
+
+@pytest.mark.parametrize("spoilt", ["emptied", "an anchor that is not genuine"])
+def test_a_store_that_no_anchor_confirms_is_not_whole(site: Path, spoilt: str) -> None:
+    """Where anchors are given: they are what shows that its end is there."""
+    anchor = anchor_of(site / "ks.sqlite")
+    assert check_store(site / "ks.sqlite", [anchor]).is_whole
+    if spoilt == "emptied":
+        with closing(sqlite3.connect(site / "ks.sqlite")) as raw, raw:
+            raw.execute("DELETE FROM record")
+            raw.execute("DELETE FROM record_tip")
+    else:
+        anchor = replace(anchor, refused="no key of ours has signed it")
+    assert not check_store(site / "ks.sqlite", [anchor]).is_whole
+
+
+def test_an_anchor_that_is_not_genuine_counts_no_lost_entries(site: Path) -> None:
+    """Whoever can write it would have the record state a loss that there was not."""
+    back_up(site / "ks.sqlite", site / "backup.sqlite")
+    anchor = anchor_of(site / "ks.sqlite")
+    forged = FetchedAnchor(replace(anchor.anchor, number=999), "a test", refused="no key of ours has signed it")
+    done = restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "the disk failed", NOW, [anchor, forged])
+    assert done.lost == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from click.testing import CliRunner
 
 from killswitch.cli import ksctl
 from killswitch.model.snapshot import Event, EventKind
+from killswitch.operations.commands import is_covered
 from killswitch.server.access import (
     TokenFile,
     TokenFileError,
     Tokens,
     class_of,
     ended_by,
-    is_covered,
     issue,
     write_tokens,
 )
@@ -63,6 +64,15 @@ def test_an_expired_and_a_revoked_token_are_refused(tmp_path: Path) -> None:
     assert tokens.find(secret, CREATED + timedelta(hours=1)) is None
     write_tokens(path, TokenFile())
     assert tokens.find(secret, CREATED) is None
+
+
+def test_tokens_are_written_through_no_link_that_waits_at_the_name_of_a_temporary_file(tmp_path: Path) -> None:
+    path, other = tmp_path / "tokens.json", tmp_path / "other"
+    other.write_text("as it was")
+    (tmp_path / f".tokens.json.{os.getpid()}.tmp").symlink_to(other)
+    write_tokens(path, TokenFile())
+    assert other.read_text() == "as it was"
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("hours", [1, 30])
