@@ -92,7 +92,7 @@ DANGERS: tuple[Danger, ...] = (
     Danger("The market is closed", "Session", "its hours; `outside_hours` of an `Account`"),
     Danger("A key may withdraw", "Account", "`ksctl venues check` refuses it"),
     Danger("A change makes the policies softer", "Invariant", "what must hold; `ksctl prove --against`"),
-    Danger("Nobody has tried it on the machines that run it", "Drill", "what is rehearsed, where, and what must follow"),
+    Danger("Nobody has tried it on the machines that run it", "Drill", "what is rehearsed where, and what must follow"),
     Danger("A policy does not do what was meant", "Scenario", "what happens, and what must be done about it"),
 )  # fmt: skip
 """In the order of the page. A kind of document that none names has a row with its own description."""
