@@ -25,7 +25,7 @@ from killswitch.operations.status import store_status
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store, record_trouble
-from tests.kills import killed_at_each_write
+from tests.unit.audit.kills import killed_at_each_write
 from tests.unit.execution.test_position_target import target_of
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)

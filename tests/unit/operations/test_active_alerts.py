@@ -82,6 +82,7 @@ def test_the_status_lists_what_is_wrong_since_when(site: Site) -> None:
             "severity": "page",
             "since": "2021-05-19T12:00:05Z",
             "text": f"{OUT} (down: connection refused); until it is, its triggers go by their on_unknown",
+            "scope": "runner",
         }
     ]
     text = shown.status_text(store_status(site.store, site.time.now(), 0), "s")
