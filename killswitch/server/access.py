@@ -23,6 +23,7 @@ from msgspec import Struct, structs
 from killswitch.gate.files import replace_file
 from killswitch.model.flags import is_of_policy
 from killswitch.model.snapshot import Event, Instant
+from killswitch.operations.commands import is_covered
 
 FORMAT: Final = "killswitch.tokens/v1"
 PREFIX: Final = "kst_"
@@ -41,6 +42,10 @@ RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
     "admin": frozenset({"read", "carry", "administer"}),
 }
 """What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
+
+SCOPE_KINDS: Final = ("account", "venue", "strategy", "symbol", "label")
+SCOPE_PATTERN: Final = rf"^(portfolio|({'|'.join(SCOPE_KINDS)})/[^\s]+)$"
+"""The form of a token's scopes: a misspelled one would be refused everywhere, when somebody needs the token."""
 
 TIGHTENING: Final = frozenset({"apply", "close", "lock", "halt", "cancel", "acknowledge"})
 """Kinds of events that only reduce risk, unless they cancel stops and exits. `apply` carries out a saved plan, which
@@ -98,12 +103,6 @@ def class_of(event: Event) -> EffectClass:
     return "tighten" if event.kind in TIGHTENING and not event.all_orders else "loosen"
 
 
-def is_covered(scope: str | None, scopes: Iterable[str]) -> bool:
-    """Whether a token with these scopes reaches `scope`; None is the portfolio, which only `portfolio` covers."""
-    held = frozenset(scopes)
-    return "portfolio" in held or (scope is not None and scope in held)
-
-
 class Rights(Protocol):
     """Who may do something, by whatever credential: a role and its scopes."""
 
@@ -130,6 +129,13 @@ def _verb(wanted: EffectClass) -> str:
         "loosen": "unlock, reset, pause, set flags or cancel stops and exits", "carry": "carry statements",
         "administer": "issue or revoke tokens",
     }[wanted]  # fmt: skip
+
+
+def no_scope(text: str) -> str | None:
+    """Why no command and no view has such a scope; None where one may have it."""
+    if re.fullmatch(SCOPE_PATTERN, text):
+        return None
+    return f"{text} is no scope: write portfolio, or {', '.join(f'{kind}/NAME' for kind in SCOPE_KINDS)}"
 
 
 def issue(
