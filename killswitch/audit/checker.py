@@ -338,6 +338,13 @@ def checkpoint_of(folder: str) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
+def kept_parts(parts: list[tuple[str, list[bytes]]], first: int) -> list[tuple[str, list[bytes]]]:
+    """The segments without those in front of line `first`, which an interrupted removal has left."""
+    heads = [HEAD.match(lines[0]) for _, lines in parts[1:]]
+    ends = [*(first + 1 if head is None else int(head[2]) for head in heads), first + 1]
+    return [part for part, end in zip(parts, ends, strict=True) if end > first] if parts else []
+
+
 def check(
     statement: Keys, parts: list[tuple[str, list[bytes]]], anchors: list[FoundAnchor], checkpoint: bytes | None = None
 ) -> tuple[str, list[str], list[tuple[str, Any, Any]]]:
@@ -352,6 +359,7 @@ def check(
         log.wrong.append(f"the period begins at line {first}, and the statement was made from line {begin} on")
     if log.first > begin:
         log.missing.append(f"the log begins at line {log.first}, and the statement was made from line {begin} on")
+    parts = kept_parts(parts, log.first)
     for at, (name, lines) in enumerate(parts, start=1):
         if lines[-1] and at < len(parts):
             log.wrong.append(f"{name} ends with half a line, and another segment follows")

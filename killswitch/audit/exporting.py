@@ -29,6 +29,7 @@ from killswitch.audit.log_files import (
     write_start,
 )
 from killswitch.gate.files import sync_folder
+from killswitch.model.legible import harmless_cell
 from killswitch.model.record_entry import RecordEntry
 from killswitch.record.checkpoint import read_checkpoint
 from killswitch.record.line import content_of, digest_of, keys_of, leaf_of, read_head, references_of
@@ -40,8 +41,6 @@ COLUMNS: Final = (
     "late", "leaf", "line",
 )  # fmt: skip
 """Columns of a table: keys of a line, its leaf, and the line itself, which has all of them."""
-_FORMULA: Final = ("=", "+", "-", "@", "\t")
-"""Beginnings of a cell that a spreadsheet would compute."""
 _BATCH: Final = 10_000
 
 
@@ -258,15 +257,12 @@ def export_csv(source: LineSource, path: Path) -> int:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for row in table_rows(source):
-                writer.writerow(_harmless(row[name]) for name in COLUMNS)
+                cells = (row[name] for name in COLUMNS)
+                writer.writerow(harmless_cell(each) if isinstance(each, str) else each for each in cells)
                 many += 1
     except OSError as error:
         raise AuditError(f"cannot write {path}: {error.strerror or error}") from error
     return many
-
-
-def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def export_parquet(source: LineSource, path: Path) -> int:

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from msgspec import Struct
@@ -24,6 +25,8 @@ FILE: Final = "anchors"
 """The file of each commit: the anchors of all chains, as four lines each."""
 _LIMITS: Final = ProcessLimits(seconds=60.0)
 _BRANCH: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_SSH_ALONE: Final = ("gpg.program=false", "gpg.x509.program=false")
+"""Signatures of other kinds are not judged: keys that this machine trusts for them are none of `allowed_signers`."""
 _IDENTITY: Final = "Killswitch anchor <anchor@killswitch.invalid>"
 
 
@@ -35,12 +38,13 @@ class _Git(Struct, frozen=True):
 
     def run(self, *arguments: str, stdin: bytes = b"", settings: Sequence[str] = ()) -> bytes:
         """The output of a command. AuditError with its last line of errors."""
-        fixed = ("core.hooksPath=/dev/null", "protocol.ext.allow=never", "gc.auto=0", "credential.helper=", *settings)
-        options = [part for each in fixed for part in ("-c", each)]
+        fixed = ("core.hooksPath=/dev/null", "protocol.ext.allow=never", "gc.auto=0", "credential.helper=")
+        options = [part for each in (*fixed, *settings) for part in ("-c", each)]
         name, _, mail = _IDENTITY.partition(" <")
         environment = {
             "PATH": PATH, "HOME": str(self.folder), "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": self.ssh,
+            "GIT_NO_LAZY_FETCH": "1",
             "GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": mail.rstrip(">"),
             "GIT_COMMITTER_NAME": name, "GIT_COMMITTER_EMAIL": mail.rstrip(">"),
         }  # fmt: skip
@@ -85,16 +89,31 @@ def _ssh_command(settings: GitAnchors) -> str:
     return shlex.join(["ssh", "-F", "none", "-i", settings.ssh_key, *(part for it in options for part in ("-o", it))])
 
 
-def anchors_in_clone(clone: Path, branch: str, allowed_signers: Path | None) -> Iterator[FetchedAnchor]:
+def anchors_in_clone(clone: Path, branch: str, allowed_signers: Path | None) -> tuple[FetchedAnchor, ...]:
     """The anchors in the commits of a branch, the oldest first. Raises AuditError where it cannot be read.
 
     An anchor is refused where its commit has no signature of a key in `allowed_signers`, a file in the form of
     ssh-keygen: whoever can write the record could have written the commit.
+
+    The clone may come from whoever wrote the record. Its branch is fetched into a repository of our own, where every
+    object has the content that its id says, and neither settings, keys nor replacements of the clone count.
     """
-    git = _Git(clone)
     if not _BRANCH.fullmatch(branch):
         raise AuditError(f"{branch!r} is not the name of a branch")
-    listed = git.run("log", "--reverse", "--first-parent", "--format=%H %cI", branch, "--").decode()
+    with TemporaryDirectory(prefix="ksctl-") as folder:
+        git = _Git(Path(folder))
+        git.run("init", "--quiet", "--bare", ".")
+        given = ("fetch", "--quiet", "--no-tags", "--update-shallow", "--", str(clone.absolute()))
+        try:
+            git.run(*given, f"{branch}:refs/heads/anchors", settings=("fetch.fsckObjects=true",))
+        except AuditError as error:
+            raise AuditError(f"the branch {branch} of {clone} cannot be read: {error}") from error
+        return tuple(_anchors_of(git, clone, allowed_signers))
+
+
+def _anchors_of(git: _Git, clone: Path, allowed_signers: Path | None) -> Iterator[FetchedAnchor]:
+    """The anchors in the commits that were fetched from a clone, the oldest first."""
+    listed = git.run("log", "--reverse", "--first-parent", "--format=%H %cI", "refs/heads/anchors", "--").decode()
     for line in listed.splitlines():
         commit, _, at = line.partition(" ")
         refused = _refusal(git, commit, allowed_signers)
@@ -109,8 +128,9 @@ def _refusal(git: _Git, commit: str, allowed_signers: Path | None) -> str | None
     """Why the signature of a commit does not count; None where it does."""
     if allowed_signers is None:
         return "no allowed signers are named: whoever can write the record could have written this commit"
+    trusted = (f"gpg.ssh.allowedSignersFile={allowed_signers.absolute()}", *_SSH_ALONE)
     try:
-        git.run("verify-commit", commit, settings=(f"gpg.ssh.allowedSignersFile={allowed_signers.absolute()}",))
+        git.run("verify-commit", commit, settings=trusted)
     except AuditError:
         return f"no key of {allowed_signers} has signed the commit"
     return None

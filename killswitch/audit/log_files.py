@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -41,16 +42,20 @@ class AuditError(Exception):
     """A log cannot be read or written; the message names the place, the cause and the way out."""
 
 
-class LineSource(Protocol):
-    """What has the lines of a record, such as a store."""
+class NumberedLines(Protocol):
+    """What has the lines of a record by their numbers, such as a store, or a log in files."""
 
     def record_start(self) -> Start: ...
 
     def record_checkpoint(self) -> bytes | None: ...
 
-    def record_tip(self) -> RecordTip | None: ...
-
     def record_lines(self, first: int = 1, last: int | None = None) -> Iterator[StoredLine]: ...
+
+
+class LineSource(NumberedLines, Protocol):
+    """What also has the end of the record, and what its lines name, such as a store."""
+
+    def record_tip(self) -> RecordTip | None: ...
 
     def record_body(self, digest: str, content: LineContent) -> bytes | None: ...
 
@@ -111,8 +116,8 @@ def start_of(log: Path) -> Start | None:
 
 
 @contextmanager
-def sole_writer(log: Path) -> Iterator[None]:
-    """Keep other exports and retentions out of a folder: two at once would write lines twice.
+def sole_writer(log: Path, what: str = "export or retention") -> Iterator[None]:
+    """Keep other exports and retentions, or `what` else writes there, out of a folder: two would write lines twice.
 
     Raises AuditError where one is at work there. A file system without locks keeps nobody out.
     """
@@ -125,7 +130,7 @@ def sole_writer(log: Path) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                why = f"another export or retention writes to the log {log}: run this again when it has ended"
+                why = f"another {what} writes to {log}: run this again when it has ended"
                 raise AuditError(why) from None
         yield
     finally:
@@ -140,8 +145,39 @@ def write_start(log: Path, checkpoint: bytes) -> None:
 def kept_segments(log: Path, start: Start | None) -> tuple[LogSegment, ...]:
     """The segments without those that lie before the beginning: an interrupted removal has left them."""
     found, first = segments_of(log), 1 if start is None else start.number + 1
-    ends = [each.first for each in found[1:]]
-    return tuple(each for each, end in zip(found, [*ends, None], strict=True) if end is None or end > first)
+    ends = (each.first for each in found[1:])  # of the newest there is none, and of an empty folder nothing at all
+    return tuple(each for each, end in zip_longest(found, ends) if end is None or end > first)
+
+
+class LinesOfLog:
+    """The whole lines of a log in files; half a line at its end, as a crash leaves it, is none."""
+
+    def __init__(self, log: Path) -> None:
+        """`log`: its folder, or one segment. Raises AuditError where there is none."""
+        self._log = log
+        self._start = start_of(log) or Start()
+        segments_of(log)
+
+    def record_start(self) -> Start:
+        """Where the log begins: behind the lines that retention has removed from it."""
+        return self._start
+
+    def record_checkpoint(self) -> bytes | None:
+        """The checkpoint of those lines; None where it has all of them."""
+        return None if self._start.digest is None else (self._log / KEPT).read_bytes()
+
+    def record_lines(self, first: int = 1, last: int | None = None) -> Iterator[StoredLine]:
+        """The lines from number `first` to `last`. One without a number has that behind the one before: a break."""
+        number = self._start.number
+        for segment in kept_segments(self._log, self._start):
+            for raw in raw_lines(segment.path):
+                if not raw.endswith(b"\n"):
+                    continue
+                text = raw.rstrip(b"\r\n")
+                head = read_head(text)
+                number = number + 1 if head is None else head.number
+                if number >= first and (last is None or number <= last):
+                    yield StoredLine(number, text)
 
 
 def body_in(log: Path) -> Callable[[str, LineContent], bytes | None] | None:

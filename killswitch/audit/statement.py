@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.audit import checker as program
-from killswitch.audit.log_files import AuditError, LineSource
+from killswitch.audit.log_files import AuditError, NumberedLines
 from killswitch.model.instant import rfc3339
 from killswitch.record.line import content_of, digest_of, keys_of
 
@@ -56,7 +56,7 @@ def checker_text() -> str:
     return CHECKER.read_text(encoding="utf-8")
 
 
-def make_statement(source: LineSource, begin: datetime, end: datetime) -> PeriodStatement:
+def make_statement(source: NumberedLines, begin: datetime, end: datetime) -> PeriodStatement:
     """The statement over the entries of a period, widened to the anchors around it. AuditError without entries."""
     period = _period(source, begin, end)
     if period.first is None:
@@ -88,7 +88,7 @@ def make_statement(source: LineSource, begin: datetime, end: datetime) -> Period
     )
 
 
-def _period(source: LineSource, begin: datetime, end: datetime) -> _Period:
+def _period(source: NumberedLines, begin: datetime, end: datetime) -> _Period:
     period = _Period()
     for line in source.record_lines():
         content = content_of(line.text)

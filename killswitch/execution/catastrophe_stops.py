@@ -123,6 +123,8 @@ class StopOrders:
         """Venue id of a cancelled order → monotonic seconds at which the venue confirmed its end."""
         self._queried: dict[str, float] = {}
         """Client order id of a stop of unknown fate → its age in seconds at the last query."""
+        self._outdated: set[str] = set()
+        """Symbols of stops that were filled, or may have been, since the position was read by which this pass plans."""
         self.changed_at = -math.inf
         """Monotonic seconds of the last change: a snapshot that was begun before is out of date."""
 
@@ -165,27 +167,36 @@ class StopOrders:
         polls takes from the share of closing: at a venue of few requests it would never have any.
         """
         self._purpose = "closing" if is_quiet and self._had_no_list else "reading"
-        for sent in tuple(self.record.sent.values()):
-            if self._is_due(sent):
-                await self._query(sent)
-        for missing in tuple(self.record.missing.values()):
-            if self._is_due(missing):
-                await self._query_missing(missing)
+        self._outdated.clear()
+        await self._query_all((*self.record.sent.values(), *self.record.missing.values()))
+        known = frozenset(self.record.missing)
         found = await self._context.open_orders(purpose=self._purpose)
         self._had_no_list = found is None
         if found is None:
             return
+        self.resting(found)
+        await self._query_all(stop for name, stop in self.record.missing.items() if name not in known)
         planned = plan(self.resting(found))
         symbols = dict.fromkeys(
             (*(order.symbol for order in planned.leftovers), *(line.key[0] for line, _ in planned.lines))
         )
         for symbol in symbols:
-            lines = [each for each in planned.lines if each[0].key[0] == symbol]
-            leaving = [order for order in planned.leftovers if order.symbol == symbol]
-            leaving += [order for line, _ in lines for order in line.to_cancel]
-            if all([await self._cancel(order) for order in leaving]):
-                for line, trigger_by in lines:
-                    await self._place_all(line, trigger_by)
+            if symbol not in self._outdated:
+                await self._change(symbol, planned)
+
+    async def _query_all(self, stops: Iterable[SentStop]) -> None:
+        for stop in tuple(stops):
+            if self._is_due(stop):
+                await (self._query if stop.name in self.record.sent else self._query_missing)(stop)
+
+    async def _change(self, symbol: str, planned: PlannedStops) -> None:
+        """Cancel the orders of a symbol that leave, then place the others."""
+        lines = [each for each in planned.lines if each[0].key[0] == symbol]
+        leaving = [order for order in planned.leftovers if order.symbol == symbol]
+        leaving += [order for line, _ in lines for order in line.to_cancel]
+        if all([await self._cancel(order) for order in leaving]):
+            for line, trigger_by in lines:
+                await self._place_all(line, trigger_by)
 
     async def _place_all(self, line: StopLine, trigger_by: TriggerPrice) -> None:
         for wanted in line.to_place:
@@ -211,10 +222,7 @@ class StopOrders:
         self.record.shown.pop(name, None)
         self.record.missing.pop(name, None)
         self._record(self._end(name, order.symbol, _protected(order), report))
-        if report.filled == 0:
-            return True
-        self.changed_at += self._context.pace.poll_interval  # the position must show what the stop has closed
-        return False
+        return report.filled == 0
 
     async def _place(self, line: StopLine, wanted: WantedStop, trigger_by: TriggerPrice) -> bool:
         """Place one stop; whether the next one of its position may follow."""
@@ -303,13 +311,25 @@ class StopOrders:
 
         It is given up once the venue has answered, after a while, that there is none. An error is no such answer.
         """
+        is_first = stop.name not in self._queried
         report = await self._found(stop)
         if isinstance(report, OrderReport):
             del self.record.missing[stop.name]
-            if report.state != "open":
+            if report.state == "open":  # the list has left it out
+                stop.state, stop.order = "resting", report.id
+                self.record.sent[stop.name] = stop
+            else:
                 self._record(self._end(stop.name, stop.symbol, stop.position_side, report))
-        elif report is None and self._context.seconds_since(stop.sent_at) >= MISSED_FOR:
-            del self.record.missing[stop.name]
+        elif report is None:
+            if self._context.seconds_since(stop.sent_at) >= MISSED_FOR:
+                del self.record.missing[stop.name]
+        elif is_first:
+            self._require_later_position(stop.symbol)
+
+    def _require_later_position(self, symbol: str) -> None:
+        """Place nothing in a symbol until its position was read again: a stop has closed some of it, or may have."""
+        self._outdated.add(symbol)
+        self.changed_at = self._context.monotonic() + self._context.pace.poll_interval
 
     async def _found(self, stop: SentStop) -> OrderReport | VenueError | None:
         known = self.record.sent.keys() | self.record.missing.keys()
@@ -331,6 +351,7 @@ class StopOrders:
     def _end(self, name: str, symbol: str, side: Side, report: OrderReport) -> Entry:
         if report.filled > 0:
             self.record.filled[name] = symbol
+            self._require_later_position(symbol)
         head = self._head(name, symbol, side)
         return Filled(*head, order=report.id, state=report.state, filled=report.filled, price=report.average_price,
                       fee=report.fee)  # fmt: skip

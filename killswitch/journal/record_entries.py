@@ -18,6 +18,7 @@ PERSONAL: Final = frozenset({"author"})
 """Keys of a row that name a person."""
 WRITTEN: Final = frozenset({"reason"})
 """Keys of a row of `given_up` that a person wrote."""
+_PERSONAL_AND_WRITTEN: Final = PERSONAL | WRITTEN
 
 _Subject = Callable[[JournalEntry], str | None]
 """Most rows are about an order, whose id is a column: those are not decoded, because a close waits for them."""
@@ -91,8 +92,8 @@ def _entry(row: JournalEntry, announces: str | None, answers: str | None) -> Rec
         "client_order_id": row.client_order_id,
         "attempt": row.attempt,
     })  # fmt: skip
-    personal = PERSONAL | WRITTEN if row.kind == "given_up" else PERSONAL
-    details: dict[str, Field] = {
-        key: Private(text) if key in personal else text for key, text in texts_of(row).items() if text is not None
-    }
+    personal = _PERSONAL_AND_WRITTEN if row.kind == "given_up" else PERSONAL
+    details: dict[str, Field] = {key: text for key, text in texts_of(row).items() if text is not None}
+    for key in personal & details.keys():
+        details[key] = Private(str(details[key]))
     return RecordEntry("order", row.at, fields, details, announces=announces, answers=answers)

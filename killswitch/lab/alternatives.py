@@ -1,4 +1,8 @@
-"""Alternatives that a staged policy is compared with: the same triggers with other actions."""
+"""Alternatives that a staged policy is compared with: the same triggers with other actions.
+
+Only what reduces positions is replaced, whichever action does it. What moves margin, locks or cancels stays as it is,
+and a hedge that the policy would open is not opened where everything is closed.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +12,25 @@ from msgspec.structs import replace
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.close import Close, whole_close
+from killswitch.graph.actions.kind import of_node
 from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.actions.reduce import Reduce
 from killswitch.graph.actions.registry import action_kind
-from killswitch.graph.nodes import Graph, PolicySet, Stage
+from killswitch.graph.nodes import Action, Graph, PolicySet, Stage
 from killswitch.market.account import CASH_MARKETS
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.effects import Orders, tag_of
 from killswitch.model.snapshot import Instrument, Position, Snapshot
 from killswitch.planning.rounding import reduction
 
-ONE = Decimal(1)
+ZERO, ONE = Decimal(0), Decimal(1)
 
 
 def close_all(policies: PolicySet) -> PolicySet:
     """Return the policies with every closing stage replaced by a close of the whole scope at the first trigger.
 
     Triggers, levels and cooldowns are unchanged; only an operator resets, because nothing is left to protect. Assets
-    that no close of the stage sells are kept.
+    that no close of the stage sells are kept. A stage that reduces another account closes that one.
     """
     return replace(policies, graphs=tuple(_closing_all(graph) for graph in policies.graphs))
 
@@ -34,11 +40,20 @@ def _closing_all(graph: Graph) -> Graph:
 
 
 def _all_of(stage: Stage, graph: Graph) -> Stage:
-    close = whole_close(stage.actions, [rule.name for rule in graph.rankings]) or _plain_close(stage, graph)
-    if close is None:
+    others = tuple(each for each in of_node(stage.actions, Reduce) if each.account is not None)
+    own = replace(stage, actions=tuple(each for each in stage.actions if each not in others))
+    close = whole_close(own.actions, [rule.name for rule in graph.rankings]) or _plain_close(own, graph)
+    elsewhere = tuple(_whole(each) for each in others)
+    closes: tuple[Action, ...] = elsewhere if close is None else (close, *elsewhere)
+    if not closes:
         return stage
-    actions = (LockTrading("reduce_only", None), CancelOrders("entry"), close, CancelOrders("all"))
+    actions = (LockTrading("reduce_only", None), CancelOrders("entry"), *closes, CancelOrders("all"))
     return replace(stage, actions=actions, reset=None)
+
+
+def _whole(cut: Reduce) -> Reduce:
+    """The cut of another account to nothing: a `close` is of the scope."""
+    return replace(cut, to=ZERO, of="gross", cost=ZERO, adverse_move=None, at_most_per_day=None)
 
 
 def _plain_close(stage: Stage, graph: Graph) -> Close | None:
@@ -60,8 +75,9 @@ def in_proportion(
     """Spread the decision's cut of gross over every position of its accounts in proportion.
 
     This compares rules at equal gross: the policy decides how much is cut, and only what is cut differs. Lots are
-    rounded up as always. `earlier` is what decisions on the same snapshot cut before, by account, and this cut is added
-    to it: of two targets for a position the smaller one applies, so the second decision must request both cuts.
+    rounded up as always. The decision has no schedule then, which is one of its own orders. `earlier` is what decisions
+    on the same snapshot cut before, by account, and this cut is added to it: of two targets for a position the smaller
+    one applies, so the second decision must request both cuts.
     """
 
     rules = {instrument.symbol: instrument for instrument in instruments}
@@ -88,7 +104,7 @@ def in_proportion(
     intents: list[Intent] = []
     for name, on_margin, position in held:
         intents += _cut(name, position, share, rules[position.symbol], len(intents), reduce_only=on_margin)
-    return replace(decision, intents=tuple(intents))
+    return replace(decision, intents=tuple(intents), schedule=None)
 
 
 def _cut(

@@ -14,6 +14,7 @@ from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.alternatives import close_all, in_proportion
+from killswitch.lab.backtesting.effects import BacktestLocks, BacktestTransfers
 from killswitch.lab.backtesting.fast_forward import FastForward
 from killswitch.lab.backtesting.firings import FiringFollower
 from killswitch.lab.backtesting.resting_stops import BacktestStops
@@ -81,8 +82,8 @@ async def backtest(
         if on_bars is not None:
             on_bars(skipped + 1)
         if not run.next_bar():
-            return run.result(complete=True)
-    return run.result(complete=False)
+            return await run.result(complete=True)
+    return await run.result(complete=False)
 
 
 class _Backtest:
@@ -117,6 +118,8 @@ class _Backtest:
             name: AccountExecutor(name, each, self._journal, self._clock) for name, each in venues.items()
         }
         self._stops = BacktestStops(watched.stops, venues, self._matrix.instruments, self._clock)
+        self._locks = BacktestLocks(watched)
+        self._transfers = BacktestTransfers(venues, self._journal, self._clock)
         self._accumulator = PnlAccumulator(matrix, self._number, with_curve=with_curve)
         self._firings = FiringFollower(self._journal)
         self._are_instruments_sent = False
@@ -141,6 +144,8 @@ class _Backtest:
         cut: dict[str, Decimal] = {}
         for decision in outcome.decisions:
             self._adopt(decision, snapshot, cut)
+        self._locks.change(outcome.decisions, snapshot)
+        self._notices += len((await self._transfers.perform(outcome.decisions, snapshot)).found)
         if self._is_closing:
             await self._run_closing()
         if self._stops.is_active:
@@ -149,7 +154,8 @@ class _Backtest:
     def skip_quiet_bars(self) -> int:
         """Skip the bars before which nothing can happen; return their number."""
         assert self._snapshot is not None  # a tick was first
-        if self._is_closing or self._stops.is_active or not self._fast_forward.is_due():
+        is_acting = self._is_closing or self._stops.is_active or self._transfers.is_active
+        if is_acting or not self._fast_forward.is_due():
             return 0
         static_book = StaticBook(self._matrix, self._snapshot, self._number)
         count = self._fast_forward.count_quiet_bars(static_book, has_alerts=bool(self._alerts.active))
@@ -169,8 +175,9 @@ class _Backtest:
         self._clock.set(self._now)
         return True
 
-    def result(self, *, complete: bool) -> Run:
-        """Return the results so far."""
+    async def result(self, *, complete: bool) -> Run:
+        """End the run, and return the results so far."""
+        await self._transfers.abandon()
         if self._accumulator.bars < self._number - self._begins + 1:
             self._accumulator.add_bar(self._take_snapshot())
         self._accumulator.add_last_bar_again(self._take_snapshot())
@@ -185,7 +192,10 @@ class _Backtest:
         if first:
             for account in accounts:
                 self._executors[account.account].apply_snapshot(account)
-        return Snapshot(as_of=self._now, accounts=accounts, format="killswitch.snapshot/v1", closings=self._progress())
+        return Snapshot(
+            as_of=self._now, accounts=accounts, format="killswitch.snapshot/v1", closings=self._progress(),
+            locks=self._locks.in_force(self._now),
+        )  # fmt: skip
 
     @property
     def _closing_keys(self) -> dict[str, frozenset[StopKey]]:
@@ -204,7 +214,7 @@ class _Backtest:
         if self._rule == "in-proportion" and ordered_on(decision) and decision.mode == "enforce":
             decision = in_proportion(decision, snapshot, self._matrix.instruments, cut)
             self._interpreter.replace_targets(decision)
-        planned = planned_entries(decision, snapshot=snapshot)
+        planned = (*planned_entries(decision, snapshot=snapshot), *self._transfers.planned(decision, snapshot))
         self._journal.add_decision(decision, planned)
         if decision.kind not in ("reset", "suspicion") and decision.mode == "enforce":
             self._accumulator.remember_marks(decision, snapshot)

@@ -47,14 +47,17 @@ class BookPosition(_Part):
 
 
 class BookAccount(_Part):
-    """An account with its `equity` after the positions have been opened, in `currency`."""
+    """An account with its `equity` after the positions have been opened, in `currency`.
+
+    One without positions is money that a stage may move: a treasury, or another wallet.
+    """
 
     account: str
     venue: str = "paper"
     market: Market
     currency: str
     equity: Number
-    positions: tuple[BookPosition, ...]
+    positions: tuple[BookPosition, ...] = ()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from killswitch.model.decision import TriggerReading
 from killswitch.model.snapshot import ClosingStatus, Instant, Side
@@ -21,14 +21,28 @@ Hedge = Literal["open", "reduced", "closed"]
 """What was left of the side that did not lose when the close of the losing one was verified."""
 
 
+TransferStatus = Literal["moved", "refused", "unknown", "planned"]
+"""`unknown`: sent, and never answered. `planned`: the run ended before it was sent."""
+
+
 class ClosedAmount(Struct, frozen=True):
-    """What was closed of one position: contracts, and their value at the average price."""
+    """What was traded of one position: contracts, and their value at the average price."""
 
     account: str
     symbol: str
     side: Side
     contracts: Decimal
     notional: Decimal
+
+
+class FiredTransfer(Struct, frozen=True):
+    """Margin that a stage moves from one account of the book to another, and what has become of it."""
+
+    source: str = field(name="from")
+    account: str = field(name="to")
+    currency: str
+    amount: Decimal
+    status: TransferStatus
 
 
 class BacktestFiring(Struct, frozen=True):
@@ -57,6 +71,13 @@ class BacktestFiring(Struct, frozen=True):
     closed: tuple[ClosedAmount, ...]
     cost: Decimal | None
     """Fees and slippage of its close; None where unknown."""
+    opened: tuple[ClosedAmount, ...] = ()
+    """What it opened as a hedge."""
+    transfer: FiredTransfer | None = None
+    effects: tuple[str, ...] = ()
+    """Every effect of its decision, in words, in the order of execution."""
+    reason: str | None = None
+    """What its actions computed, or why they did nothing; None where there is nothing to add."""
 
 
 class Liquidation(Struct, frozen=True):

@@ -51,12 +51,13 @@ class VirtualClock:
 
 
 class MemoryJournal:
-    """`model.store.Journal` in memory. Decisions are entered when they are made."""
+    """`model.store.EffectStore` in memory. Decisions are entered when they are made."""
 
     def __init__(self) -> None:
         self._entries: dict[str, list[JournalEntry]] = {}
         self._decisions: dict[str, Decision] = {}
         self._count = 0
+        self._live: dict[str, bytes] = {}
 
     def add_decision(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Add a decision with its `planned` entries, as a tick commits them."""
@@ -81,6 +82,16 @@ class MemoryJournal:
 
     def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
         return [entry for entry in self.journal() if entry.sequence >= sequence]
+
+    @property
+    def in_memory_because(self) -> None:
+        """None: a rehearsal has no restart that could repeat what it has done."""
+
+    def put_live(self, name: str, blob: bytes) -> None:
+        self._live[name] = blob
+
+    def live(self, name: str) -> bytes | None:
+        return self._live.get(name)
 
     def decision(self, id_prefix: str) -> StoredDecision | None:
         found = [decision for id_, decision in self._decisions.items() if id_.startswith(id_prefix)]

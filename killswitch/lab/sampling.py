@@ -41,7 +41,9 @@ def named_symbols(policies: PolicySet, symbols: Iterable[str]) -> tuple[str, ...
         _value(signal, key) for graph in policies.graphs for signal in graph.signals for key in ("symbol", "base")
     }
     stages = (stage for graph in policies.graphs for stage in graph.stages)
-    wanted |= {action.hub for stage in stages for action in of_node(stage.actions, Neutralise)}
+    neutral = [action for stage in stages for action in of_node(stage.actions, Neutralise)]
+    wanted |= {action.hub for action in neutral}
+    wanted |= {action.open.instrument for action in neutral if action.open is not None}
     shown = [graph.net_exposure for graph in policies.graphs if graph.net_exposure is not None]
     wanted |= {name for it in shown for name in (it.hub, *(each.instrument for each in it.instruments))}
     return tuple(symbol for symbol in symbols if symbol in wanted or market_name(symbol) in wanted - {None})

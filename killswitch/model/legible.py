@@ -29,6 +29,15 @@ def one_line(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""Beginnings of a cell that a spreadsheet computes, or skips (OWASP, CSV Injection)."""
+
+
+def harmless_cell(text: str) -> str:
+    """`text` for a cell of CSV: one that a spreadsheet would take for a formula has an apostrophe in front."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
 STORE_OPTION: Final = "--store STORE"
 """What a command in a text has where its writer does not know the store."""
 

@@ -306,6 +306,19 @@ class Journal(Protocol):
         """The newest `limit` decisions, newest first, without their snapshots."""
 
 
+class EffectStore(Journal, Protocol):
+    """The part of a store that the performers of effects need."""
+
+    @property
+    def in_memory_because(self) -> str | None:
+        """Why records are in memory only, so that a restart would lose them; None while they are durable."""
+
+    def put_live(self, name: str, blob: bytes) -> None:
+        """Replace a small named blob that `status` reads (last tick, health)."""
+
+    def live(self, name: str) -> bytes | None: ...
+
+
 class Outbox(Protocol):
     """The part of a store that the delivery of notifications needs. Writes are fenced like ticks."""
 
@@ -355,7 +368,7 @@ class Outbox(Protocol):
         """Delete notifications that were delivered or given up before `before` (microseconds)."""
 
 
-class Store(Journal, Outbox, Protocol):
+class Store(EffectStore, Outbox, Protocol):
     """A store: journal, state, history, operator commands, outbox and lease. Writes are durable when a call returns."""
 
     def states(self) -> Sequence[MachineState]: ...
@@ -390,17 +403,8 @@ class Store(Journal, Outbox, Protocol):
     def commands(self) -> Commands:
         """The pending operator commands, and those that cannot be decoded."""
 
-    def put_live(self, name: str, blob: bytes) -> None:
-        """Replace a small named blob that `status` reads (last tick, health)."""
-
-    def live(self, name: str) -> bytes | None: ...
-
     def live_under(self, prefix: str) -> Mapping[str, bytes]:
         """The live blobs whose names begin with `prefix`, without it; with what other processes have written."""
-
-    @property
-    def in_memory_because(self) -> str | None:
-        """Why records are in memory only, so that a restart would lose them; None while they are durable."""
 
     def leave_sign_of_life(self, blob: bytes) -> None:
         """Answer probes of this process with `blob`, without the store; does nothing where nobody can reach it."""

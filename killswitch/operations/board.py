@@ -20,15 +20,16 @@ from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
 from killswitch.model.lock_parts import parts_text
 from killswitch.model.store import ROUTING, RouteCount, Store
-from killswitch.operations.policy_sources import source_facts
+from killswitch.operations.policy_sources import source_facts, source_state
 from killswitch.operations.status import LockView, OpenClosing, StoreStatus, store_status
 from killswitch.operations.status_answer import answer, unmet_positions
-from killswitch.operations.waiting_approvals import WaitingApproval, waiting_approvals
+from killswitch.operations.waiting_approvals import WaitingApproval, approvals_in
 from killswitch.planning.routing.state import OpenPage, read_routing
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
 from killswitch.render.formats import count_of, instant, interval, money
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.status_blob import AccountView, RunnerView
+from killswitch.source.sync_state import SourceState
 from killswitch.watcher.watch import SwitchView
 
 BOARD_FORMAT: Final = "killswitch.board/v1"
@@ -232,6 +233,8 @@ class Board(Struct, frozen=True):
     policies: tuple[tuple[str, str], ...] = ()
     """What the run is, and the set in force, as names with their values."""
     pending: tuple[str, ...] = ()
+    part: str = ""
+    """Which part of the book it shows, in one sentence; empty for all of it."""
     format: str = BOARD_FORMAT
 
     @property
@@ -251,11 +254,24 @@ def is_lost(age: float | None, interval_seconds: float | None) -> bool:
     return abs(age) > 2 * interval_seconds
 
 
-def read_board(store: Store, now: datetime, tick_now: datetime, sign: bytes | None) -> Board:
+class BoardFacts(Struct, frozen=True):
+    """What boards are made of, read once for everybody. `firings`: those that wait for an acknowledgement."""
+
+    status: StoreStatus
+    firings: tuple[OpenPage, ...]
+    source: SourceState | None
+
+
+def read_facts(store: Store, now: datetime, tick_now: datetime, sign: bytes | None) -> BoardFacts:
     """Read everything once; arguments and errors are those of `store_status`."""
     unacknowledged = read_routing(store.live(ROUTING)).unacknowledged
-    status = store_status(store, now, 0, tick_now, sign)
-    return board_of(status, unacknowledged, waiting_approvals(store, status.view))
+    return BoardFacts(store_status(store, now, 0, tick_now, sign), tuple(unacknowledged), source_state(store))
+
+
+def read_board(store: Store, now: datetime, tick_now: datetime, sign: bytes | None) -> Board:
+    """The board of the whole book; arguments and errors are those of `store_status`."""
+    facts = read_facts(store, now, tick_now, sign)
+    return board_of(facts.status, facts.firings, approvals_in(facts.source, facts.status.view))
 
 
 def board_of(

@@ -144,6 +144,12 @@ def require_policy(scope: str | None, known: Collection[str]) -> None:
         raise RefusedScopeError(f"{unknown_policy(name, known)}. Nothing was changed")
 
 
+def is_covered(scope: str | None, scopes: Iterable[str]) -> bool:
+    """Whether rights in these scopes reach `scope`; None is the portfolio, which only `portfolio` covers."""
+    held = frozenset(scopes)
+    return "portfolio" in held or (scope is not None and scope in held)
+
+
 def account_scopes(accounts: Iterable[tuple[str, str]]) -> set[str]:
     """The scopes of accounts by name and venue: each account, each venue, and the portfolio."""
     return {"portfolio"} | {scope for name, venue in accounts for scope in (f"account/{name}", f"venue/{venue}")}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, get_args
 
 from msgspec import Struct
 
 from killswitch.graph.routing import MessageAttributes
-from killswitch.incident.notify.message import decode_message, digest
+from killswitch.incident.notify.message import decode_message
+from killswitch.incident.notify.page_threads import digest
 from killswitch.incident.record.incident_decisions import group_decisions
 from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
@@ -220,12 +221,14 @@ class Acknowledgeable(Struct, frozen=True):
     pages: tuple[OpenPage, ...]
 
 
-def acknowledgeable(store: Store, id_: str) -> Acknowledgeable:
+def acknowledgeable(store: Store, id_: str, may_see: Callable[[str], bool] = lambda _: True) -> Acknowledgeable:
     """The firings that the beginning of the id of an incident, a decision or a message stands for.
 
+    `may_see`: whether the firings of a scope may be acknowledged; others are as unknown as if they were not there.
     UnknownPageError if none of them waits for an acknowledgement.
     """
-    open_pages = read_routing(store.live(ROUTING)).unacknowledged
+    waiting = read_routing(store.live(ROUTING)).unacknowledged
+    open_pages = tuple(page for page in waiting if may_see(page.announcement.attributes.scope))
     ids = _decisions_of(store, id_)
     pages = tuple(page for page in open_pages if page.announcement.decision in ids)
     about = next(iter(sorted(ids)), None) if pages else None
@@ -234,8 +237,8 @@ def acknowledgeable(store: Store, id_: str) -> Acknowledgeable:
         pages = tuple(page for page in open_pages for id_, to in messages if digest(page.announcement.id, to) == id_)
         about = pages[0].announcement.decision if len(pages) == 1 else None
     if not pages:
-        waiting = ", ".join(str(page.announcement.decision) for page in open_pages) or "none"
-        raise UnknownPageError(f"no firing with the id {id_} waits for an acknowledgement; waiting: {waiting}")
+        known = ", ".join(str(page.announcement.decision) for page in open_pages) or "none"
+        raise UnknownPageError(f"no firing with the id {id_} waits for an acknowledgement; waiting: {known}")
     return Acknowledgeable(about, max(page.number for page in pages), pages)
 
 

@@ -6,7 +6,7 @@ writes nothing and sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 
 from msgspec import Struct
@@ -78,10 +78,14 @@ class Preview(Struct, frozen=True):
     @property
     def unreadable(self) -> tuple[str, ...]:
         """Accounts that cannot be polled, and why: for them an empty preview does not mean `nothing to do`."""
+        return self.unreadable_of({account.account for account in self.accounts})
+
+    def unreadable_of(self, accounts: Collection[str]) -> tuple[str, ...]:
+        """Those of these accounts that cannot be polled, and why."""
         return tuple(
             f"{account.account} is {account.quality}: {account.reason or 'no reason given'}"
             for account in self.accounts
-            if account.quality != "ok"
+            if account.quality != "ok" and account.account in accounts
         )
 
 

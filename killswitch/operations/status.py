@@ -134,6 +134,8 @@ class ActiveAlert(Struct, frozen=True):
     severity: Severity
     since: datetime
     text: str
+    scope: str
+    """The scope that it is of; `runner` for what is wrong with the program itself."""
 
 
 class HeartbeatView(Struct, frozen=True):
@@ -227,7 +229,10 @@ def store_status(
         notifications=tuple(store.outbox()),
         suspicions=_suspicions(store, tick_now or now),
         active_alerts=tuple(
-            ActiveAlert(each.alert.key, each.severity, from_micros(each.since), each.alert.full_text) for each in alerts
+            ActiveAlert(
+                each.alert.key, each.severity, from_micros(each.since), each.alert.full_text, each.alert.group.scope
+            )
+            for each in alerts
         ),
         policy_files=None if view is None else _policy_files({each.alert.key for each in alerts}),
         flags=flags.read,

@@ -17,9 +17,11 @@ from killswitch.accounts.opening import PolicyProblemsError
 from killswitch.limits.view import GateView, decode_gate_view
 from killswitch.model.decision import decision_record
 from killswitch.model.snapshot import Event, Snapshot
+from killswitch.operations.commands import is_covered
 from killswitch.operations.lifting import after_resets
 from killswitch.operations.plan_comparison import NoDeployedSetError, deployed_set
 from killswitch.operations.preview import Preview, closes_under_way, encode_preview, from_store, preview
+from killswitch.operations.scoped_board import EVERYTHING, accounts_seen
 from killswitch.planning.operator.closes import OPERATOR
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.locks.gate_view import gate_view_file
@@ -36,10 +38,14 @@ _ENCODER: Final = msgspec.json.Encoder(decimal_format="string")
 
 
 class PreviewRequest(Struct, frozen=True):
-    """A store, and the command that is tried on its book; None: what the policies would do by themselves."""
+    """A store, and the command that is tried on its book; None: what the policies would do by themselves.
+
+    `scopes`: those that the caller sees; of a command, nothing of any other is answered.
+    """
 
     store: str
     event: Event | None = None
+    scopes: tuple[str, ...] = EVERYTHING
 
 
 class PreviewAnswer(Struct, frozen=True):
@@ -88,16 +94,27 @@ def stored_preview(store: SqlStore, view: GateView, store_at: str, event: Event 
     return preview(policies, snapshot, interpreter, memory, frozenset(), with_levels=event is None)
 
 
-def encode_command_preview(shown: Preview, view: GateView, event: Event) -> bytes:
-    """What a tick would decide about the command: its decisions with every order, its notices, what follows a reset."""
-    decisions = [each for each in shown.decisions if each.author == event.author]
+def encode_command_preview(shown: Preview, view: GateView, event: Event, scopes: tuple[str, ...] = EVERYTHING) -> bytes:
+    """What a tick would decide about the command: its decisions with every order, its notices, what follows a reset.
+
+    Nothing of it is of a scope that `scopes` do not reach, such as what another command of the same tick decides.
+    """
+
+    def may_see(scope: str) -> bool:
+        return is_covered(scope, scopes)
+
+    decisions = [each for each in shown.decisions if each.author == event.author and may_see(each.scope)]
     return _ENCODER.encode(
         {
             "format": "killswitch.command-preview/v1",
             "book_as_of": view.as_of,
-            "unreadable": shown.unreadable,
+            "unreadable": shown.unreadable_of(accounts_seen(shown.accounts, may_see)),
             "decisions": [decision_record(each) for each in decisions],
-            "notices": [each for each in shown.notices if each.policy == OPERATOR],
+            "notices": [
+                each
+                for each in shown.notices
+                if each.policy == OPERATOR and (may_see(each.scope) or each.subject == event.id)
+            ],
             "follows": list(after_resets(decisions, shown.policies)),
         }
     )
@@ -117,7 +134,7 @@ def _answer(request: PreviewRequest) -> PreviewAnswer:
         store.close()
     if request.event is None:
         return PreviewAnswer(msgspec.Raw(encode_preview(shown)))
-    return PreviewAnswer(msgspec.Raw(encode_command_preview(shown, view, request.event)))
+    return PreviewAnswer(msgspec.Raw(encode_command_preview(shown, view, request.event, request.scopes)))
 
 
 def serve(source: IO[bytes], out: IO[bytes]) -> None:

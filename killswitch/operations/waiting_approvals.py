@@ -71,12 +71,17 @@ class SigningText(Struct, frozen=True):
 def waiting_approvals(
     store: Store, view: RunnerView | None, may_see: Callable[[str], bool] = lambda _: True
 ) -> tuple[WaitingApproval, ...]:
-    """What the run on this store waits for, the policies first. `view`: that of its last tick. StoreError if the store
-    cannot be read.
+    """What the run on this store waits for, as `approvals_in` lists it. StoreError if the store cannot be read."""
+    return approvals_in(source_state(store), view, may_see)
+
+
+def approvals_in(
+    state: SourceState | None, view: RunnerView | None, may_see: Callable[[str], bool] = lambda _: True
+) -> tuple[WaitingApproval, ...]:
+    """What a run waits for, the policies first. `view`: that of its last tick.
 
     `may_see`: whether the book of a scope may be shown; a change of policies waits for everybody, and names scopes.
     """
-    state = source_state(store)
     ways_back = () if view is None else view.recoveries or ()
     machines = () if view is None else view.machines
     return (*_of_source(state, may_see), *_of_resets(machines, state), *_of_steps(ways_back, state))

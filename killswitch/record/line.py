@@ -8,7 +8,7 @@ zeros at the first. The bytes that are stored are hashed, and never a serialisat
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
@@ -113,15 +113,15 @@ def make_line(
 
 
 def _shorter_and_shorter(
-    base: dict[str, Any], fields: dict[str, Any], details: dict[str, Any], kept: list[Kept]
-) -> Any:
+    base: dict[str, Any], fields: Mapping[str, Any], details: Mapping[str, Any], kept: list[Kept]
+) -> Iterator[dict[str, Any]]:
     """The keys of a line: whole, then with its details by their digest, then with its fields by theirs too."""
-    yield base | fields | ({"details": details} if details else {})
+    yield {**base, **fields, "details": details} if details else {**base, **fields}
     if details:
         outside = _JSON.encode(details)
         kept.append(Kept(digest_of(outside), outside))
         base = base | {"details": _reference(outside)}
-        yield base | fields
+        yield {**base, **fields}
     outside = _JSON.encode(fields)
     kept.append(Kept(digest_of(outside), outside))
     yield base | {"fields": _reference(outside)}
@@ -136,8 +136,11 @@ def _reference(content: bytes) -> dict[str, Any]:
     return {"sha256": digest_of(content), "size": len(content)}
 
 
-def _sealed(fields: Mapping[str, Field], salt: Callable[[], bytes], kept: list[Kept]) -> dict[str, Any]:
+def _sealed(fields: dict[str, Field], salt: Callable[[], bytes], kept: list[Kept]) -> Mapping[str, Any]:
     """The fields with each erasable value replaced by its salted digest; appends what that hides to `kept`."""
+    values = fields.values()
+    if Private not in map(type, values) and "".join([it for it in values if type(it) is str]).isascii():
+        return fields  # as of nearly every line, for which a close waits
     sealed: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, Private):

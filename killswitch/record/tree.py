@@ -37,7 +37,7 @@ class TreeEdge:
         """The edge of a tree of `size` leaves. ValueError where these are not as many hashes as it has."""
         self.size = size
         self.hashes = list(hashes)
-        if len(self.hashes) != size.bit_count() or any(len(each) != HASH_BYTES for each in self.hashes):
+        if [*map(len, self.hashes)] != [HASH_BYTES] * size.bit_count():
             raise ValueError(f"the edge of a tree of {size} lines has {size.bit_count()} hashes of 32 bytes")
 
     def append(self, leaf: bytes) -> None:
@@ -65,7 +65,7 @@ class TreeEdge:
     @classmethod
     def decode(cls, size: int, encoded: bytes) -> TreeEdge:
         """The edge that `encode` wrote. ValueError where it is not one of this size."""
-        return cls(size, (encoded[at : at + HASH_BYTES] for at in range(0, len(encoded), HASH_BYTES)))
+        return cls(size, [encoded[at : at + HASH_BYTES] for at in range(0, len(encoded), HASH_BYTES)])
 
 
 def root_of(leaves: Iterable[bytes]) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +20,10 @@ from typing import Final, Literal, Protocol
 import msgspec
 from msgspec import Struct, structs
 
+from killswitch.gate.files import replace_file
 from killswitch.model.flags import is_of_policy
 from killswitch.model.snapshot import Event, Instant
+from killswitch.operations.commands import is_covered
 
 FORMAT: Final = "killswitch.tokens/v1"
 PREFIX: Final = "kst_"
@@ -41,6 +42,10 @@ RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
     "admin": frozenset({"read", "carry", "administer"}),
 }
 """What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
+
+SCOPE_KINDS: Final = ("account", "venue", "strategy", "symbol", "label")
+SCOPE_PATTERN: Final = rf"^(portfolio|({'|'.join(SCOPE_KINDS)})/[^\s]+)$"
+"""The form of a token's scopes: a misspelled one would be refused everywhere, when somebody needs the token."""
 
 TIGHTENING: Final = frozenset({"apply", "close", "lock", "halt", "cancel", "acknowledge"})
 """Kinds of events that only reduce risk, unless they cancel stops and exits. `apply` carries out a saved plan, which
@@ -98,12 +103,6 @@ def class_of(event: Event) -> EffectClass:
     return "tighten" if event.kind in TIGHTENING and not event.all_orders else "loosen"
 
 
-def is_covered(scope: str | None, scopes: Iterable[str]) -> bool:
-    """Whether a token with these scopes reaches `scope`; None is the portfolio, which only `portfolio` covers."""
-    held = frozenset(scopes)
-    return "portfolio" in held or (scope is not None and scope in held)
-
-
 class Rights(Protocol):
     """Who may do something, by whatever credential: a role and its scopes."""
 
@@ -130,6 +129,13 @@ def _verb(wanted: EffectClass) -> str:
         "loosen": "unlock, reset, pause, set flags or cancel stops and exits", "carry": "carry statements",
         "administer": "issue or revoke tokens",
     }[wanted]  # fmt: skip
+
+
+def no_scope(text: str) -> str | None:
+    """Why no command and no view has such a scope; None where one may have it."""
+    if re.fullmatch(SCOPE_PATTERN, text):
+        return None
+    return f"{text} is no scope: write portfolio, or {', '.join(f'{kind}/NAME' for kind in SCOPE_KINDS)}"
 
 
 def issue(
@@ -223,9 +229,4 @@ def read_tokens(path: Path) -> TokenFile:
 
 def write_tokens(path: Path, tokens: TokenFile) -> None:
     """Replace the file of tokens, readable by its owner alone. OSError if that fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.format(_ENCODER.encode(tokens), indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_file(path, msgspec.json.format(_ENCODER.encode(tokens), indent=2), is_private=True)

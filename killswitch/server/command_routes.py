@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +28,7 @@ from killswitch.operations.commands import (
     watched_scopes,
 )
 from killswitch.operations.lifting import ScopeHold, UnnamedError, holds_of, named
-from killswitch.operations.notifying import UnknownPageError, acknowledgeable
+from killswitch.operations.notifying import Acknowledgeable, UnknownPageError, acknowledgeable
 from killswitch.operations.status import runner_state, store_status
 from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.planning.operator.pauses import PAUSE_CHANGE
@@ -153,7 +154,11 @@ class CommandRoutes:
         """
         if not caller.may("tighten", is_scoped=False):  # who may give no command at all reads nothing either
             caller.require("tighten", is_scoped=False)
+        if command.kind == "acknowledge":
+            return await self._acknowledgement(command, caller, digest)
         caller.slow_outside(command.scope)
+        if command.kind != "apply" and not caller.may("tighten", command.scope):
+            caller.require("tighten", command.scope)  # before anything is read: an answer names what is there
         is_of_policy = (command.scope or "").startswith(OF_POLICY)
         if command.kind == "pause" and is_of_policy and command.seconds is None:
             raise HTTPException(422, "a pause of a policy needs `seconds`: what lasts longer is an edit of the policy")
@@ -169,7 +174,7 @@ class CommandRoutes:
             await self._require_close(command)
         ended = await self._ended(command, caller)
         view, at = await self._present(command)
-        _require_scope(command, view)
+        _require_scope(command, view, lambda scope: caller.may("read", scope))
         is_paused = command.kind == "pause" and not is_of_policy
         until = None if command.seconds is None else at + timedelta(seconds=command.seconds)
         more: dict[str, Any] = {
@@ -180,8 +185,6 @@ class CommandRoutes:
             "all_orders": command.all_orders, "decision": command.decision, "change": command.change,
             "restated_as": command.restated_as, "ids": None if ended is None else tuple(it.decision for it in ended),
         }  # fmt: skip
-        if command.kind == "acknowledge":
-            more |= await self._acknowledged(command)
         event = operator_event(command.kind, command.scope, caller.principal, command.reason, at, **more)
         is_own = bool(ended) and all(it.kind != "stage" and it.author == caller.principal for it in ended or ())
         caller.require("tighten" if is_own else class_of(event), event.scope)
@@ -239,16 +242,32 @@ class CommandRoutes:
         if not await self._reads.read(lambda store, _: accounts_closing(store, decision, command.scope)):
             raise HTTPException(409, f"nothing is being closed for {decision} on {command.scope or 'any account'}")
 
-    async def _acknowledged(self, command: CommandBody) -> dict[str, Any]:
-        """What an acknowledgement covers; HTTPException if nothing waits for it."""
+    async def _acknowledgement(self, command: CommandBody, caller: Caller, digest: str) -> Event:
+        """The event of an acknowledgement, in scopes where the caller may tighten; of firings in others it knows
+        nothing. HTTPException if nothing waits for it."""
         if command.incident is None:
             raise HTTPException(422, "an acknowledgement needs `incident`, as the message has it")
+        if command.scope is not None:
+            caller.require("tighten", command.scope)
         incident = command.incident
+
+        def read(store: SqlStore, _now: datetime) -> tuple[Acknowledgeable, datetime]:
+            found = acknowledgeable(store, incident, lambda scope: caller.may("tighten", scope))
+            return found, tick_time(store, CLOCK)
+
         try:
-            found = await self._reads.read(lambda store, _now: acknowledgeable(store, incident))
+            found, at = await self._reads.read(read)
         except UnknownPageError as error:
             raise HTTPException(409, str(error)) from error
-        return {"decision": found.about, "number": min(command.number or found.number, found.number)}
+        scopes = sorted({page.announcement.attributes.scope for page in found.pages})
+        # without a decision it covers every firing up to its number
+        for scope in scopes if found.about is not None else (None,):
+            caller.require("tighten", scope)
+        event = operator_event(
+            "acknowledge", command.scope if caller.may("tighten") else scopes[0], caller.principal, command.reason, at,
+            decision=found.about, number=min(command.number or found.number, found.number),
+        )  # fmt: skip
+        return structs.replace(event, id=f"hand-{digest}")
 
     async def _outcome(self, event: Event, *, state: SpoolState, is_replay: bool) -> Accepted:
         def read(store: SqlStore, now: datetime) -> tuple[str, bool, list[str], list[str]]:
@@ -288,15 +307,19 @@ def halts_everything(event: Event) -> bool:
     return event.kind == "halt" and event.scope in (None, "portfolio") and not is_part
 
 
-def _require_scope(command: CommandBody, view: RunnerView | None) -> None:
-    """409 for a scope that the runner does not have. Before its first tick nothing is known, and the tick refuses."""
+def _require_scope(command: CommandBody, view: RunnerView | None, may_see: Callable[[str], bool]) -> None:
+    """409 for a scope that the runner does not have. Before its first tick nothing is known, and the tick refuses.
+
+    `may_see`: whether a scope may be named to the caller, who sees the one that the command names.
+    """
     if view is None:
         return
     try:
         if command.kind in ("pause", "resume") and (command.scope or "").startswith(OF_POLICY):
-            require_policy(command.scope, {each.policy for each in view.machines})
+            policies = {each.policy for each in view.machines}
+            require_policy(command.scope, {each for each in policies if may_see(f"{OF_POLICY}{each}")})
         elif command.scope is not None:
             known = account_scopes((each.account, each.venue) for each in view.accounts) | watched_scopes(view)
-            require_known_or_symbol(command.scope, known | set(view.strategies or ()))
+            require_known_or_symbol(command.scope, set(filter(may_see, known | set(view.strategies or ()))))
     except RefusedScopeError as error:
         raise HTTPException(409, str(error)) from error

@@ -59,7 +59,7 @@ class PreviewRoutes:
         """
         caller.require("positions", command.scope)
         event = await self._commands.event(command, caller, "0" * 16)
-        content = await self._previewed(PreviewRequest(str(self._reads.store), event))
+        content = await self._previewed(PreviewRequest(str(self._reads.store), event, caller.identity.scopes))
         return Response(content, media_type="application/json")
 
     async def size(self, request: Request, caller: Identified) -> Response:

@@ -349,7 +349,7 @@ def _restart_log(connection: sqlite3.Connection, schema: str) -> bool:
 def _chain_waiting(raw: sqlite3.Connection) -> None:
     """Number and chain, on the disk, the entries of the record that were made in memory."""
     stored_at = rfc3339(from_micros(int(time.time() * 1_000_000)))
-    ChainWriter(raw, "disk").write(waiting(raw), late=stored_at)
+    ChainWriter("disk").write(raw, waiting(raw), late=stored_at)
 
 
 def _transact(

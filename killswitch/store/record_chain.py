@@ -23,16 +23,13 @@ _ENTRIES: Final = msgspec.json.Decoder(RecordEntry)
 _ENCODER: Final = msgspec.json.Encoder()
 
 _TIP: Final = "SELECT chain, number, leaf, edge FROM {schema}.record_tip WHERE one = 1"
-_PUT_TIP: Final = (
-    "INSERT INTO {schema}.record_tip (one, chain, number, leaf, edge) VALUES (1, ?, ?, ?, ?) "
-    "ON CONFLICT (one) DO UPDATE SET chain = excluded.chain, number = excluded.number, leaf = excluded.leaf, "
-    "edge = excluded.edge"
-)
+_PUT_TIP: Final = "INSERT INTO {schema}.record_tip (one, chain, number, leaf, edge) VALUES (1, ?, ?, ?, ?)"
+_MOVE_TIP: Final = "UPDATE {schema}.record_tip SET chain = ?, number = ?, leaf = ?, edge = ? WHERE one = 1"
 _PUT_LINE: Final = "INSERT INTO {schema}.record (number, line, subject) VALUES (?, ?, ?)"
 _PUT_KEPT: Final = "INSERT OR IGNORE INTO {schema}.record_kept (digest, content, salt) VALUES (?, ?, ?)"
 _ANNOUNCED: Final = "SELECT max(number) FROM {schema}.record WHERE subject = ?"
 _STATEMENTS: Final = {
-    schema: tuple(each.format(schema=schema) for each in (_TIP, _PUT_TIP, _PUT_LINE, _PUT_KEPT, _ANNOUNCED))
+    schema: tuple(each.format(schema=schema) for each in (_TIP, _PUT_TIP, _MOVE_TIP, _PUT_LINE, _PUT_KEPT, _ANNOUNCED))
     for schema in ("main", "disk")
 }
 """Of the store's own file, and of the file that a store in memory is written back to."""
@@ -59,61 +56,66 @@ def tip_of(row: Sequence[object] | None) -> RecordTip | None:
     """The tip in a row. ValueError or TypeError where it cannot be one."""
     if row is None:
         return None
+    chain, leaf, edge = _read_tip(row)
+    return RecordTip(chain, edge.size, leaf, tuple(edge.hashes))
+
+
+def _read_tip(row: Sequence[object]) -> tuple[str, bytes, TreeEdge]:
+    """Chain, last leaf and edge of a row. ValueError or TypeError where it cannot be a tip."""
     chain, number, leaf, edge = row
     if not (isinstance(chain, str) and type(number) is int and isinstance(leaf, bytes) and isinstance(edge, bytes)):
         raise TypeError("the tip of the record cannot be read")
-    return RecordTip(chain, number, leaf, tuple(TreeEdge.decode(number, edge).hashes))
+    return chain, leaf, TreeEdge.decode(number, edge)
 
 
 class ChainWriter:
-    """Chains entries to the lines of one schema, within an open write transaction of its connection."""
+    """Chains entries to the lines of one schema, within an open write transaction.
 
-    def __init__(self, connection: sqlite3.Connection, schema: str = "main") -> None:
-        self._connection = connection
-        self._tip, self._put_tip, self._put_line, self._put_kept, self._announced = _STATEMENTS[schema]
+    The writer keeps the row that it wrote last with its decoded edge: a close waits for each line. A row that is
+    another one by now, after a rollback or another process's line, is decoded.
+    """
 
-    def write(self, entries: Iterable[RecordEntry], late: str | None = None) -> None:
+    def __init__(self, schema: str = "main") -> None:
+        self._tip, self._put_tip, self._move_tip, self._put_line, self._put_kept, self._announced = _STATEMENTS[schema]
+        self._row: tuple[str, int, bytes, bytes] | None = None
+        self._edge = TreeEdge()
+
+    def write(self, connection: sqlite3.Connection, entries: Iterable[RecordEntry], late: str | None = None) -> None:
         """Chain the entries in their order. `late`: when they are stored, where they were made earlier.
 
-        The first entry of a store is preceded by the line that begins its chain.
+        The first entry of a store is preceded by the line that begins its chain. ValueError or TypeError where the tip
+        cannot be read.
         """
         pending = list(entries)
         if not pending:
             return
-        tip = tip_of(self._connection.execute(self._tip).fetchone())
-        if tip is None:
-            chain = secrets.token_hex(16)
+        row = connection.execute(self._tip).fetchone()
+        if row is None:
+            chain, leaf, edge = secrets.token_hex(16), NO_LEAF, TreeEdge()
             pending.insert(0, RecordEntry("chain", pending[0].at, {"chain": chain, "format": FORMAT}))
-            tip = RecordTip(chain, 0, NO_LEAF, ())
-        edge, lines = TreeEdge(tip.number, tip.hashes), []
-        announced: dict[str, int] = {}
-        leaf = tip.leaf
+        else:
+            chain, leaf, edge = (row[0], row[2], self._edge) if row == self._row else _read_tip(row)
+        self._row = None
         for entry in pending:
-            line = self._line(entry, edge.size + 1, leaf, late, announced)
+            line = self._line(connection, entry, edge.size + 1, leaf, late)
             leaf = line.leaf
             edge.append(leaf)
-            lines.append((line, entry.announces))
-        self._put(lines)
-        chain = next((str(each.fields["chain"]) for each in pending[::-1] if each.kind == "epoch"), tip.chain)
-        values = (chain, edge.size, leaf, edge.encode())
-        self._connection.execute(self._put_tip, values)
+            connection.execute(self._put_line, (line.number, line.text, entry.announces))
+            if line.kept:
+                connection.executemany(self._put_kept, [(it.digest, it.content, it.salt) for it in line.kept])
+            if entry.kind == "epoch":
+                chain = str(entry.fields["chain"])
+        written = (chain, edge.size, leaf, edge.encode())
+        connection.execute(self._put_tip if row is None else self._move_tip, written)
+        self._row, self._edge = written, edge
 
-    def _line(self, entry: RecordEntry, number: int, leaf: bytes, late: str | None, announced: dict[str, int]) -> Line:
-        """The line of an entry. `announced`: subject → number, of lines that are not written yet."""
-        answers = None if entry.answers is None else announced.get(entry.answers)
-        if entry.answers is not None and answers is None:
-            (answers,) = self._connection.execute(self._announced, (entry.answers,)).fetchone()
-        if entry.announces is not None:
-            announced[entry.announces] = number
+    def _line(
+        self, connection: sqlite3.Connection, entry: RecordEntry, number: int, leaf: bytes, late: str | None
+    ) -> Line:
+        answers = None
+        if entry.answers is not None:
+            (answers,) = connection.execute(self._announced, (entry.answers,)).fetchone()
         return make_line(entry, number, leaf, lambda: os.urandom(SALT_BYTES), answers=answers, late=late)
-
-    def _put(self, lines: Sequence[tuple[Line, str | None]]) -> None:
-        """Write lines with what they announce, in one statement: a close waits for it."""
-        rows = [(line.number, line.text, subject) for line, subject in lines]
-        self._connection.executemany(self._put_line, rows)
-        kept = [(each.digest, each.content, each.salt) for line, _ in lines for each in line.kept]
-        if kept:
-            self._connection.executemany(self._put_kept, kept)
 
 
 def keep_waiting(connection: sqlite3.Connection, entries: Iterable[RecordEntry]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from killswitch.model.record_entry import RecordEntry
 from killswitch.record.checkpoint import Start, read_checkpoint
@@ -16,6 +16,7 @@ from killswitch.record.line import LineContent, leaf_of
 from killswitch.store import rows
 from killswitch.store import statements as sql
 from killswitch.store.errors import DamagedStoreError
+from killswitch.store.fallback import Fallback
 from killswitch.store.handle import StoreHandle, retried
 from killswitch.store.record_chain import ChainWriter, RecordTip, keep_waiting, tip_of
 
@@ -44,6 +45,11 @@ class StoredLine(Struct, frozen=True):
 
 class RecordedStore(StoreHandle):
     """A store whose writes are on record."""
+
+    def __init__(self, engine: Engine, place: str, fallback: Fallback | None = None, *, volatile: bool = False) -> None:
+        """As `StoreHandle`."""
+        super().__init__(engine, place, fallback, volatile=volatile)
+        self._chain = ChainWriter()
 
     @retried
     def add_to_record(self, entries: Sequence[RecordEntry], late: str | None = None) -> None:
@@ -157,6 +163,6 @@ class RecordedStore(StoreHandle):
             keep_waiting(raw, entries)
             return
         try:
-            ChainWriter(raw).write(entries, late)
+            self._chain.write(raw, entries, late)
         except (TypeError, ValueError) as error:
             raise DamagedStoreError(self.place, f"the end of the record cannot be read ({error})") from error

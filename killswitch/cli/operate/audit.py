@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 
 def _moment(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time: write it as 2026-03-01T00:00:00Z") from None
     if found.tzinfo is None:
         raise ValueError(f"{text!r} has no offset: end it with Z for UTC")
     return found
 
 
+Answer = TypeVar("Answer", int, None)
 MOMENT = options.ParsedParam("time", _moment)
 POLL = 0.5
 """Seconds between two reads of the store by `tail --follow`."""
@@ -54,7 +58,7 @@ _certificates = click.option("--time-stamp-certificates", "certificates", type=I
 _branch = option("--branch", type=RECORD_TEXT, default="anchors", help="The branch of a clone that has the anchors.")
 
 
-def _with_anchors(function: Callable[..., int]) -> Callable[..., int]:
+def with_anchors(function: Callable[..., Answer]) -> Callable[..., Answer]:
     """The options for anchors and whom to trust for them."""
     return _anchors(_signers(_certificates(_branch(function))))
 
@@ -63,7 +67,7 @@ def _with_anchors(function: Callable[..., int]) -> Callable[..., int]:
               group=audit)  # fmt: skip
 @_store
 @_log
-@_with_anchors
+@with_anchors
 @option("--bodies/--no-bodies", default=True, help="Whether to read what lines name by their digest.")
 @options.output
 def verify(
@@ -82,7 +86,7 @@ def verify(
     from killswitch.operations.pages.audit import record_page
     from killswitch.record.verification import EXIT_CODES, worst
 
-    anchors = _fetched(anchors_at, allowed_signers, certificates, branch)
+    anchors = fetched(anchors_at, allowed_signers, certificates, branch)
     if log_at is not None:
         report, server = verify_log(log_at, anchors, needs_anchor=bool(anchors_at)), None
     else:
@@ -172,7 +176,7 @@ def prove(wanted: str, store_at: str | None, log_at: Path | None, size: int | No
 
 @options.verb("ksctl audit check proof.json --anchors anchors.txt", group=audit)
 @click.argument("proof_at", metavar="PROOF", type=IN_FILE)
-@_with_anchors
+@with_anchors
 def check(
     proof_at: Path, anchors_at: tuple[Path, ...], allowed_signers: Path | None, certificates: Path | None, branch: str
 ) -> int:
@@ -189,7 +193,7 @@ def check(
         proof = decode_proof(text)
     except ValueError as error:
         raise click.ClickException(f"{proof_at}: {error}") from error
-    answer = check_proof(proof, _fetched(anchors_at, allowed_signers, certificates, branch))
+    answer = check_proof(proof, fetched(anchors_at, allowed_signers, certificates, branch))
     if answer.why is not None:
         print_text(f"line {proof.number} is not proved: {answer.why}", err=True)
         return EXIT_FAILED
@@ -248,23 +252,32 @@ def anchor(settings_at: Path, store_at: str) -> int:
 
 
 @options.verb(
-    "ksctl audit statement --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z --store ks.sqlite", group=audit
+    "ksctl audit statement --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z --store ks.sqlite",
+    "ksctl audit statement --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z --log audit",
+    group=audit,
 )
 @click.option("--from", "begin", type=MOMENT, required=True, help="Beginning of the period (RFC 3339).")
 @click.option("--to", "end", type=MOMENT, required=True, help="End of the period (RFC 3339).")
-@options.store
+@_store
+@_log
 @click.option("--out", type=OUT_FILE, help="Write to this file. Default: stdout.")
-def statement(begin: datetime, end: datetime, store_at: str, out: Path | None) -> None:
+def statement(begin: datetime, end: datetime, store_at: str | None, log_at: Path | None, out: Path | None) -> None:
     """State what the record has of a period, in figures that a stranger can compute again.
 
-    It is widened to the anchors around the period. Give it away with the segments of `ksctl audit export` and the file
-    of `ksctl audit checker`; the anchors they fetch themselves.
+    With --log, of an exported log alone: also what has left the store. It is widened to the anchors around the period.
+    Give it away with the segments of `ksctl audit export` and the file of `ksctl audit checker`; the anchors they fetch
+    themselves.
     """
+    from killswitch.audit.log_files import LinesOfLog
     from killswitch.audit.statement import encode_statement, make_statement
-    from killswitch.cli.session import opened_store
 
-    with opened_store(store_at, read_only=True) as store:
-        text = encode_statement(make_statement(store, begin, end))
+    if end <= begin:
+        raise click.UsageError("--to is not after --from: the period is empty")
+    if log_at is not None:
+        text = encode_statement(make_statement(LinesOfLog(log_at), begin, end))
+    else:
+        with _opened(store_at) as store:
+            text = encode_statement(make_statement(store, begin, end))
     if out is None:
         click.echo(text, nl=False)
         return
@@ -284,9 +297,10 @@ def checker() -> None:
     click.echo(checker_text(), nl=False)
 
 
-def _fetched(
+def fetched(
     places: tuple[Path, ...], signers: Path | None, certificates: Path | None, branch: str
 ) -> tuple[FetchedAnchor, ...]:
+    """The anchors at the places that `with_anchors` has read. Raises AuditError."""
     from killswitch.audit.proving import AnchorTrust, fetched_anchors
 
     trust = AnchorTrust(signers, certificates, branch)

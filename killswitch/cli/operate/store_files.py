@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, options
-from killswitch.cli.options import IN_FILE, OUT_FILE, PATH, RECORD_TEXT
+from killswitch.cli.operate.audit import fetched, with_anchors
+from killswitch.cli.options import IN_FILE, OUT_FILE, RECORD_TEXT
 from killswitch.cli.terminal import encode_record, print_answer, print_note
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 @click.group(epilog=options.example_text("ksctl store backup --store ks.sqlite --to ks.backup.sqlite"))
 def store() -> None:
     """Back a store up, restore it, verify it, and remove what is older than declared."""
-
-
-_anchors = click.option("--anchors", "anchors_at", type=PATH, multiple=True, metavar="PATH",
-                        help="Anchors of the record that you fetched. May be given more than once.")  # fmt: skip
 
 
 @options.verb("ksctl store backup --store ks.sqlite --to ks.backup.sqlite", group=store)
@@ -45,18 +42,20 @@ def backup(store_at: str, target: Path) -> int:
 
 @options.verb("ksctl store verify --store ks.sqlite", group=store)
 @options.store
-@_anchors
+@with_anchors
 @options.output
-def verify(store_at: str, anchors_at: tuple[Path, ...], output: str) -> int:
+def verify(
+    store_at: str, anchors_at: tuple[Path, ...], allowed_signers: Path | None, certificates: Path | None, branch: str,
+    output: str,
+) -> int:  # fmt: skip
     """Verify the file of a store, and its record. Exits 1 if one of both is not whole.
 
-    With --anchors also the length: a restored store is shorter than its newest anchor.
+    With --anchors also the length: a restored store is shorter than its newest anchor, and one that no anchor confirms
+    is not whole.
     """
-    from killswitch.audit.proving import fetched_anchors
     from killswitch.audit.restoring import check_store
 
-    anchors = [each for place in anchors_at for each in fetched_anchors(place)]
-    checked = check_store(_path(store_at), anchors)
+    checked = check_store(_path(store_at), fetched(anchors_at, allowed_signers, certificates, branch))
     print_answer(output, lambda: encode_record(checked), lambda: _page(checked))
     return _code(checked)
 
@@ -66,8 +65,11 @@ def verify(store_at: str, anchors_at: tuple[Path, ...], output: str) -> int:
 @options.store
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @click.option("--author", type=RECORD_TEXT, help="Name of the operator. Default: the user of this session.")
-@_anchors
-def restore(backup_at: Path, store_at: str, reason: str, author: str | None, anchors_at: tuple[Path, ...]) -> None:
+@with_anchors
+def restore(
+    backup_at: Path, store_at: str, reason: str, author: str | None, anchors_at: tuple[Path, ...],
+    allowed_signers: Path | None, certificates: Path | None, branch: str,
+) -> None:  # fmt: skip
     """Restore a backup to a new store, and begin an epoch of the record there.
 
     The venue is ahead of it: unfinished closes verify their positions before they send, and use no client order id that
@@ -75,11 +77,10 @@ def restore(backup_at: Path, store_at: str, reason: str, author: str | None, anc
     """
     from getpass import getuser
 
-    from killswitch.audit.proving import fetched_anchors
     from killswitch.audit.restoring import restore as restore_store
     from killswitch.runner.clock import SystemClock
 
-    anchors = [each for place in anchors_at for each in fetched_anchors(place)]
+    anchors = fetched(anchors_at, allowed_signers, certificates, branch)
     done = restore_store(backup_at, _path(store_at), author or getuser(), reason, SystemClock().now(), anchors)
     lost = "unknown, name --anchors" if done.lost is None else f"{done.lost:,}"
     print_note(f"restored {store_at}: epoch {done.chain} begins at line {done.line}; entries lost: {lost}")

@@ -22,7 +22,7 @@ from killswitch.model.effects import EFFECTS, kind_of, of_kind, tag_of
 from killswitch.model.legible import legible
 from killswitch.model.registry import require_same_keys
 from killswitch.model.snapshot import Snapshot
-from killswitch.model.store import JournalEntry, Store, StoreTroubleError
+from killswitch.model.store import EffectStore, JournalEntry, StoreTroubleError
 from killswitch.model.venue import Transfers
 
 SEARCHED_DECISIONS = 10_000
@@ -40,7 +40,7 @@ class RunEnd(Struct, frozen=True):
 class PerformerContext(Struct, frozen=True):
     """What the performer of an effect may need of its run. The functions return the state at the time of the call."""
 
-    store: Store
+    store: EffectStore
     clock: Clock
     acts_on: Callable[[Decision], bool]
     """Whether this run acts on the decision: its policy enforces, and an account of its scope is armed."""

@@ -34,8 +34,8 @@ def read_key(store_at: str) -> bytes:
     """The key of the seals; it is made where there is none. OSError if it can be neither read nor made."""
     path = key_file(store_at)
     with suppress(FileExistsError):
-        # Whole before it has its name: another process may read it at any time.
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        # Whole before it has its name: another process may read it at any time. What a killed one has left is not met.
+        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if not path.exists():

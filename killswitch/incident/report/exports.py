@@ -26,6 +26,7 @@ from killswitch.incident.record.verdict import verdict
 from killswitch.incident.report.charts import TARGET
 from killswitch.journal.entries import Cancelled
 from killswitch.model.instant import rfc3339
+from killswitch.model.legible import harmless_cell
 from killswitch.risk.trading_cost import slippage
 
 COMPLIANCE_FORMAT: Final = "killswitch.compliance/v1"
@@ -257,7 +258,7 @@ def _cell(value: object) -> str:
             return rfc3339(value)
         case Decimal():
             return f"{value:f}"
-        case str() if value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-            return f"'{value}"
+        case str():
+            return harmless_cell(value)
         case _:
             return str(value)

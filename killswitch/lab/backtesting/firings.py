@@ -8,10 +8,11 @@ from decimal import Decimal
 
 from msgspec import Struct
 
+from killswitch.lab.backtesting.effects import fired_transfer
 from killswitch.lab.outcome import BacktestFiring, ClosedAmount, Hedge
 from killswitch.market.paper import PaperMarket
 from killswitch.model.decision import Decision
-from killswitch.model.effects import Orders, sizes_of, tag_of
+from killswitch.model.effects import Orders, kind_of, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import IN_PROGRESS, Closing, ClosingStatus, Side, Snapshot
 from killswitch.model.store import Journal
 
@@ -73,7 +74,7 @@ class FiringFollower:
 
     def _firing(self, followed: _Followed, market: PaperMarket) -> BacktestFiring:
         decision = followed.decision
-        closed = self._closed(decision.id, market)
+        closed, opened = self._traded(decision, market)
         orders = sizes_of(decision.effects)[tag_of(Orders)]
         otherwise: ClosingStatus = "flat" if followed.ended else "closing"
         ended = next((each for each in followed.ended if each != "flat"), otherwise) if orders else None
@@ -84,13 +85,20 @@ class FiringFollower:
             source=decision.attribution.source if decision.attribution else None, triggers=decision.triggers,
             gross_before=book.before.gross if book else None, gross_after=book.after.gross if book else None,
             ended=ended, verified_at=followed.verified_at, hedge=_hedge_status(followed.hedge_kept),
-            hedge_kept=followed.hedge_kept, orders=orders, closed=closed, cost=followed.cost,
+            hedge_kept=followed.hedge_kept, orders=orders, closed=closed, cost=followed.cost, opened=opened,
+            transfer=fired_transfer(decision, self._journal),
+            effects=tuple(kind_of(each).text(each) for each in decision.effects), reason=decision.reason,
         )  # fmt: skip
 
-    def _closed(self, decision: str, market: PaperMarket) -> tuple[ClosedAmount, ...]:
-        """Sum up the venue's fills, also of a working order: closing journals those only when the order is final."""
+    def _traded(
+        self, decision: Decision, market: PaperMarket
+    ) -> tuple[tuple[ClosedAmount, ...], tuple[ClosedAmount, ...]]:
+        """What was closed, and what was opened as a hedge.
+
+        The venue's fills are summed up, also of a working order: closing journals those only when the order is final.
+        """
         sent: dict[tuple[str, str, str], Side] = {}
-        for entry in self._journal.journal(decision):
+        for entry in self._journal.journal(decision.id):
             if entry.kind == "sending" and entry.account and entry.symbol and entry.client_order_id:
                 side: Side = "long" if entry.position_side == "long" else "short"
                 sent[entry.account, entry.symbol, entry.client_order_id] = side
@@ -99,7 +107,11 @@ class FiringFollower:
             for fill in market.fills(account, symbol, order):
                 contracts, value = sums.get((account, symbol, side), (ZERO, ZERO))
                 sums[account, symbol, side] = (contracts + fill.amount, value + fill.amount * fill.price)
-        return tuple(ClosedAmount(*key, contracts, value) for key, (contracts, value) in sums.items())
+        orders = of_kind(decision.effects, Orders) or Orders(())
+        hedges = {(it.account, it.symbol, it.position_side) for it in orders.intents if it.purpose == "hedge"}
+        found = {key: ClosedAmount(*key, contracts, value) for key, (contracts, value) in sums.items()}
+        closed = tuple(each for key, each in found.items() if key not in hedges)
+        return closed, tuple(each for key, each in found.items() if key in hedges)
 
 
 def _hedge_kept(followed: _Followed, market: PaperMarket) -> Decimal | None:

@@ -120,6 +120,7 @@ def _book(tried: BookRuns, reasons: Reasons, figures: tuple[Figure, ...], *, alo
     tables = [_side_by_side(tried.runs)]
     if staged is not None and staged.firings:
         tables.append(_firings(staged, reasons))
+        tables += _other_effects(staged)
     tables += [_liquidations(run) for run in tried.runs if run.liquidations]
     title = "The rules side by side" if alone else f"{tried.member.book.name} in {tried.market}"
     return Section(title, (*figures, *tables))
@@ -149,6 +150,28 @@ def _firings(run: Run, reasons: Reasons) -> Table:
         for firing in run.firings
     )  # fmt: skip
     return _table(head, rows, (8,), f"Stages that fired ({run.rule})", (6, 7, 5, 4, 3))
+
+
+def _other_effects(run: Run) -> Iterator[Table]:
+    """The money that stages moved and the hedges that they opened, with what they computed; no table without any."""
+    rows = tuple(
+        (instant(firing.at), firing.stage or "", moved_text(firing), firing.reason or "-")
+        for firing in run.firings
+        if firing.transfer is not None or firing.opened
+    )
+    if rows:
+        head = ("fired", "stage", "moved or opened", "because")
+        yield _table(head, rows, (), f"Margin and hedges ({run.rule})", (3,))
+
+
+def moved_text(firing: BacktestFiring) -> str:
+    """Return the transfer of a firing with what has become of it, and what it opened."""
+    opened = [f"opened {closed_text(firing.opened)}"] if firing.opened else []
+    if (moved := firing.transfer) is None:
+        return ", ".join(opened)
+    became = "" if moved.status == "moved" else f" ({moved.status})"
+    amount = money(moved.amount, moved.currency)
+    return ", ".join([f"{amount} from {moved.source} to {moved.account}{became}", *opened])
 
 
 def _liquidations(run: Run) -> Table:

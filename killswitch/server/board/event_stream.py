@@ -14,6 +14,10 @@ import anyio
 import msgspec
 from starlette.responses import Response
 
+from killswitch.operations.scoped_board import EVERYTHING
+
+Audience = tuple[str, ...]
+"""The scopes that a reader sees, in the form of `audience_of`."""
 MOST_EVENTS: Final = 256
 MOST_BYTES: Final = 1 << 20
 """What a stream keeps for a reader that does not take it."""
@@ -38,9 +42,15 @@ def event_bytes(event: str, data: object, number: int | None = None) -> bytes:
 class EventStream:
     """What one reader has not taken yet. Not thread-safe: all calls come from one loop."""
 
-    def __init__(self, channel: str, principal: str, ended_because: Callable[[], str | None]) -> None:
-        """`ended_because`: why the reader may not read on, such as a revoked token; None while it may."""
+    def __init__(
+        self, channel: str, principal: str, ended_because: Callable[[], str | None], audience: Audience = EVERYTHING
+    ) -> None:
+        """`ended_because`: why the reader may not read on, such as a revoked token; None while it may.
+
+        `audience`: the scopes that the reader sees.
+        """
         self.channel = channel
+        self.audience = audience
         self.principal = principal
         self.ended_because = ended_because
         self._events: deque[bytes] = deque()
@@ -95,13 +105,15 @@ class OpenStreams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, channel: str, principal: str, ended_because: Callable[[], str | None]) -> EventStream:
+    def open(
+        self, channel: str, principal: str, ended_because: Callable[[], str | None], audience: Audience = EVERYTHING
+    ) -> EventStream:
         """A further stream. TooManyStreamsError where the principal has enough."""
         if self._count[principal] >= MOST_STREAMS:
             raise TooManyStreamsError(
                 f"{principal} has {MOST_STREAMS} streams open: close one of them, such as a board"
             )
-        stream = EventStream(channel, principal, ended_because)
+        stream = EventStream(channel, principal, ended_because, audience)
         self._open[stream] = None
         self._count[principal] += 1
         return stream
@@ -111,14 +123,18 @@ class OpenStreams:
         if self._open.pop(stream, stream) is None:
             self._count -= Counter({stream.principal: 1})
 
-    def channels(self) -> frozenset[str]:
-        """The channels that somebody reads."""
-        return frozenset(stream.channel for stream in self._open)
+    def channels(self, audience: Audience) -> frozenset[str]:
+        """The channels that somebody of this audience reads."""
+        return frozenset(stream.channel for stream in self._open if stream.audience == audience)
 
-    def send(self, event: bytes, channel: str | None = None) -> None:
-        """Send an event to every stream of a channel; None: of all."""
+    def audiences(self) -> frozenset[Audience]:
+        """The audiences of the streams."""
+        return frozenset(stream.audience for stream in self._open)
+
+    def send(self, event: bytes, audience: Audience, channel: str | None = None) -> None:
+        """Send an event to every stream of an audience on a channel; None: on all."""
         for stream in self._open:
-            if channel is None or stream.channel == channel:
+            if stream.audience == audience and channel in (None, stream.channel):
                 stream.put(event)
 
     def end_revoked(self) -> None:

@@ -1,5 +1,8 @@
 """Reads the state of a store for everybody who watches it: once for each change, however many they are.
 
+Readers whose tokens see the same scopes are one audience: its board is made and rendered once for all of them, and has
+numbers of its own, so that nothing tells it of a change that it does not see.
+
 A look at the times of the store's files every few hundredths of a second costs nothing and needs no message from the
 runner, which knows of no board. The store is read in a thread and only read; while it does not answer, heartbeats go on
 and carry the growing age of what was read last.
@@ -20,10 +23,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.operations.board import Board, is_lost, read_board
+from killswitch.operations.board import Board, BoardFacts, is_lost, read_facts
+from killswitch.operations.scoped_board import board_for
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
-from killswitch.server.board.event_stream import EventStream, OpenStreams, event_bytes
+from killswitch.server.board.event_stream import Audience, EventStream, OpenStreams, event_bytes
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store, sign_of_life
 
@@ -83,10 +87,15 @@ class BoardFeed:
         self._monotonic = monotonic
         self._channels = channels
         self._thread = anyio.CapacityLimiter(1)
-        self._read: ReadBoard | None = None
+        self._facts: BoardFacts | None = None
+        self._facts_at = 0.0
+        self._boards: dict[Audience, ReadBoard] = {}
+        self._numbers: dict[Audience, int] = {}
+        """The last number of each audience that there ever was: a board that nobody watches is forgotten."""
+        self._wanted: dict[Audience, float] = {}
+        """Until when a board is kept of whoever has read it."""
         self._problem: str | None = None
         self._tasks: tuple[asyncio.Task[None], ...] = ()
-        self._wanted_until = 0.0
         self._reads = 0
 
     @property
@@ -94,27 +103,34 @@ class BoardFeed:
         """How often the store was read: for a test that many boards cost no more than one."""
         return self._reads
 
-    async def newest(self) -> ReadBoard:
-        """The newest board; it is read now if nobody has read it lately. StoreError where it cannot be."""
-        self._wanted_until = self._monotonic() + IDLE_AFTER
-        if not self._is_running or self._read is None:
-            await self._read_now()
-            self._start()
-        if self._read is None:
+    async def newest(self, audience: Audience) -> ReadBoard:
+        """The newest board of an audience; the store is read now if nobody has read it lately. StoreError where it
+        cannot be."""
+        await self._want(audience)
+        found = self._boards.get(audience)
+        if found is None:
             raise StoreError(self._problem or "the store was not read yet")
-        return self._read
+        return found
 
-    async def follow(self, channel: str, principal: str, ended_because: Callable[[], str | None]) -> EventStream:
+    async def follow(
+        self, channel: str, principal: str, ended_because: Callable[[], str | None], audience: Audience
+    ) -> EventStream:
         """A stream of changes. TooManyStreamsError where the principal has enough."""
-        self._wanted_until = self._monotonic() + IDLE_AFTER
-        if not self._is_running:
-            await self._read_now()
-            self._start()
-        return self.streams.open(channel, principal, ended_because)
+        await self._want(audience)
+        return self.streams.open(channel, principal, ended_because, audience)
 
-    def beat(self) -> BoardBeat:
-        """The heartbeat as of now."""
-        found, now = self._read, self._monotonic()
+    async def _want(self, audience: Audience) -> None:
+        """Have a board of this audience, and keep it up to date for a while."""
+        self._wanted[audience] = self._monotonic() + IDLE_AFTER
+        if not self._is_running or self._facts is None:
+            await self.read_now()
+            self._start()
+        elif audience not in self._boards:
+            self._take({audience: board_for(self._facts, audience)}, self._facts_at)
+
+    def beat(self, audience: Audience) -> BoardBeat:
+        """The heartbeat of an audience as of now."""
+        found, now = self._boards.get(audience), self._monotonic()
         if found is None:
             return BoardBeat(self.boot, 0, datetime.now(UTC), None, None, None, lost=True, problem=self._problem)
         board = found.board
@@ -141,7 +157,13 @@ class BoardFeed:
 
     @property
     def _is_wanted(self) -> bool:
-        return len(self.streams) > 0 or self._monotonic() < self._wanted_until
+        return len(self.streams) > 0 or bool(self._audiences())
+
+    def _audiences(self) -> frozenset[Audience]:
+        """Those who read a stream, and those who have read a board lately."""
+        now = self._monotonic()
+        self._wanted = {audience: until for audience, until in self._wanted.items() if now < until}
+        return self.streams.audiences() | frozenset(self._wanted)
 
     async def _watch(self) -> None:
         """Read the store whenever it has changed, until nobody wants it."""
@@ -153,7 +175,7 @@ class BoardFeed:
             since = self._monotonic() - read_at
             if (stamp != seen and since >= READ_APART) or since >= READ_AT_LEAST:
                 seen, read_at = stamp, self._monotonic()
-                await self._read_now()
+                await self.read_now()
 
     async def _beat(self) -> None:
         checked_at = self._monotonic()
@@ -162,7 +184,8 @@ class BoardFeed:
             if self._monotonic() - checked_at >= CHECK_EVERY:
                 checked_at = self._monotonic()
                 self.streams.end_revoked()
-            self.streams.send(event_bytes("beat", self.beat()))
+            for audience in self.streams.audiences():
+                self.streams.send(event_bytes("beat", self.beat(audience)), audience)
 
     async def _stamp(self) -> object:
         """What changes when the store does; None while its disk does not answer."""
@@ -180,10 +203,14 @@ class BoardFeed:
             return await anyio.to_thread.run_sync(look, limiter=self._thread, abandon_on_cancel=True)
         return None
 
-    async def _read_now(self) -> None:
+    async def read_now(self) -> None:
+        """Read the store, and send everybody what has changed of what they see."""
+        audiences = self._audiences()
         try:
             with anyio.fail_after(ANSWERS_WITHIN):
-                board = await anyio.to_thread.run_sync(self._board, limiter=self._thread, abandon_on_cancel=True)
+                facts, boards = await anyio.to_thread.run_sync(
+                    self._made, audiences, limiter=self._thread, abandon_on_cancel=True
+                )
         except TimeoutError:
             self._problem = f"the store does not answer for {ANSWERS_WITHIN:.0f} s"
             return
@@ -191,28 +218,35 @@ class BoardFeed:
             self._problem = f"the store cannot be read: {error}"
             return
         self._problem = None
-        self._take(board)
+        self._reads += 1
+        self._facts, self._facts_at = facts, self._monotonic()
+        kept = self._audiences()
+        self._boards = {audience: each for audience, each in self._boards.items() if audience in kept}
+        self._take(boards, self._facts_at)
 
-    def _board(self) -> Board:
+    def _made(self, audiences: frozenset[Audience]) -> tuple[BoardFacts, dict[Audience, Board]]:
+        """What the store has, and the board that each audience sees of it."""
         store = open_store(str(self._store), read_only=True)
         try:
             sign = sign_of_life(str(self._store))
-            return read_board(store, datetime.now(UTC), tick_time(store, CLOCK), sign)
+            facts = read_facts(store, datetime.now(UTC), tick_time(store, CLOCK), sign)
         finally:
             store.close()
+        return facts, {audience: board_for(facts, audience) for audience in audiences}
 
-    def _take(self, board: Board) -> None:
-        """Number a board, and send each channel what has changed."""
-        before = self._read
-        self._reads += 1
-        at = self._monotonic()
-        if before is not None and replace(board, now=before.board.now) == before.board:
-            self._read = ReadBoard(before.number, board, at)  # it was read again, and nothing has changed
-            return
-        self._read = ReadBoard((0 if before is None else before.number) + 1, board, at)
-        for name in self.streams.channels():
-            found = self._channels[name].changed(None if before is None else before.board, board)
-            self.streams.send(event_bytes("change", {"beat": self.beat(), **found}, self._read.number), name)
+    def _take(self, boards: Mapping[Audience, Board], at: float) -> None:
+        """Number each board, and send its readers what has changed."""
+        for audience, board in boards.items():
+            before = self._boards.get(audience)
+            if before is not None and replace(board, now=before.board.now) == before.board:
+                self._boards[audience] = ReadBoard(before.number, board, at)  # read again, and nothing has changed
+                continue
+            number = self._numbers[audience] = self._numbers.get(audience, 0) + 1
+            self._boards[audience] = ReadBoard(number, board, at)
+            for name in self.streams.channels(audience):
+                found = self._channels[name].changed(None if before is None else before.board, board)
+                event = event_bytes("change", {"beat": self.beat(audience), **found}, number)
+                self.streams.send(event, audience, name)
 
 
 CLOCK = SystemClock()

@@ -6,6 +6,7 @@ Everything else is replaced whole: it changes rarely, and then a person should s
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cache
@@ -13,11 +14,12 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.model.legible import one_line
 from killswitch.operations.board import Board, BoardScope, TriggerBar, without_values
 from killswitch.render.formats import instant
+from killswitch.server.board.event_stream import Audience
 from killswitch.server.board.feed import ReadBoard
 
 SECTIONS: Final = (
@@ -31,10 +33,14 @@ SECTIONS: Final = (
     "venues",
     "messages",
     "policies",
+    "mode",
 )
 """Each is a template, an element of the page with its name as id, and a part of a change."""
 MOST_BARS: Final = 2000
 """Bars of calm scopes on one page. Where there are more, each calm scope shows its nearest ones and counts the rest."""
+
+PAGES_KEPT: Final = 32
+"""Pages of audiences that are kept rendered; of more, the one that was opened longest ago is forgotten."""
 
 Moved = list[tuple[int, float | None, str]]
 """The bars of one scope that moved: their place, the share of the threshold that is reached, and the value."""
@@ -97,23 +103,36 @@ def scope_html(scope: BoardScope, most: int) -> str:
     return _template("scope").render(scope=scope, bars=bars, more=len(scope.bars) - len(bars))
 
 
-class RenderedBoard:
-    """The newest page, rendered once for everybody who opens it."""
+class PageContent(Struct, frozen=True):
+    """The content of each section, and the items of all scopes, of the board with this number."""
+
+    number: int
+    sections: Mapping[str, Markup]
+    scopes: Markup
+
+
+class RenderedBoards:
+    """The newest page of each audience, rendered once for everybody of it who opens it."""
 
     def __init__(self) -> None:
-        self._number = 0
-        self._sections: dict[str, Markup] = {}
-        self._scopes = Markup("")
+        self._pages: OrderedDict[Audience, PageContent] = OrderedDict()
 
-    def content(self, read: ReadBoard) -> tuple[Mapping[str, Markup], Markup]:
-        """The content of each section, and the items of all scopes."""
-        if read.number != self._number:
+    def content(self, audience: Audience, read: ReadBoard) -> PageContent:
+        """The content of the page of an audience."""
+        found = self._pages.get(audience)
+        if found is None or found.number != read.number:
             most = bars_shown(read.board)
             # Every text in them was escaped by the templates.
-            self._sections = {name: Markup(section_html(name, read.board)) for name in SECTIONS}
-            self._scopes = Markup("".join(scope_html(each, most) for each in read.board.scopes))
-            self._number = read.number
-        return self._sections, self._scopes
+            found = PageContent(
+                read.number,
+                {name: Markup(section_html(name, read.board)) for name in SECTIONS},
+                Markup("".join(scope_html(each, most) for each in read.board.scopes)),
+            )
+            self._pages[audience] = found
+        self._pages.move_to_end(audience)
+        if len(self._pages) > PAGES_KEPT:
+            self._pages.popitem(last=False)
+        return found
 
 
 class HtmlChannel:

@@ -26,6 +26,7 @@ from killswitch.operations.notifying import Acknowledgeable, UnknownPageError, a
 from killswitch.operations.pages.decision import decided
 from killswitch.operations.pages.wording import headline
 from killswitch.operations.preview import Preview, closes_under_way, from_store, preview
+from killswitch.operations.scoped_board import accounts_seen
 from killswitch.planning.notices import GIVE_UP_HINT
 from killswitch.render.document import Items, Page, section, text
 from killswitch.render.formats import count_of, instant
@@ -173,7 +174,8 @@ def _acknowledgement(event: Event, found: Acknowledgeable) -> CommandPreview:
 def _warnings(view: RunnerView, loaded: LoadedPolicies, may_see: Callable[[str], bool]) -> Iterator[str]:
     if loaded.policies.digest != view.policy_set:
         yield "the policy files differ from the set in force: this is what the files would do"
-    accounts = [each for each in view.accounts if may_see(f"account/{each.account}")]
+    seen = accounts_seen(view.accounts, may_see)
+    accounts = [each for each in view.accounts if each.account in seen]
     observed = [each.account for each in accounts if not each.armed]
     if observed:
         yield f"nothing is sent to {', '.join(observed)}: observed only"
@@ -186,10 +188,10 @@ def command_preview(
     event: Event, shown: Preview, may_see: Callable[[str], bool], as_of: datetime, warnings: tuple[str, ...] = ()
 ) -> CommandPreview:
     """What the event decides, and what else the tick would decide in the scopes that the caller sees."""
-    own = [each for each in shown.decisions if each.author == event.author]
+    own = [each for each in shown.decisions if each.author == event.author and may_see(each.scope)]
     others = [headline(each) for each in shown.decisions if each.author != event.author and may_see(each.scope)]
     notices = [each.text.removesuffix(GIVE_UP_HINT.format(id=event.id)) for each in shown.notices
-               if each.policy == "operator" or each.subject == event.id]  # fmt: skip
+               if (each.policy == "operator" and may_see(each.scope)) or each.subject == event.id]  # fmt: skip
     page = Page(
         "What it would do",
         sections=(

@@ -11,9 +11,10 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from killswitch.operations.board import encode_board
-from killswitch.server.board.event_stream import EventAnswer, TooManyStreamsError, event_bytes
+from killswitch.operations.scoped_board import audience_of
+from killswitch.server.board.event_stream import Audience, EventAnswer, TooManyStreamsError, event_bytes
 from killswitch.server.board.feed import BoardBeat, BoardFeed, ReadBoard
-from killswitch.server.board.parts import HtmlChannel, RecordChannel, RenderedBoard, environment
+from killswitch.server.board.parts import HtmlChannel, RecordChannel, RenderedBoards, environment
 from killswitch.server.board.previews import CommandPreview, CommandPreviews
 from killswitch.server.board.sessions import Session, Sessions
 from killswitch.server.bodies import CommandBody
@@ -52,7 +53,7 @@ class BoardRoutes:
         self._sessions = sessions
         self._commands = commands
         self._previews = CommandPreviews(store)
-        self._page = RenderedBoard()
+        self._pages = RenderedBoards()
         self.feed = BoardFeed(store, monotonic, {"html": HtmlChannel(), "records": RecordChannel()})
 
     def add_to(self, app: FastAPI) -> None:
@@ -78,21 +79,22 @@ class BoardRoutes:
         if self._entrance.identify(request.headers, is_proxied=is_proxied) is None:
             return _html("login", 401, why="")
         try:
-            _require(await identified(request))
+            audience = _audience(await identified(request))
         except HTTPException as error:
             return _html("login", error.status_code, why=str(error.detail))
-        read = await self._newest()
-        sections, scopes = self._page.content(read)
+        read = await self._newest(audience)
+        content = self._pages.content(audience, read)
         session: Session | None = request.scope.get("killswitch.session")
         return _html(
-            "board", 200, board=read.board, number=read.number, boot=self.feed.boot, beat=_json(self.feed.beat()),
-            kinds=KINDS, sections=sections, scopes=scopes, proof="" if session is None else session.proof,
+            "board", 200, board=read.board, number=read.number, boot=self.feed.boot,
+            beat=_json(self.feed.beat(audience)), audience=_json(audience), kinds=KINDS, sections=content.sections,
+            scopes=content.scopes, proof="" if session is None else session.proof,
         )  # fmt: skip
 
     async def login(self, request: Request, body: LoginBody) -> Response:
         """Begin a session with a token that may read the board."""
         headers = {"authorization": f"Bearer {body.token}"}
-        _require(self._entrance.caller(headers, source_of(request.scope), is_proxied=False))
+        _audience(self._entrance.caller(headers, source_of(request.scope), is_proxied=False))
         return Response(status_code=204, headers={"set-cookie": self._sessions.begin(body.token)})
 
     async def logout(self, request: Request) -> Response:
@@ -103,9 +105,11 @@ class BoardRoutes:
         return Response(status_code=204, headers={"set-cookie": self._sessions.end(session)})
 
     async def state(self, caller: Identified) -> Response:
-        """The board as JSON (`killswitch.board/v1`), with its number in `X-Killswitch-Number`."""
-        _require(caller)
-        read = await self._newest()
+        """The board as JSON (`killswitch.board/v1`), with its number in `X-Killswitch-Number`.
+
+        A token of some scopes gets what is of them, and `part` says which part of the book that is.
+        """
+        read = await self._newest(_audience(caller))
         headers = {"x-killswitch-number": str(read.number), "x-killswitch-boot": self.feed.boot}
         return Response(encode_board(read.board), media_type="application/json", headers=headers)
 
@@ -114,7 +118,8 @@ class BoardRoutes:
 
         Where a command must name what it ends and names nothing, the answer has all of it as `ids`.
         """
-        caller.require("read", command.scope)
+        if command.kind != "acknowledge":  # whose scopes are those of its firings
+            caller.require("read", command.scope)
         holds = await self._previews.holds(command)
         if command.ids is None and command.kind in ("unlock", "reset", "resume"):
             command = command.model_copy(update={"ids": [each.decision for each in holds]})
@@ -134,7 +139,7 @@ class BoardRoutes:
         return await self._stream("html", request, caller)
 
     async def _stream(self, channel: str, request: Request, caller: Caller) -> Response:
-        _require(caller)
+        audience = _audience(caller)
         is_proxied = bool(request.scope.get("is_proxied"))
         session: Session | None = request.scope.get("killswitch.session")
 
@@ -150,26 +155,27 @@ class BoardRoutes:
             return None if identity == caller.identity else "the rights of the credential have changed"
 
         try:
-            stream = await self.feed.follow(channel, caller.principal, ended_because)
+            stream = await self.feed.follow(channel, caller.principal, ended_because, audience)
         except TooManyStreamsError as error:
             raise HTTPException(429, str(error)) from error
-        hello = event_bytes("hello", self.feed.beat())
+        hello = event_bytes("hello", self.feed.beat(audience))
         return EventAnswer(stream, hello, lambda: self.feed.streams.close(stream))
 
-    async def _newest(self) -> ReadBoard:
+    async def _newest(self, audience: Audience) -> ReadBoard:
         try:
-            return await self.feed.newest()
+            return await self.feed.newest(audience)
         except StoreError as error:
             raise HTTPException(503, str(error)) from error
 
 
-def _require(caller: Caller) -> None:
-    """403 unless the caller may see everything that the board shows: positions of the whole portfolio among it."""
-    caller.require("positions")
+def _audience(caller: Caller) -> Audience:
+    """The scopes whose board the caller sees; 403 for one that sees no positions."""
+    caller.require("positions", is_scoped=False)
+    return audience_of(caller.identity.scopes)
 
 
-def _json(beat: BoardBeat) -> str:
-    return msgspec.json.encode(beat).decode()
+def _json(content: BoardBeat | Audience) -> str:
+    return msgspec.json.encode(content).decode()
 
 
 def _html(template: str, status: int, **shown: Any) -> Response:

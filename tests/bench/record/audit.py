@@ -1,7 +1,7 @@
 """The record: what a line adds to the commit of a journal entry, a million lines verified, and the size of a proof.
 
 The commit is compared with one of the same store that writes no line, entry by entry in turn, so that both see the same
-disk.
+disk. Both hold their lease, which each commit of a run checks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from time import perf_counter, process_time
 
 from sqlalchemy import Connection
 
+from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.record_entry import RecordEntry
 from killswitch.model.store import JournalEntry
 from killswitch.record.line import FORMAT, NO_LEAF, make_line
@@ -61,6 +62,8 @@ def appends(folder: Path) -> Measure:
     """The median commit of one journal entry with its line and without."""
     with_line, without = open_store(str(folder / "a.sqlite")), open_store(str(folder / "b.sqlite"))
     without.__class__ = Unrecorded
+    for store in (with_line, without):
+        store.fence(store.acquire("run", to_micros(NOW), HOUR).generation)
     seconds: dict[int, list[float]] = {0: [], 1: []}
     for number in range(APPENDS):
         for which, store in enumerate((with_line, without)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,7 +21,7 @@ from killswitch.audit.time_stamps import time_stamp_request
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import JournalEntry
-from killswitch.record.anchors import Anchor, FetchedAnchor
+from killswitch.record.anchors import Anchor, FetchedAnchor, anchor_text
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 
@@ -127,6 +127,83 @@ def test_a_commit_that_no_allowed_key_has_signed_is_not_genuine(
     assert [each.refused is None for each in found] == [False]
     report = verify_source(store, found, needs_anchor=True)
     assert (report.verdict, len(report.refused)) == ("could not tell", 1)
+
+
+def forged_by_settings(clone: Path, key: Path) -> None:
+    """A commit that another key has signed, and a program named in the settings of the clone that calls it good."""
+    program = clone.parent / "confirms"
+    program.write_text("#!/bin/sh\necho 'Good \"git\" signature for anchor@x with ED25519 key SHA256:x'\n")
+    program.chmod(0o755)
+    commit_forged(clone, "-c", "gpg.format=ssh", "-c", f"user.signingKey={key}", "commit-tree", "-S")
+    shell(clone, "git", "config", "gpg.ssh.program", program)
+
+
+def forged_by_keyring(clone: Path, _key: Path) -> None:
+    """A commit that an OpenPGP key has signed, whose keyring is in the clone."""
+    home = clone / ".gnupg"
+    home.mkdir(mode=0o700)
+    gpg = ("gpg", "--homedir", home, "--batch", "--passphrase", "")
+    shell(clone, *gpg, "--quick-generate-key", "mallory@example.com", "ed25519", "sign")
+    wrapper = clone.parent / "gpg-of-mallory"
+    wrapper.write_text(f'#!/bin/sh\nexec gpg --homedir {home} --batch "$@"\n')
+    wrapper.chmod(0o755)
+    commit_forged(
+        clone, "-c", "gpg.format=openpgp", "-c", f"gpg.program={wrapper}", "-c", "user.signingKey=mallory@example.com",
+        "commit-tree", "-S",
+    )  # fmt: skip
+
+
+def forged_by_replacement(clone: Path, _key: Path) -> None:
+    """The genuine commit, and another file of anchors that git shows in place of that in the commit."""
+    blob = shell(clone, "git", "rev-parse", "anchors:anchors").strip()
+    shell(clone, "git", "replace", blob, forged_blob(clone))
+
+
+def forged_by_damage(clone: Path, _key: Path) -> None:
+    """The genuine commit, and a file of an object that holds another one than its name says."""
+    blob = shell(clone, "git", "rev-parse", "anchors:anchors").strip()
+    other = forged_blob(clone)
+    objects = Path(shell(clone, "git", "rev-parse", "--git-path", "objects").strip())
+    target, source = (clone / objects / each[:2] / each[2:] for each in (blob, other))
+    target.unlink()
+    target.write_bytes(source.read_bytes())
+
+
+FORGED = Anchor("ab" * 16, 3, "cd" * 32)
+
+
+def forged_blob(clone: Path) -> str:
+    (clone.parent / "forged").write_text(anchor_text(FORGED))
+    return shell(clone, "git", "hash-object", "-w", clone.parent / "forged").strip()
+
+
+def commit_forged(clone: Path, *command: str) -> None:
+    row = f"100644 blob {forged_blob(clone)}\tanchors\n"
+    made = subprocess.run(["git", "mktree"], cwd=clone, input=row, check=True, capture_output=True, text=True)
+    identity = ("-c", "user.name=a", "-c", "user.email=anchor@x")
+    commit = shell(clone, "git", *identity, *command, made.stdout.strip(), "-m", "Anchor", "-p", "anchors").strip()
+    shell(clone, "git", "update-ref", "refs/heads/anchors", commit)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [forged_by_settings, forged_by_keyring, forged_by_replacement, forged_by_damage],
+    ids=lambda it: it.__name__,
+)
+def test_a_clone_that_somebody_else_has_made_confirms_no_forged_anchor(
+    store: SqlStore, repository: Repository, forge: Callable[[Path, Path], None]
+) -> None:
+    """What the folder of a clone says of itself, its settings, keys and replacements, has no part in the judgement."""
+    worker_of(store, repository.settings()).publish()
+    clone = repository.folder / "received"
+    shell(repository.folder, "git", "clone", "--quiet", "--branch", "anchors", repository.bare, clone)
+    assert [each.refused for each in fetched_anchors(clone, repository.trust())] == [None]
+    forge(clone, repository.new_key("mallory"))
+    try:
+        found = fetched_anchors(clone, repository.trust())
+    except AuditError:
+        return  # a damaged clone cannot be read
+    assert FORGED not in [each.anchor for each in found if each.refused is None]
 
 
 def test_a_store_that_was_rewritten_is_contradicted_by_the_anchors(

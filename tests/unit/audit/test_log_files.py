@@ -152,7 +152,7 @@ def test_the_end_of_the_chain_in_the_store_is_held_against_its_lines(store: SqlS
 
 def test_tables_have_every_line_with_its_leaf(store: SqlStore, tmp_path: Path) -> None:
     """CSV and Parquet agree with the lines; a text that a spreadsheet would compute is disarmed in CSV."""
-    store.add_to_record([RecordEntry("notice", NOW, {"scope": "=1+1", "policy": "p"})])
+    store.add_to_record([RecordEntry("notice", NOW, {"scope": "=1+1", "policy": "\r=2"})])
     assert export_csv(store, tmp_path / "r.csv") == export_parquet(store, tmp_path / "r.parquet") == 32
     with (tmp_path / "r.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -162,6 +162,7 @@ def test_tables_have_every_line_with_its_leaf(store: SqlStore, tmp_path: Path) -
     assert [row["line"].encode() for row in table] == [row["line"].encode() for row in rows] == texts
     assert [row["leaf"] for row in rows] == [sha256(b"\0" + text).hexdigest() for text in texts]
     assert (rows[-1]["scope"], table[-1]["scope"]) == ("'=1+1", "=1+1")
+    assert (rows[-1]["policy"], table[-1]["policy"]) == ("'\r=2", "\r=2")
     assert (table[5]["entry"], table[5]["account"], table[5]["seq"]) == ("verified", "main", 6)
 
 

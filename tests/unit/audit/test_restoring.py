@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from killswitch.audit.log_files import AuditError, verify_source
 from killswitch.audit.restoring import SKIPPED, back_up, check_store, restore
@@ -24,6 +27,7 @@ from killswitch.operations.status import store_status
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store, record_trouble
+from tests.unit.audit.kills import killed_at_each_write
 from tests.unit.execution.test_position_target import target_of
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -117,6 +121,60 @@ def test_a_restore_leaves_its_epoch_for_the_ids_of_catastrophe_stops(site: Path)
     assert len(set(found)) == 2
 
 
+def test_a_restore_that_is_killed_at_any_write_leaves_no_store_without_its_epoch(site: Path) -> None:
+    """A run would take a plain copy for a store, and use client order ids twice. The next restore needs no cleaning."""
+    assert back_up(site / "ks.sqlite", site / "backup.sqlite").is_whole
+    new = site / "new.sqlite"
+
+    def restore_it() -> None:
+        restore(site / "backup.sqlite", new, "ingrid", "the disk failed", NOW)
+
+    kills = 0
+    for _ in killed_at_each_write(restore_it):
+        kills += 1
+        if new.exists():
+            with closing(open_store(str(new), read_only=True)) as store:
+                tip = store.record_tip()
+                assert tip is not None and store.live(EPOCH) == tip.chain.encode()
+                assert [row.kind for row in store.journal()].count("restored") == 1
+            new.unlink()
+    assert kills > 5, "copy, mark, epoch, link"
+    assert check_store(new).record.epochs
+    assert not (site / ".new.sqlite.restoring").exists()
+
+
+@pytest.mark.parametrize("companion", ["-wal", "-shm", "-journal"])
+def test_a_restore_next_to_the_log_of_the_store_before_is_refused(site: Path, companion: str) -> None:
+    """SQLite would write that log into the restored store."""
+    assert back_up(site / "ks.sqlite", site / "backup.sqlite").is_whole
+    (site / f"new.sqlite{companion}").write_bytes(b"")
+    with pytest.raises(AuditError, match=f"new.sqlite{companion} exists: move it away first"):
+        restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "the disk failed", NOW)
+
+
+@pytest.mark.parametrize("spoilt", ["emptied", "an anchor that is not genuine"])
+def test_a_store_that_no_anchor_confirms_is_not_whole(site: Path, spoilt: str) -> None:
+    """Where anchors are given: they are what shows that its end is there."""
+    anchor = anchor_of(site / "ks.sqlite")
+    assert check_store(site / "ks.sqlite", [anchor]).is_whole
+    if spoilt == "emptied":
+        with closing(sqlite3.connect(site / "ks.sqlite")) as raw, raw:
+            raw.execute("DELETE FROM record")
+            raw.execute("DELETE FROM record_tip")
+    else:
+        anchor = replace(anchor, refused="no key of ours has signed it")
+    assert not check_store(site / "ks.sqlite", [anchor]).is_whole
+
+
+def test_an_anchor_that_is_not_genuine_counts_no_lost_entries(site: Path) -> None:
+    """Whoever can write it would have the record state a loss that there was not."""
+    back_up(site / "ks.sqlite", site / "backup.sqlite")
+    anchor = anchor_of(site / "ks.sqlite")
+    forged = FetchedAnchor(replace(anchor.anchor, number=999), "a test", refused="no key of ours has signed it")
+    done = restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "the disk failed", NOW, [anchor, forged])
+    assert done.lost == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -196,3 +254,15 @@ def test_the_verbs_say_what_they_did(site: Path) -> None:
     _, output = run("restore", site / "b.sqlite", "--store", site / "n.sqlite", "--reason", "the disk failed")
     assert "entries lost: unknown, name --anchors" in output
     assert "1 unfinished positions are verified at the venue" in output
+
+
+def test_a_store_is_restored_onto_a_file_system_without_hard_links(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as SMB, whose `link` is not supported."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    assert back_up(site / "ks.sqlite", site / "backup.sqlite").is_whole
+    monkeypatch.setattr(os, "link", refused)
+    restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "the disk failed", NOW)
+    assert check_store(site / "new.sqlite").record.epochs

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from killswitch.audit.exporting import export_segments
-from killswitch.audit.log_files import AuditError, segments_of
+from killswitch.audit.log_files import AuditError, LinesOfLog, segments_of
 from killswitch.audit.retaining import Retainer
 from killswitch.audit.retention_settings import read_retention_settings
 from killswitch.audit.statement import CHECKER, PeriodStatement, checker_text, encode_statement, make_statement
+from killswitch.cli import ksctl
 from killswitch.model.decision import Decision
 from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.record_entry import RecordEntry
@@ -197,7 +199,7 @@ def test_after_retention_a_statement_begins_where_the_record_does(site: Site) ->
     """A stranger verifies it with what is left, and with the whole log; a cut that no line states is contradicted."""
     whole = site.folder / "whole"
     site.anchor(95)
-    declared = "[store]\nkeep = '1d'\narchive = 'archive'\n"
+    declared = "clock_within = '1d'\n[store]\nkeep = '1d'\narchive = 'archive'\n"
     (site.folder / "retention.toml").write_text(declared)
     settings = read_retention_settings(site.folder / "retention.toml")
     site.store.add_to_record([RecordEntry("cut", at(1500), {"size": 1})])
@@ -225,6 +227,44 @@ def test_after_retention_a_statement_begins_where_the_record_does(site: Site) ->
     (site.folder / "log").rename(site.folder / "unused")
     whole.rename(site.folder / "log")
     assert site.check("anchors.txt")[0] == 0
+
+
+@pytest.mark.parametrize("form", ["a folder", "half a line at its end", "a beginning that retention removed"])
+def test_a_statement_of_an_exported_log_is_that_of_the_store(site: Site, form: str) -> None:
+    """Byte for byte, made without the store; and what is not whole makes none."""
+    if form == "a beginning that retention removed":
+        (site.folder / "retention.toml").write_text("clock_within = '1d'\n[store]\nkeep = '1d'\narchive = 'archive'\n")
+        site.store.add_to_record([RecordEntry("cut", at(1500), {"size": 1})])
+        settings = read_retention_settings(site.folder / "retention.toml")
+        Retainer(site.folder / "ks.sqlite", settings, at(24 * 60 + 63), "ingrid").retain()
+        site.anchor(1505)
+    begin, end = (80, 1504) if "beginning" in form else (2, 62)
+    of_store = site.statement(begin, end)
+    site.written(of_store)
+    if form == "half a line at its end":
+        with segments_of(site.folder / "log")[-1].path.open("ab") as file:
+            file.write(b'{"prev":"00')
+    assert make_statement(LinesOfLog(site.folder / "log"), at(begin), at(end)) == of_store
+    assert of_store.lines_from == (17 if "beginning" in form else 1)
+
+
+def test_a_statement_of_a_log_without_a_segment_is_an_error(site: Site) -> None:
+    """It names what is missing, and where to look."""
+    site.written(site.statement())
+    segments_of(site.folder / "log")[1].path.unlink()
+    with pytest.raises(AuditError, match="line 15 follows line 7; see `ksctl audit verify`"):
+        make_statement(LinesOfLog(site.folder / "log"), at(2), at(62))
+
+
+def test_the_verb_states_the_period_of_a_log_without_any_store(site: Site) -> None:
+    """And a stranger verifies what it printed."""
+    site.written(site.statement())
+    arguments = ["audit", "statement", "--from", rfc3339(at(2)), "--to", rfc3339(at(62))]
+    written = ["--log", str(site.folder / "log"), "--out", str(site.folder / "statement.json")]
+    (site.folder / "statement.json").unlink()
+    assert CliRunner().invoke(ksctl, [*arguments, *written]).exit_code == 0
+    assert site.check("anchors.txt")[0] == 0
+    assert "Name a record: --store FILE, or --log PATH" in CliRunner().invoke(ksctl, arguments).output
 
 
 def claimed(site: Site, change: Callable[[dict[str, Any]], object]) -> None:

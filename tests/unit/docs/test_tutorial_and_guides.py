@@ -92,7 +92,7 @@ def test_git_ignores_what_readme_and_tutorial_leave(repository: Path, name: str)
     "name",
     [
         "runbooks.md", "notifications.md", "operator-commands.md", "proofs.md", "approvals.md", "impact.md",
-        "shadow.md", "gitops.md", "sizing.md", "importing.md", "on-call.md",
+        "shadow.md", "gitops.md", "sizing.md", "importing.md", "on-call.md", "backtests.md",
     ],
 )  # fmt: skip
 def test_a_guide_works_as_written(repository: Path, tmp_path: Path, name: str) -> None:

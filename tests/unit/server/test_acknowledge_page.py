@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import requests
 
 from killswitch.graph.routing import Escalation, MessageAttributes
-from killswitch.incident.notify.acknowledge_link import key_file, seals_of
+from killswitch.incident.notify.acknowledge_link import KEY_BYTES, key_file, read_key, seals_of
 from killswitch.incident.notify.message import encode_message
 from killswitch.model.decision import Decision
 from killswitch.model.store import ROUTING, TickRecord
@@ -113,3 +114,9 @@ def test_a_firing_that_several_nodes_took_waits_once() -> None:
     )  # fmt: skip
     pages = tuple(OpenPage(1, announcement, node, 1, (Escalation(1, "phone"),)) for node in ("root", "desk"))
     assert len(RoutingState(1, pages=pages).unacknowledged) == 1
+
+
+def test_what_a_killed_process_has_left_of_the_key_prevents_no_later_one(tmp_path: Path) -> None:
+    """In a container each process has the number of the one before."""
+    (tmp_path / f".ks.sqlite.ack-key.{os.getpid()}").write_bytes(b"")
+    assert len(read_key(str(tmp_path / "ks.sqlite"))) == KEY_BYTES

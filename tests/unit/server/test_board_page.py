@@ -294,6 +294,28 @@ def test_a_viewer_sees_why_a_command_is_refused(board: OpenBoard) -> None:
     expect(page.locator("#do")).not_to_be_visible()
 
 
+def test_the_page_of_one_account_offers_its_scope_alone_and_says_what_it_shows(
+    board: OpenBoard, store_path: Path
+) -> None:
+    """Also after a change; the name of the other account is nowhere in the document."""
+    both = (machine("account/main"), machine("account/zebra"))
+    page = board(quiet(machines=both, accounts=(account(), account("zebra"))), who="risk account/main").page
+    expect(page.locator("#mode")).to_contain_text("shows the account main of 2")
+    page.click("#act")
+    assert page.locator("#known option").evaluate_all("found => found.map(e => e.value)") == ["account/main"]
+    put_view(store_path, quiet(machines=both, accounts=(account(), account("zebra"), account("okapi"))))
+    expect(page.locator("#mode")).to_contain_text("shows the account main of 3")
+    assert "zebra" not in page.content()
+
+
+def test_the_mode_of_the_run_changes_with_it(board: OpenBoard, store_path: Path) -> None:
+    """A run that begins to act, or ends to, is shown so at the top without a new page."""
+    page = board(quiet()).page
+    expect(page.locator("#mode")).to_have_text("acts")
+    put_view(store_path, quiet(live=False))
+    expect(page.locator("#mode")).to_have_text("observes only")
+
+
 def test_five_hundred_scopes_are_less_than_300_kilobytes(served: Served, store_path: Path) -> None:
     """With four triggers each, as they are sent: nothing is compressed."""
     triggers = [trigger(name, 0.01, 0.045) for name in ("fall", "leverage", "largest", "one-side")]

@@ -18,7 +18,7 @@ from killswitch.graph.nodes import CatastropheStopRule, PolicySet, StopTwin, Tim
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Acknowledged, Cancelled, Protected
 from killswitch.model.instant import SECOND
-from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.snapshot import AccountSnapshot, Order, Position
 from killswitch.model.venue import (
     Call,
     ConditionalOrderRule,
@@ -197,6 +197,45 @@ def test_a_stop_that_has_just_filled_is_seen_before_the_next_order(site: Site) -
     assert site.exchange.held[LONG] == 0
     assert site.stops() == []
     assert sum(1 for it in site.exchange.orders.values() if is_catastrophe_stop(it.name)) == 1
+
+
+class EarlierPositionsWire(EntryWire):
+    """A venue whose positions are one poll older than its orders, and whose fills are later still."""
+
+    _positions: tuple[Position, ...] | None = None
+
+    async def snapshot(self) -> AccountSnapshot:
+        found = await super().snapshot()
+        before, self._positions = self._positions, found.positions
+        return replace(found, positions=before or found.positions, fills=())
+
+
+def test_a_stop_that_the_venue_reports_as_filled_is_followed_by_none_for_the_old_position(site: Site) -> None:
+    """The list lacks it, and its query has the fill; the positions of that snapshot are those before the fill."""
+    site.run(site.runner(wire=EarlierPositionsWire), 10, {3: lambda: site.exchange.reprice("BTC", D(79))})
+    assert site.exchange.held[LONG] == 0
+    assert sum(each.kind == "protected" for each in site.store.journal()) == 1
+
+
+class ForgetfulListWire(EntryWire):
+    """A venue whose lists of open orders are empty from the fourth poll on, for two polls."""
+
+    polls = 0
+
+    async def snapshot(self) -> AccountSnapshot:
+        found = await super().snapshot()
+        self.polls += 1
+        return replace(found, orders=()) if self.polls in (4, 5) else found
+
+    async def open_orders(self) -> tuple[Order, ...]:
+        found = await super().open_orders()
+        return () if self.polls in (4, 5) else found
+
+
+def test_a_stop_that_a_list_leaves_out_and_a_query_finds_open_gets_no_second_one(site: Site) -> None:
+    site.run(site.runner(wire=ForgetfulListWire), 10)
+    assert site.stops() == [("sell", D(10), D(80))]
+    assert sum(each.kind == "protected" for each in site.store.journal()) == 1
 
 
 MISHAPS: list[Mishap] = [

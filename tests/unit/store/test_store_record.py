@@ -22,6 +22,7 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import JournalEntry, Outgoing, TickRecord
 from killswitch.record.verification import RecordReport, RecordVerifier
 from killswitch.store.errors import DuplicateDecisionError, FencedError
+from killswitch.store.record_chain import ChainWriter
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 
@@ -270,3 +271,16 @@ def test_people_ask_for_decisions_orders_and_positions_with_sqlite(store: SqlSto
     assert decisions == [("d1", "2026-03-02T09:30:00.000Z", "close", 1, "stage", 0)]
     assert orders == [("ks-1", "2", "filled", "2", "99.5"), ("ks-2", "3", "sending", None, None)]
     assert positions == [("BTC/USDT:USDT", "3", "0")]
+
+
+def test_a_line_that_was_rolled_back_leaves_no_trace_in_the_next_one(store: SqlStore, path: Path) -> None:
+    """The writer keeps the end that it wrote, which is not the end of the record where its commit failed."""
+    chain, entry = ChainWriter(), RecordEntry("notice", NOW, {"policy": "p"})
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        for end in ("COMMIT", "ROLLBACK", "COMMIT", "COMMIT"):
+            raw.execute("BEGIN IMMEDIATE")
+            chain.write(raw, [entry])
+            raw.execute(end)
+    report = report_of(store)
+    assert (report.breaks, report.verdict) == (0, "verified")
+    assert [each["seq"] for each in lines(store) if each["kind"] == "notice"] == [3, 4, 5]

@@ -228,7 +228,7 @@ async function readAgain() {
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.querySelector("meta[name=killswitch]");
-    for (const section of document.querySelectorAll("main section[id]")) {
+    for (const section of document.querySelectorAll("#mode, main section[id]")) {
       exchange(section, page.getElementById(section.id).innerHTML);
     }
     list.replaceChildren(...page.getElementById("list").children);
@@ -284,12 +284,14 @@ const field = (name) => document.getElementById(name);
 let shownFiring = null; // the number of the firing that the button was next to
 let previewed = null; // the command that the preview is of
 
+const scopes = JSON.parse(meta.dataset.scopes); // those of the token, which are all that it may command
+
 function openCommand(scope, firing) {
   if (firing) field("kind").value = "acknowledge";
   else if (field("kind").value === "acknowledge") field("kind").value = "close";
   shownFiring = firing ? Number(firing) : null;
   field("known").replaceChildren(
-    ...[...new Set(["portfolio", ...[...list.children].flatMap(names)])].map((each) => {
+    ...[...new Set([...scopes, ...[...list.children].flatMap(names)])].map((each) => {
       const option = document.createElement("option");
       option.value = each;
       return option;
@@ -302,7 +304,8 @@ function openCommand(scope, firing) {
 }
 
 function names(item) {
-  return [item.querySelector("h3 button").textContent, `policy/${item.querySelector("h3 small").textContent}`];
+  const scope = item.querySelector("h3 button").textContent;
+  return scopes.includes("portfolio") ? [scope, `policy/${item.querySelector("h3 small").textContent}`] : [scope];
 }
 
 function forget() {
