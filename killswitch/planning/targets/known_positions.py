@@ -19,8 +19,7 @@ from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side
-from killswitch.planning.orders.slices import DERIVATIVES
-from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.position_measures import HOLDINGS, ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 from killswitch.valuation.snapshot_facts import SnapshotFacts
 
@@ -68,7 +67,7 @@ class KnownPositions:
             if facts.of(account).positions_unusable is not None:
                 continue
             self.last[account.account] = account
-            if before is not None and account.market in DERIVATIVES and not _is_repetition(account, before):
+            if before is not None and account.market not in HOLDINGS and not _is_repetition(account, before):
                 self._compare(before, account, now)
 
     def _compare(self, before: AccountSnapshot, account: AccountSnapshot, now: int) -> None:
