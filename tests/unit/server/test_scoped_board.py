@@ -129,6 +129,7 @@ def facts_of_all(view: RunnerView | None = None) -> BoardFacts:
             alert("trigger/drawdown/account/zebra/fall", "account/zebra", "fall of zebra is unknown"),
             alert("trigger/drawdown/account/main/fall", "account/main", "fall is unknown"),
             alert("hedge/account/main", "account/main", "the hedge on zebra costs 27.18"),
+            alert("file/account/main", "account/main", "see account__okapi.json"),
             alert("wall-clock/ahead", "runner", "the clock is ahead"),
         ),
         switches=(switch("night", "main", "zebra"), switch("zoo", "okapi")),
