@@ -235,3 +235,11 @@ def test_the_verb_of_simulations_runs_no_live_drill_and_prints_the_way(tmp_path:
     assert "ksctl drill live monthly --live" in " ".join(result.output.split())
     missing = CliRunner().invoke(drill, ["run", "yearly", "--policies", str(tmp_path)])
     assert "it has monthly" in missing.output
+
+
+@pytest.mark.parametrize("verb", [("list",), ("run", "weekly")])
+def test_documents_that_cannot_be_read_are_not_a_set_without_drills(verb: tuple[str, ...], tmp_path: Path) -> None:
+    """The place and the cause, as everywhere: not the advice to add a document of kind Drill."""
+    result = CliRunner().invoke(ksctl, ["drill", *verb, "--policies", str(tmp_path / "misspelled")])
+    assert result.exit_code == 1
+    assert "KS1001" in result.output and "kind Drill" not in result.output
