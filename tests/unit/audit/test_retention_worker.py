@@ -90,7 +90,7 @@ def test_it_waits_while_a_close_is_in_progress(site: Site) -> None:
     program = f"open({str(site.folder / 'ran')!r}, 'w')"
     worker = site.worker(program)
     assert worker.retain_if_due() == 10.0
-    worker.ticked(A_CLOSE)  # type: ignore[arg-type] # it has what is read of a report
+    worker.ticked(A_CLOSE)
     assert worker.finish()
     assert not (site.folder / "ran").exists()
 
@@ -101,7 +101,7 @@ def test_a_retention_that_fails_is_a_warning_until_one_succeeds(site: Site) -> N
     program = f"import sys, os; sys.exit(0 if os.path.exists({str(right)!r}) else 'nothing is removed: the clock')"
     worker = site.worker(program)
     assert worker.alerts.unknown == ("retention",)
-    worker.ticked(NO_CLOSE)  # type: ignore[arg-type] # as above
+    worker.ticked(NO_CLOSE)
     until(lambda: worker.alerts.found)
     (alert,) = worker.alerts.found
     assert (alert.key, alert.severity) == ("retention/failed", "warning")
@@ -117,7 +117,7 @@ def test_a_retention_that_fails_is_a_warning_until_one_succeeds(site: Site) -> N
 def test_one_that_hangs_ends_with_the_run(site: Site) -> None:
     """It is killed, and reports nothing; another one goes on with what it has left."""
     worker = site.worker(f"import time; open({str(site.folder / 'began')!r}, 'w'); time.sleep(600)")
-    worker.ticked(NO_CLOSE)  # type: ignore[arg-type] # as above
+    worker.ticked(NO_CLOSE)
     until((site.folder / "began").exists)
     assert worker.finish()
     assert worker.alerts.found == ()
@@ -129,7 +129,7 @@ def test_the_process_removes_what_is_older_while_the_run_writes(site: Site) -> N
     entries = [RecordEntry("cut", now - timedelta(days=each), {"size": 1}) for each in range(20, 0, -1)]
     site.store.add_to_record(entries)
     worker = site.worker()
-    worker.ticked(NO_CLOSE)  # type: ignore[arg-type] # as above
+    worker.ticked(NO_CLOSE)
     until(lambda: site.store.live(RETAINED) or site.store.add_to_record([RecordEntry("cut", now, {"size": 2})]))
     until(lambda: worker.alerts.unknown == ())
     assert worker.alerts.found == ()
