@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from glob import glob
 from hashlib import sha256
@@ -33,41 +33,28 @@ from killswitch.audit.log_files import (
     verify_log,
     write_start,
 )
-from killswitch.audit.retention_settings import KeptFiles, RetentionSettings, kept_for
-from killswitch.incident.record.incident_decisions import IncidentDecisions, group_decisions
-from killswitch.incident.record.timeline import LOCK_ENDS
-from killswitch.journal.codec import decode_all
-from killswitch.journal.entries import Finished
-from killswitch.model.applied_set import name_now
-from killswitch.model.decision import Decision
-from killswitch.model.effects import Lock, of_kind
+from killswitch.audit.retention_clock import ClockDoubt, doubt_of_clock, retained_blob
+from killswitch.audit.retention_needs import Need, needs_of
+from killswitch.audit.retention_settings import FileClass, KeptFiles, RetentionSettings, kept_for
+from killswitch.incident.record.checklist import file_name, incidents_folder
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
 from killswitch.model.record_entry import Field, RecordEntry, private, with_known
-from killswitch.model.store import LIVE_DRILLS
+from killswitch.model.store import RETAINED
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.record.checkpoint import RemovedLines
-from killswitch.record.line import content_of, keys_of, read_head, references_of
+from killswitch.record.line import content_of, read_head, references_of
 from killswitch.record.tree import TreeEdge
 from killswitch.store.recorded import StoredLine, server_record_of
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 
-RetainedClass = Literal["store", "server record", "archive", "recordings", "events"]
-ALL: Final = (1 << 31) - 1
-"""As many decisions as there are."""
+RetainedClass = Literal["store", "server record", "archive", "incidents"] | FileClass
 SERVER_ARCHIVE: Final = "server"
 """The folder below the archive with the segments of the server's record."""
 _SQLITE: Final = b"SQLite format 3\0"
 _LOCK_FILE: Final = re.compile(rb'\{\s*"locked"\s*:')
 _MOST_OF_A_HEAD: Final = 4096
-
-
-class Need(Struct, frozen=True, order=True):
-    """Why a store keeps everything from a time on."""
-
-    since: datetime
-    why: str
 
 
 class Removal(Struct, frozen=True):
@@ -97,30 +84,58 @@ class Retainer:
         self._dry_run = dry_run
 
     def retain(self) -> tuple[Removal, ...]:
-        """Remove it, class after class. Raises AuditError and StoreError; what was removed before is on record."""
+        """Remove it, class after class. Raises AuditError and StoreError; what was removed before is on record.
+
+        AuditError also where the record does not confirm the clock: nothing is removed then, and that is on record.
+        """
         if not self._place.exists():
             raise AuditError(f"there is no store at {self._place}, so that nothing can be put on record: name another")
         try:
-            return self._removed()
+            with closing(open_store(str(self._place), read_only=self._dry_run)) as store:
+                doubt = doubt_of_clock(store, self._now, self._settings.longest_gap)
+                removed = self._removed(store) if doubt is None else self._doubted(store, doubt)
+                if doubt is None and not any(each.counts for each in removed if each.what != "server record"):
+                    self._leave_line(store, "nothing")
+                if not self._dry_run:
+                    store.put_live(RETAINED, retained_blob(self._now))
+                return removed
         except OSError as error:
             what = f"{error.filename or self._place}: {error.strerror or error}"
             raise AuditError(f"the retention broke off ({what}): see `df` and its mode, and run it again") from error
 
-    def _removed(self) -> tuple[Removal, ...]:
+    def _doubted(self, store: SqlStore, doubt: ClockDoubt) -> tuple[Removal, ...]:
+        """Remove nothing, and leave a line: from now on the record shows how time goes on."""
+        self._leave_line(store, "refused", doubt.why)
+        if not doubt.is_young:
+            raise AuditError(f"nothing is removed: {doubt.why}")
+        return (Removal("store", {}, kept_because=doubt.why),)
+
+    def _leave_line(self, store: SqlStore, result: str, why: str | None = None) -> None:
+        """Put a retention that removes nothing on record."""
+        if not self._dry_run:
+            about: dict[str, Field | None] = {"what": "all", "result": result, "actor": private(self._author)}
+            about["declared"] = self._settings.digest
+            store.add_to_record([RecordEntry("retention", self._now, with_known(about), with_known({"why": why}))])
+
+    def _removed(self, store: SqlStore) -> tuple[Removal, ...]:
         old = {name: self._old_files(name, files) for name, files in self._settings.file_classes.items()}
+        needs = needs_of(store, self._now)
         found: list[Removal] = []
         declared = self._settings.store
-        with closing(open_store(str(self._place), read_only=self._dry_run)) as store:
-            if declared is not None:
-                before, archive = self._now - kept_for(declared.keep), Path(declared.archive)
-                found.append(self._of_store("store", store, needs_of(store, self._now, before), archive, before))
-                server = server_record_of(self._place)
-                if server.exists():
-                    with closing(open_store(str(server), read_only=self._dry_run)) as other:
-                        found.append(self._of_store("server record", other, (), archive / SERVER_ARCHIVE, before))
-                if self._settings.archive is not None and archive.is_dir():
-                    found.append(self._of_archive(store, archive, self._now - kept_for(self._settings.archive.keep)))
-            found += [self._of_files(store, name, paths) for name, paths in old.items()]
+        if declared is not None:
+            before, archive = self._now - kept_for(declared.keep), Path(declared.archive)
+            found.append(self._of_store("store", store, needs, archive, before))
+            server = server_record_of(self._place)
+            if server.exists():
+                with closing(open_store(str(server), read_only=self._dry_run)) as other:
+                    found.append(self._of_store("server record", other, (), archive / SERVER_ARCHIVE, before))
+            if self._settings.archive is not None and archive.is_dir():
+                found.append(self._of_archive(store, archive, self._now - kept_for(self._settings.archive.keep)))
+        if self._settings.incidents is not None:
+            keep = kept_for(self._settings.incidents.keep)
+            files = old_incident_files(incidents_folder(str(self._place)), self._now - keep, needs)
+            found.append(self._of_files(store, "incidents", files))
+        found += [self._of_files(store, name, paths) for name, paths in old.items()]
         return tuple(found)
 
     def _of_store(
@@ -224,16 +239,20 @@ class Retainer:
             return "which is a segment of a record"
         return "which is a lock file" if _LOCK_FILE.match(begin) else None
 
-    def _of_files(self, store: SqlStore, what: str, old: Sequence[Path]) -> Removal:
-        """Remove these files, with their digests on record."""
-        kind: RetainedClass = "recordings" if what == "recordings" else "events"
+    def _of_files(self, store: SqlStore, kind: RetainedClass, old: Sequence[Path]) -> Removal:
+        """Remove these files, with their digests on record, and the folders of incidents that are empty then."""
         counts = {"files": len(old)} if old else {}
         if not old or self._dry_run:
             return Removal(kind, counts)
-        entry = self._announced(kind, {"files": len(old)}, msgspec.json.encode([_file_facts(each) for each in old]))
+        entry = self._announced(
+            kind, {"files": len(old)}, msgspec.json.encode([_file_facts(kind, each) for each in old])
+        )
         store.add_to_record([entry])
         for path in old:
             path.unlink(missing_ok=True)
+        for folder in {path.parent for path in old} if kind == "incidents" else ():
+            with suppress(OSError):  # a report is written there again
+                folder.rmdir()
         store.add_to_record([self._answer(kind, counts, entry.announces)])
         return Removal(kind, counts)
 
@@ -250,67 +269,20 @@ class Retainer:
         return RecordEntry("retention", self._now, {"what": what, "result": "removed"}, details, answers=subject)
 
 
-def needs_of(store: SqlStore, now: datetime, before: datetime) -> tuple[Need, ...]:
-    """What a restart or a person still needs: closes under way, open incidents, latches, and locks in force.
+def old_incident_files(folder: Path, before: datetime, needs: Iterable[Need]) -> list[Path]:
+    """The files of incidents in which nothing was written since `before`, and which nobody needs any more.
 
-    Locks and memories are searched for decisions from before a time only: what is younger is kept in any case.
+    A folder with anything but files in it is none that a run has written, and stays.
     """
-    decisions = [each.decision for each in reversed(store.decisions(ALL))]
-    changes = [each for each in store.set_changes(ALL) if each.renamed]
-    incidents = group_decisions(decisions, lambda each: name_now(each.policy, each.as_of, changes))
-    opening = {each.id: incident.decisions[0] for incident in incidents for each in incident.decisions}
-    machines = {(each.policy, each.scope) for each in store.states()}
-    found = [_need(each.decision, opening, "its close has not ended") for each in store.unfinished()]
-    for incident in incidents:
-        last = incident.decisions[-1]
-        is_open = incident.reset is None and not incident.is_manual
-        if is_open and (name_now(last.policy, last.as_of, changes), last.scope) in machines:
-            found += [_need(each, opening, "its stage was not reset") for each in _all_of(incident)]
-    memories = [_open_drills(body) if name == LIVE_DRILLS else body for name, body in store.memories()]
-    memories += [_state_memory(each.blob) for each in store.states()]
-    for decision in (each for each in decisions if each.as_of < before):
-        if _holds_lock(store, decision, now):
-            found.append(_need(decision, opening, "its lock is in force"))
-        elif any(decision.id.encode() in blob for blob in memories):
-            found.append(_need(decision, opening, "a restart remembers it"))
-    return tuple(found)
-
-
-def _state_memory(body: bytes) -> bytes:
-    """What a machine remembers. At rest it still names its last firing, whose costs may be corrected: no need of it."""
-    keys = keys_of(body) or {}
-    engine = keys.get("engine")
-    if not isinstance(engine, dict) or engine.get("level") != 0:
-        return body
-    return msgspec.json.encode({name: value for name, value in keys.items() if name not in ("decision", "costs")})
-
-
-def _open_drills(body: bytes) -> bytes:
-    """What is remembered of live drills, without those of which nothing is left: they are remembered for ever."""
-    try:
-        found = msgspec.json.decode(body, type=list[dict[str, object]])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return body
-    return msgspec.json.encode([each for each in found if each.get("state") not in ("closed", "not_opened")])
-
-
-def _need(decision: Decision, opening: dict[str, Decision], why: str) -> Need:
-    """The need of a decision, from the beginning of its incident on."""
-    first = opening.get(decision.id, decision)
-    return Need(min(first.as_of, decision.as_of), f"decision {decision.id} is needed: {why}")
-
-
-def _all_of(incident: IncidentDecisions) -> tuple[Decision, ...]:
-    return (*incident.suspicions, *incident.decisions)
-
-
-def _holds_lock(store: SqlStore, decision: Decision, now: datetime) -> bool:
-    """Whether a decision has a lock that is neither over nor lifted. One that was only recorded has no journal."""
-    lock = of_kind(decision.effects, Lock)
-    if lock is None or (lock.order.until is not None and lock.order.until <= now):
-        return False
-    journal = decode_all(store.journal(decision.id))
-    return bool(journal) and not any(isinstance(each, Finished) and each.status in LOCK_ENDS for each in journal)
+    needed, found = {file_name(each.incident) for each in needs}, []  # type: set[str], list[Path]
+    for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if each.is_symlink() or not each.is_dir() or each.name in needed:
+            continue
+        files = sorted(each.iterdir())
+        is_of_run = all(file.is_file() and not file.is_symlink() for file in files)
+        if is_of_run and all(file.stat().st_mtime < before.timestamp() for file in files):
+            found += files
+    return found
 
 
 def last_before(lines: Iterable[StoredLine], before: datetime, waiting: int | None) -> int:
@@ -366,13 +338,14 @@ def _named_in(path: Path) -> Iterator[str]:
             yield from references_of(content)
 
 
-def _file_facts(path: Path) -> tuple[str, int, str]:
-    """Name, size and SHA-256 of a file. Raises AuditError."""
+def _file_facts(kind: RetainedClass, path: Path) -> tuple[str, int, str]:
+    """Name, size and SHA-256 of a file; of an incident with the folder. Raises AuditError."""
     try:
         digest = sha256()
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
-        return legible(path.name), path.stat().st_size, digest.hexdigest()
+        name = f"{path.parent.name}/{path.name}" if kind == "incidents" else path.name
+        return legible(name), path.stat().st_size, digest.hexdigest()
     except OSError as error:
         raise AuditError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.engine.notice_titles import alert_title
+from killswitch.engine.notice_titles import URGENT, alert_title
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Notice
@@ -85,7 +85,7 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
         state = AlertState(state.known)
     if not (alerts.found or state.known):
         return (), state
-    present = _present(state, alerts)
+    present, causes = _present(state, alerts)
     notified: list[tuple[Alert, Severity, str, bool]] = []
     known = dict(state.known)
     for key, alert in present.items():
@@ -108,24 +108,27 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
         if after.is_active or not after.alert.lasts or now - (after.gone or 0) < REMEMBERED:
             known[key] = after
     known = _bounded(known, present)
-    return _notices(notified, now), state if known == state.known else replace(state, known=known)
+    return _notices(notified, causes, now), state if known == state.known else replace(state, known=known)
 
 
-def _present(state: AlertState, alerts: Alerts) -> dict[str, Alert]:
-    """The alerts that are found, by key: the most severe of several, and for the record only where it is a part of
-    another that is active, found or not known to be over."""
+def _present(state: AlertState, alerts: Alerts) -> tuple[dict[str, Alert], dict[str, str]]:
+    """The alerts that are found, by key, the most severe of several; and of each that is a part of another that is
+    active, found or not known to be over, the key of that one. It is for the record only, unless its kind is urgent."""
     present: dict[str, Alert] = {}
     for alert in alerts.found:
         same = present.get(alert.key)
         if same is None or _GRAVITY[alert.severity] > _GRAVITY[same.severity]:
             present[alert.key] = alert
     parts = [alert for alert in present.values() if alert.part_of]
+    causes: dict[str, str] = {}
     if parts:
         unknown = frozenset(alerts.unknown)
         lasting = (key for key, each in state.known.items() if each.is_active and _is_unknown(key, unknown))
         active = frozenset((*present, *lasting))
-        present |= {each.key: replace(each, severity="info") for each in parts if not active.isdisjoint(each.part_of)}
-    return present
+        causes = {each.key: found[0] for each in parts if (found := [key for key in each.part_of if key in active])}
+        held = (present[key] for key in causes if key.partition("/")[0] not in URGENT)
+        present |= {each.key: replace(each, severity="info") for each in held}
+    return present, causes
 
 
 def _was_notified(alert: Alert, state: AlertState) -> bool:
@@ -220,21 +223,27 @@ def _bounded(known: dict[str, KnownAlert], present: Collection[str]) -> dict[str
     return known
 
 
-def _notices(notified: Iterable[tuple[Alert, Severity, str, bool]], now: int) -> tuple[Notice, ...]:
-    """One notice for each alert, and for all under one heading that began, or that ended, at this tick."""
+def _notices(
+    notified: Iterable[tuple[Alert, Severity, str, bool]], causes: Mapping[str, str], now: int
+) -> tuple[Notice, ...]:
+    """One notice for each alert, and for all under one heading that began, or that ended, at this tick.
+
+    `causes`: the key of an alert → that of the active alert of which it is a part.
+    """
     joined: dict[tuple[object, ...], Notice] = {}
     for alert, severity, text, is_over in notified:
         place = alert.group if alert.heading is not None else alert.key, alert.heading, is_over
-        group, before = alert.group, joined.get(place)
+        group, before, cause = alert.group, joined.get(place), causes.get(alert.key, "")
         if before is not None:
-            more = _graver(severity, before.severity)
-            joined[place] = replace(before, severity=more, text=f"{before.text}; {text}")
+            more, cause = _graver(severity, before.severity), cause if cause == before.part_of else ""
+            joined[place] = replace(before, severity=more, text=f"{before.text}; {text}", part_of=cause)
             continue
         begun = text if alert.heading is None else f"{alert.heading}: {text}"
         key = alert.key if alert.heading is None and (is_over or (alert.lasts and alert.resolves)) else ""
         joined[place] = Notice(
             from_micros(now), group.policy, group.scope, group.kind, severity, begun, group.subject,
             title=alert_title(alert.key, is_over=is_over), alert=key, is_over=is_over and bool(key),
+            part_of=cause, closing_on=alert.closing_on,
         )  # fmt: skip
     return tuple(joined.values())
 

@@ -45,7 +45,8 @@ from killswitch.incident.record.totals import Totals, count_orders
 from killswitch.journal.entries import GivenUp
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
-from killswitch.model.store import Delivery, IncidentStore, Outbox
+from killswitch.model.store import ROUTING, Delivery, IncidentStore, Outbox
+from killswitch.planning.routing.state import read_routing
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.formats import count_of, duration_text, instant
 
@@ -88,8 +89,19 @@ def incident_of(
     return replace(
         found,
         checklist=checklist(found, notification_item(notifications)),
-        commands=tuple(next_commands(found, run, is_unfinished=_is_unfinished(found, *_SETTLED))),
-    )
+        commands=tuple(
+            next_commands(
+                found, run, is_unfinished=_is_unfinished(found, *_SETTLED),
+                is_escalating=_is_escalating(store, incident),
+            )
+        ),
+    )  # fmt: skip
+
+
+def _is_escalating(store: IncidentStore, incident: IncidentDecisions) -> bool:
+    """Whether a firing of the incident escalates until somebody acknowledges it."""
+    mine = {each.id for each in incident.decisions}
+    return any(page.announcement.decision in mine for page in read_routing(store.live(ROUTING)).unacknowledged)
 
 
 def _ahead(found: Incident, note: IncidentNote, machines: Sequence[MachineStatus]) -> str | None:

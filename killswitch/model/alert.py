@@ -41,7 +41,9 @@ class Alert(Struct, frozen=True, omit_defaults=True):
     a tick with one heading are one, so that forty positions of one account are one page. `replaces`: keys of alerts
     that have become this one: they are over, and nothing says so. `part_of`: keys of alerts of which this may be a
     consequence, as an unknown trigger is of an account that cannot be read: while one of them is active, this alert is
-    recorded and sent to nobody, so that one outage is one page; if it outlasts them, it is notified then.
+    recorded and sent to nobody, so that one outage is one page; if it outlasts them, it is notified then. An alert of
+    an urgent kind is sent at once all the same, as an update of the page about its cause. `closing_on`: the account, of
+    what is wrong with a close or with an order of one.
     """
 
     key: str
@@ -56,6 +58,7 @@ class Alert(Struct, frozen=True, omit_defaults=True):
     heading: str | None = None
     replaces: tuple[str, ...] = ()
     part_of: tuple[str, ...] = ()
+    closing_on: str = ""
 
     @property
     def full_text(self) -> str:

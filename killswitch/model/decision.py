@@ -318,13 +318,25 @@ def with_effects(decision: Decision, effects: Iterable[Effect]) -> Decision:
     )
 
 
+def without_details(decision: Decision) -> Decision:
+    """A copy with who, where, when, its lock, and at most one order and one cancel: for whoever reads thousands.
+
+    A decision over a large book has a megabyte of intents. What kind of decision it is, is kept.
+    """
+    return replace(
+        decision, triggers=(), attribution=None, book=None, intents=decision.intents[:1], cancels=decision.cancels[:1],
+        unwinding=None, covers=(), further=(), schedule=None, net_exposure=None,
+    )  # fmt: skip
+
+
 class Notice(Struct, frozen=True, omit_defaults=True):
     """A message for operators that is not a decision.
 
     `at_once`: it differs from earlier notices of its kind, so that it is sent separately and not grouped with them.
     `title`: what kind of thing it is about, in a few words; empty: `kind` says it. `alert`: the key of the alert that
-    begins or ends with it, where that ends with a notice too; `is_over`: whether it ends. Both are for addressing it in
-    its tick, and in no record: the alerts are stored with the tick.
+    begins or ends with it, where that ends with a notice too; `is_over`: whether it ends. `part_of`: the key of the
+    active alert of which it is a consequence. `closing_on`: the account of the close that it is about. These four are
+    for addressing it in its tick, and in no record: the alerts are stored with the tick.
     """
 
     as_of: Instant
@@ -338,6 +350,8 @@ class Notice(Struct, frozen=True, omit_defaults=True):
     title: str = ""
     alert: str = ""
     is_over: bool = False
+    part_of: str = ""
+    closing_on: str = ""
     format: Literal["killswitch.notice/v1"] = NOTICE_FORMAT
 
 
@@ -371,5 +385,5 @@ def encode_decision(decision: Decision) -> bytes:
 
 def encode_notice(notice: Notice) -> bytes:
     """One notice as a JSON line."""
-    recorded = replace(notice, alert="", is_over=False)
+    recorded = replace(notice, alert="", is_over=False, part_of="", closing_on="")
     return msgjson.encode({"format": NOTICE_FORMAT, **msgjson.decode(_ENCODER.encode(recorded))})

@@ -9,7 +9,8 @@ from typing import Final, get_args
 from msgspec import Struct
 
 from killswitch.graph.routing import MessageAttributes
-from killswitch.incident.notify.message import decode_message, digest
+from killswitch.incident.notify.message import decode_message
+from killswitch.incident.notify.page_threads import digest
 from killswitch.incident.record.incident_decisions import group_decisions
 from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line

@@ -93,6 +93,7 @@ def fire(
         evaluator.state = latch(
             evaluator.state, stage, view.as_of, evaluator.value_at_firing(), is_acting=evaluator.is_acting
         )
+        evaluator.note_fired(stage)
         evaluator.fired(decision.id)
         return [*made, decision, *proposal.opens], issued
     return made, issued
@@ -213,6 +214,7 @@ def _fire_partly(
     evaluator.state = fire_partly(
         evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back, is_acting=evaluator.is_acting
     )
+    evaluator.note_fired(stage)
     evaluator.act_without_latching(stage, ordered_on(decision), now)
     return [last.remarked(decision)], issued
 

@@ -469,6 +469,7 @@ class Interpreter:
         decisions.append(reset_record(evaluator, now, self._policies, event))
         accepts = event is not None or evaluator.resets_accepting()
         evaluator.state = reset(evaluator.state, now, automatic=event is None)
+        evaluator.ended_by_reset = ()
         evaluator.history.rebase(accept=accepts)
         return decisions, issued
 

@@ -379,7 +379,7 @@ def command_not_carried_out(event: Event, now: int, text: str) -> Notice:
     return _operator_notice(event, now, "nothing_selected", "page", text, NOT_CARRIED_OUT)
 
 
-GIVE_UP_HINT = f" (`ksctl close --give-up {{id}} --reason … {STORE_OPTION}` ends that)"
+GIVE_UP_HINT = f" (`ksctl close --give-up {{id}} --reason '' {STORE_OPTION}` ends that)"
 
 
 def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from msgspec.structs import replace
+
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.model.alert import NO_ALERTS, Alert, Alerts, alert_if
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
@@ -199,7 +201,7 @@ class ClosingWorker:
             return self._only("stalled", reason)
         heading = f"closing on account {self.account}"
         found = tuple(
-            Alert(f"closing/{self.account}/uncloseable/{key}", "page", why, heading=heading)
+            self._about(Alert(f"closing/{self.account}/uncloseable/{key}", "page", why, heading=heading))
             for key, why in self.executor.stalls.items()
         )
         # Before the first pass of this run, and for some passes without reliable data, nothing is known to be over.
@@ -239,4 +241,9 @@ class ClosingWorker:
 
     def _only(self, kind: str, text: str) -> Alerts:
         """One page; what else is wrong with the closing is unknown while it lasts."""
-        return Alerts(alert_if(f"closing/{self.account}/{kind}", text).found, (f"closing/{self.account}",))
+        found = self._about(Alert(f"closing/{self.account}/{kind}", "page", text))
+        return Alerts((found,), (f"closing/{self.account}",))
+
+    def _about(self, alert: Alert) -> Alert:
+        """The alert as one about this account's close, which may follow from its outage."""
+        return replace(alert, part_of=(f"outage/{self.account}",), closing_on=self.account)

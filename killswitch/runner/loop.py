@@ -464,6 +464,8 @@ class Runner:
         The first tick of a run knows nothing to be over: most parts have not done anything yet.
         """
         self._wall.check(snapshot.as_of)
+        findings = self.observers.findings(snapshot)
+        self.poller.outages.note_closes(findings, self.workers.busy, snapshot.accounts)
         wrong = together((
             outcome.alerts,
             self.reloads.lasting,
@@ -472,7 +474,7 @@ class Runner:
             self.poller.streams.alerts,
             shortfalls(snapshot.closings),
             unreadable_commands(commands.unreadable),
-            self.observers.findings(snapshot),
+            findings,
             self.reloads.alerts,
             Alerts(unknown=self._unjudged_keys() if self._has_ticked else ("",)),
         ))  # fmt: skip

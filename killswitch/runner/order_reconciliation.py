@@ -216,7 +216,9 @@ class OrderReconciliation:
                     "it may have filled: look at the venue, which is still queried. The close goes on without it, of a "
                     "swap or future as a whole, of anything else as if it had filled"
                 )
-                self._found.append(_of_order(name, "detached", f"{order}: {what} {way_out}", entry.account))
+                found = _of_order(name, "detached", f"{order}: {what} {way_out}", entry.account)
+                # It is still queried: while nothing of the account can be read, this is what its outage means.
+                self._found.append(replace(found, part_of=(f"outage/{entry.account}",)))
             case Abandoned():
                 what = "the venue does not report its status and is no longer queried: check the order at the venue"
                 self._found.append(_of_order(name, "abandoned", f"{order}: {what} {way_out}", entry.account))
@@ -245,7 +247,8 @@ class CombinedClosingObserver:
 
 def _of_order(name: str, what: str, text: str, account: str | None = None) -> Alert:
     """The page about an order. With its account, those of a tick are one page: an outage loses many answers at once."""
-    return _finding(f"order/{name}/{what}", text, None if account is None else f"orders on account {account}")
+    found = _finding(f"order/{name}/{what}", text, None if account is None else f"orders on account {account}")
+    return replace(found, closing_on=account or "")
 
 
 def _finding(key: str, text: str, heading: str | None = None) -> Alert:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from killswitch.model.snapshot import Side
 from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.server.access import EffectClass
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the reason is blank: say why, for the record")
+    return text
+
+
+RecordedReason = Annotated[
+    str, Field(min_length=1, max_length=500, json_schema_extra={"pattern": r"\S"}), AfterValidator(_not_blank)
+]
+"""Why a person gives a command, for the record: not blank, as `ksctl` demands."""
 
 
 class ProblemBody(BaseModel):
@@ -43,7 +55,7 @@ class CommandBody(BaseModel):
         "restate", "apply",
     ]  # fmt: skip
     scope: Annotated[str | None, Field(max_length=200)] = None
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: RecordedReason
     cause: Cause | None = None
     force: bool = False
     mode: LockMode | None = None

@@ -28,6 +28,7 @@ from killswitch.operations.policy_sources import (
 )
 from killswitch.runner.status_blob import last_tick, started_as, tick_time
 from killswitch.server.access import EffectClass
+from killswitch.server.bodies import RecordedReason
 from killswitch.server.command_routes import CLOCK, CommandRoutes, Key, request_id
 from killswitch.server.entrance import Caller, Identified
 from killswitch.server.store_reads import StoreReads
@@ -46,7 +47,7 @@ class SourceBody(BaseModel):
     begins."""
 
     model_config = ConfigDict(extra="forbid")
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: RecordedReason
     seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 86400.0
     set: Annotated[str | None, Field(min_length=4, max_length=100)] = None
     forget: Annotated[str | None, Field(max_length=100)] = None

@@ -12,6 +12,7 @@ from typing import Final
 from msgspec import Struct
 from sqlalchemy import TextClause
 
+from killswitch.model.decision import Decision
 from killswitch.model.record_entry import RecordEntry
 from killswitch.model.store import RUNNER_VIEW
 from killswitch.record.line import content_of, keys_of, references_of
@@ -24,7 +25,7 @@ from killswitch.store.recorded import RecordedStore, StoredLine
 BATCH: Final = 1_000
 """Rows that one transaction deletes: a few milliseconds."""
 _DECISIONS_AT_ONCE: Final = 50
-"""A decision has hundreds of journal entries."""
+"""A decision has hundreds of journal entries, and one over a large book has a megabyte."""
 _NAMING: Final = ('"kind":"decision"', '"kind":"command"')
 
 
@@ -50,6 +51,13 @@ class RetainedStore(RecordedStore):
         """What a restart remembers besides states of machines, by name: live blobs but the view of the last tick."""
         for row in self._read(sql.LIVE_BODIES, besides=RUNNER_VIEW):
             yield str(row.name), row.body if isinstance(row.body, bytes) else str(row.body).encode()
+
+    def decisions_in_order(self) -> Iterator[Decision]:
+        """Every decision, oldest first, without its snapshot; a page of them is in memory at a time."""
+        after = 0
+        while found := self._read(sql.DECISIONS_AFTER, after=after, limit=_DECISIONS_AT_ONCE):
+            yield from (each.decision for each in self._decoded("a decision", rows.stored, found))
+            after = found[-1].sequence
 
     @retried
     def begin_record_at(self, checkpoint: bytes, before: bytes | None, entry: RecordEntry) -> None:

@@ -188,7 +188,8 @@ def copy_store(url_or_path: str, to: Path) -> None:
             with closing(sqlite3.connect(to, isolation_level=None)) as copied:
                 backup(disk, copied)
         except sqlite3.Error as error:
-            to.unlink(missing_ok=True)  # an incomplete copy is useless
+            with suppress(OSError):  # nothing can be removed from a read-only disk
+                to.unlink(missing_ok=True)  # an incomplete copy is useless
             raise store_error(f"{path}, or its copy {to},", error) from error
 
 

@@ -25,6 +25,7 @@ TRIM_ROWS = text("DELETE FROM history WHERE at >= :since AND at < :before AND su
 
 PUT_DECISION = _insert("decisions", "id", "as_of", "policy", "scope", "body", "snapshot")
 DECISIONS = text("SELECT body FROM decisions ORDER BY sequence DESC LIMIT :limit")
+DECISIONS_AFTER = text("SELECT sequence, body FROM decisions WHERE sequence > :after ORDER BY sequence LIMIT :limit")
 DECISIONS_BY_PREFIX = text(
     "SELECT body, snapshot FROM decisions WHERE substr(id, 1, :length) = :prefix ORDER BY sequence LIMIT 2"
 )
@@ -192,9 +193,12 @@ OLD_DECISIONS = text(
     "SELECT 1 FROM journal j WHERE j.decision = d.id AND j.at >= :before) ORDER BY d.sequence"
 )
 OLD_EVENTS = text("SELECT id FROM events WHERE consumed_at < :before ORDER BY sequence")
-REMOVE_DECISION = tuple(
-    text(f"DELETE FROM {table} WHERE {key} = :id")
-    for table, key in (("course", "incident"), ("incidents", "id"), ("journal", "decision"), ("decisions", "id"))
+REMOVE_DECISION = (
+    *(
+        text(f"DELETE FROM {table} WHERE {key} = :id")
+        for table, key in (("course", "incident"), ("incidents", "id"), ("journal", "decision"), ("decisions", "id"))
+    ),
+    text("DELETE FROM live WHERE substr(name, -length(:id) - 1) = '/' || :id"),  # what is kept with its incident
 )
 REMOVE_EVENT = text("DELETE FROM events WHERE id = :id AND consumed_at IS NOT NULL")
 REMOVE_NOTICES = text(

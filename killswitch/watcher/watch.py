@@ -135,7 +135,7 @@ class WatchedSwitch:
         name = self.rule.name
         found = []
         if self.stored.is_fired:
-            after = f"`ksctl deadman arm {name} --reason … --store STORE` returns it to service"
+            after = f"`ksctl deadman arm {name} --reason '' --store STORE` returns it to service"
             closes = "the positions of its accounts are closed, and their lock stays"
             done = {"page": "nothing is closed", "lock": "its accounts are locked", "close": closes}
             text = f"the switch {name} has fired: {self.stored.why}; {done[self.rule.on_silence]}; {after}"

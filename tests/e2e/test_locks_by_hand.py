@@ -32,7 +32,7 @@ def test_a_close_by_hand_locks_the_bots_out_until_an_operator_unlocks(tmp_path: 
             assert _mode(site) is None
             closed = ksctl("close", "--scope", "account/main", "--reason", "system-failure", *store)
             assert closed.returncode == 0, closed.stderr
-            unlock = f"`ksctl unlock account/main --reason … --store {site.store}`"
+            unlock = f"`ksctl unlock account/main --reason '' --store {site.store}`"
             assert f"account/main is locked (reduce_only) until {unlock}" in closed.stdout
             assert _mode(site) == "reduce_only"
             audit = ("lock", "portfolio", "--mode", "all", "--for", "2h", "--reason", "audit", *store)

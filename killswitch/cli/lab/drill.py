@@ -167,7 +167,10 @@ def due(policies_at: tuple[Path, ...], folder: Path) -> None:
     from killswitch.operations.drills.live_checks import drills_at
     from killswitch.operations.drills.pages import due_page, kept_results
 
-    print_page(due_page(drills_at(policies_at), kept_results(folder)[0], datetime.now(UTC)))
+    drills = drills_at(policies_at)
+    if not drills:
+        _require_readable(policies_at)
+    print_page(due_page(drills, kept_results(folder)[0], datetime.now(UTC)))
 
 
 @options.verb("ksctl drill trend", group=drill)
@@ -203,7 +206,15 @@ def _document(policies_at: Sequence[Path], name: str) -> DrillDocument:
     try:
         return find_drill(policies_at, name)
     except ValueError as error:
+        _require_readable(policies_at)
         raise click.ClickException(str(error)) from error
+
+
+def _require_readable(policies_at: Sequence[Path]) -> None:
+    """End with the errors of the documents, if there are any: a document that cannot be read is not an absent one."""
+    from killswitch.cli.session import load_policies
+
+    load_policies(policies_at)
 
 
 def _how_to_run_live(document: DrillDocument) -> str:

@@ -7,7 +7,8 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from html import escape
 from typing import Any
 
@@ -66,11 +67,14 @@ class AppriseSender:
         with delivery_attempt(ATTEMPT) as attempt, _CapturedLog() as log:
             try:
                 service = self._service(url)
-                is_accepted = service.notify(
-                    title=message.title,
-                    body=fit_message(message, *_room(service[0], message.title)),
-                    notify_type=_TYPES[message.severity],
-                    body_format="text",
+                is_accepted = all(
+                    each.notify(
+                        title=message.title,
+                        body=fit_message(message, *_room(service[0], message.title)),
+                        notify_type=_TYPES[message.severity],
+                        body_format="text",
+                    )
+                    for each in _calls(service[0], message)
                 )
             except NotSentError:
                 raise
@@ -108,6 +112,34 @@ class AppriseSender:
         for plugin in service:
             plugin.socket_connect_timeout = plugin.socket_read_timeout = TIMEOUT
         return service
+
+
+_ENDS = ("resolve", "close")
+"""What Apprise calls the action of a pager that ends the page of a key."""
+
+
+def _calls(plugin: Any, message: Message) -> Iterator[Any]:
+    """Yield the service as it is called for a message: once, and of a pager once for each page that the message ends.
+
+    A pager is given the key of the message; without one, Apprise takes a key that several messages may share, and a
+    page that adds to an open one wakes nobody. A URL with a key of its own keeps it. A copy for each call: an attempt
+    that was abandoned may still use the service.
+    """
+    if getattr(plugin, "dedup", "") is not None:
+        yield plugin
+        return
+    values = plugin.template_args.get("action", {}).get("values", ())
+    end = next((each for each in _ENDS if each in values), None)
+    if message.key or not message.resolves or end is None:
+        yield _keyed(plugin, message.key or message.id, plugin.action)
+    if end is not None:
+        yield from (_keyed(plugin, key, end) for key in message.resolves)
+
+
+def _keyed(plugin: Any, key: str, action: str) -> Any:
+    found = copy(plugin)
+    found.dedup, found.action = key, action
+    return found
 
 
 def _room(service: Any, title: str) -> tuple[int, Callable[[str], int]]:

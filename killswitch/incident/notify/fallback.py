@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from killswitch.incident.notify.message import digest
+from killswitch.incident.notify.page_threads import digest
 from killswitch.incident.notify.routing import HOP_AFTER
 from killswitch.model.clock import Clock
 from killswitch.model.instant import SECOND, to_micros

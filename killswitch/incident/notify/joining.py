@@ -41,7 +41,7 @@ def joined(messages: Sequence[Message], id_: str) -> Message:
     return replace(
         gravest, id=id_, at=max(message.at for message in messages), title=_joined_title(messages, gravest, count),
         body="\n\n".join(whole), count=count, members=tuple(_members(messages)), thread=_thread(messages),
-        ended_at=None,
+        ended_at=None, key=_key(messages, id_), resolves=tuple(dict.fromkeys(_resolved(messages))),
     )  # fmt: skip
 
 
@@ -72,11 +72,24 @@ def _thread(messages: Sequence[Message]) -> str:
     return threads.pop() if len(threads) == 1 else ""
 
 
+def _key(messages: Sequence[Message], id_: str) -> str:
+    """The key of all of them, if they have one; none of ends alone; else the id of the whole, which rings by itself."""
+    keys = {message.key for message in messages}
+    return keys.pop() if len(keys) == 1 else id_
+
+
+def _resolved(messages: Iterable[Message]) -> Iterable[str]:
+    for message in messages:
+        yield from message.resolves
+
+
 def sent_again(message: Message, purpose: str, id_: str) -> Message:
     """The message as it is repeated, reminded of or escalated, which its title and first line say."""
     severity = f"[{message.severity}] "
     title = shortened(f"{severity}{purpose}: {_title(message)}", LONGEST_LINE)
-    return replace(message, id=id_, title=title, body=f"{_SENT_AGAIN[purpose]}\n{message.body}", purpose=purpose)
+    body = f"{_SENT_AGAIN[purpose]}\n{message.body}"
+    # Without the key of the first one: a pager would take it for an update of what somebody has acknowledged.
+    return replace(message, id=id_, title=title, body=body, purpose=purpose, key="")
 
 
 def with_end(message: Message, at: Instant) -> Message:

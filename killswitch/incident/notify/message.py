@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.engine.notice_titles import OVER, notice_title
+from killswitch.engine.notice_titles import notice_title
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
+from killswitch.incident.notify.page_threads import PageThread, digest, is_end, notice_thread
 from killswitch.incident.notify.scope_members import ScopeMembers, SeenScope, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
 from killswitch.incident.record.close_causes import DRILL, command_text, order_texts
@@ -77,15 +77,15 @@ class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=M
     """Why a message is sent again: `repeat`, `reminder` or `escalation`; absent of a first one."""
     ended_at: Instant | None = None
     """When what it is about ended, where that was before it was sent."""
+    key: str = ""
+    """What a pager deduplicates by: the same for a page and the updates of it, another one for what must ring by
+    itself. Empty of an end, and of what is sent again."""
+    resolves: tuple[str, ...] = ()
+    """The keys of the pages that it ends."""
 
 
 encode_message = msgspec.json.Encoder(decimal_format="string").encode
 decode_message = msgspec.json.Decoder(Message).decode
-
-
-def digest(*parts: str) -> str:
-    """Return an id that depends on the parts alone."""
-    return blake2b("\x00".join(parts).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
 
 
 def safe_line(text: str) -> str:
@@ -391,17 +391,25 @@ def _left_text(closing: Closing, left: Sequence[str], others: str) -> str:
 
 
 def notice_message(
-    notice: Notice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START, facts: Sequence[str] = ()
-) -> Message:
-    """Return the message about a notice that a person must read; `facts`: lines that follow its text."""
+    notice: Notice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START, facts: Sequence[str] = (),
+    place: PageThread | None = None,
+) -> Message:  # fmt: skip
+    """Return the message about a notice that a person must read; `facts`: lines that follow its text.
+
+    `place`: its incident and its key; None: a notice of its own.
+    """
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
+    title = notice_title(notice)
     page = Page(
-        notice_title(notice),
+        f"update: {title}" if place is not None and place.is_update else title,
         sections=(
             Section("", (_text_of(notice, started), _when_line(notice), *facts, f"next: {started.command('status')}")),
         ),
     )
-    return replace(_message(about, subject, page, at=notice.as_of), thread=notice_thread(notice))
+    message = _message(about, subject, page, at=notice.as_of)
+    place = place or PageThread(notice_thread(notice))
+    key = "" if is_end(notice) else place.key or message.id
+    return replace(message, thread=place.thread, key=key, resolves=place.resolves)
 
 
 def closing_facts(account: str, snapshot: Snapshot | None, contacts: Sequence[Person] | None) -> tuple[str, ...]:
@@ -415,12 +423,6 @@ def drill_message(message: Message) -> Message:
     """Return the message marked as of a drill: nothing is wrong, and there is nothing to do."""
     text = f"{DRILL}this is a rehearsal on the paper venue. Nothing is wrong, and there is nothing to do.\n\n"
     return replace(message, title=safe_line(f"{DRILL}{message.title}"), body=f"{text}{message.body}")
-
-
-def notice_thread(notice: Notice) -> str:
-    """Return the thread of a notice: that of the problem, and of the notice that it is over."""
-    subject, title = notice.subject or "", notice_title(notice).removeprefix(OVER)
-    return digest("thread", notice.policy, notice.scope, notice.kind, subject, title)
 
 
 def _when_line(notice: Notice) -> str:

@@ -23,7 +23,6 @@ from killswitch.incident.notify.message import (
     closing_message,
     decision_message,
     decode_message,
-    digest,
     drill_message,
     encode_message,
     lock_outlook,
@@ -31,6 +30,7 @@ from killswitch.incident.notify.message import (
     repeats_message,
     trigger_texts,
 )
+from killswitch.incident.notify.page_threads import BEGINS, PageThread, digest, firing_keys
 from killswitch.incident.notify.scope_members import ScopeMembers, members_of, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
 from killswitch.incident.record.document import Person
@@ -80,6 +80,7 @@ class NotificationRouter:
         is_paged: bool = False,
         incident: str | None = None,
         thread: str = "",
+        resolves: tuple[str, ...] = (),
         machines: Sequence[MachineStatus] = (),
         notices: Sequence[Notice] = (),
     ) -> Iterator[Announcement]:
@@ -88,7 +89,8 @@ class NotificationRouter:
         `snapshot`, of this tick, has the currencies. `corrects` is since when the stage was reported as not fired.
         `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.
         `incident` is the id of the decision's incident, where it is known; `thread` that of the messages about it;
-        `machines` are the scopes after the tick, `notices` what else the tick notifies of.
+        `resolves`: the keys of the pages that a reset to normal ends; `machines` are the scopes after the tick,
+        `notices` what else the tick notifies of.
         """
         if decision.is_hold:
             subject = self._subject("notice", "warning", decision, None, lambda stage: True)
@@ -103,6 +105,8 @@ class NotificationRouter:
             self._ahead(decision, snapshot, machines), self._contacts(decision), _blocked(decision, notices),
         )  # fmt: skip
         message = decision_message(decision, subject, context, is_enforced=is_enforced, corrects=corrects)
+        is_end = subject.event == "reset" and decision.level == 0
+        message = replace(message, key="" if is_end else message.id, resolves=resolves if is_end else ())
         message = self._with_link(replace(message, thread=thread or decision.id), subject)
         yield self._of_decision(message, subject, decision, is_enforced)
 
@@ -175,29 +179,39 @@ class NotificationRouter:
             is_left = subject.event == "residual"
             yield Announcement(
                 message.id, to_micros(message.at), subject, f"closing/{decision.id}",
-                encode_message(replace(message, thread=thread or decision.id)),
+                encode_message(replace(message, thread=thread or decision.id, key=_closing_key(message, decision))),
                 is_urgent=is_left, escalates=is_left, is_drill=decision.cause == "drill" and not is_left,
                 decision=decision.id,
             )  # fmt: skip
 
-    def announce_notice(self, notice: Notice, snapshot: Snapshot | None = None) -> Iterator[Announcement]:
-        """Yield the messages about a notice of severity warning or page; `snapshot` has what an account holds."""
+    def announce_notice(
+        self,
+        notice: Notice,
+        snapshot: Snapshot | None = None,
+        place: PageThread | None = None,
+        cause: str | None = None,
+    ) -> Iterator[Announcement]:
+        """Yield the messages about a notice of severity warning or page; `snapshot` has what an account holds.
+
+        `place`: its incident and its key. `cause`: what was found to be its cause, which is paged already.
+        """
         if notice.severity != "info":
             subject = self._notice_subject(notice)
-            message = notice_message(notice, subject, self._started, self._closing_facts(notice, snapshot))
+            facts = self._closing_facts(notice, snapshot)
+            facts = facts if cause is None else (f"cause: {cause}", *facts)
+            message = notice_message(notice, subject, self._started, facts, place)
             graph = self._graphs.get(notice.policy)
             yield Announcement(
-                message.id, to_micros(message.at), subject, f"{ALERT}{notice.alert}" if notice.alert else message.id,
+                message.id, to_micros(message.at), subject, f"{BEGINS}{notice.alert}" if notice.alert else message.id,
                 encode_message(message), is_urgent=is_urgent(notice) and (graph is None or graph.mode == "enforce"),
                 lasts=bool(notice.alert) and not notice.is_over, ends=notice.is_over,
+                page=(message.thread, message.key) if notice.alert and message.key else (),
             )  # fmt: skip
 
     def _closing_facts(self, notice: Notice, snapshot: Snapshot | None) -> tuple[str, ...]:
         """What the account of a close holds and whom to call; nothing of any other notice."""
-        accounts = () if snapshot is None or notice.policy != "runner" else snapshot.accounts
-        begins = ((each.account, f"closing on account {each.account}") for each in accounts)
-        account = next((name for name, begin in begins if notice.text.startswith((f"{begin}:", f"{begin} "))), None)
-        return () if account is None else closing_facts(account, snapshot, self._every_contact())
+        account = notice.closing_on
+        return closing_facts(account, snapshot, self._every_contact()) if account and snapshot is not None else ()
 
     def _every_contact(self) -> tuple[Person, ...] | None:
         """The contacts of every runbook; None where they are not known."""
@@ -351,11 +365,14 @@ class NotificationRouter:
         )  # fmt: skip
 
 
+def _closing_key(message: Message, decision: Decision) -> str:
+    """The key of the end of a close: what it left rings by itself, and that all is closed is news of the firing."""
+    return message.id if message.event == "residual" else firing_keys(decision)[0]
+
+
 _NEXT: Final = re.compile(r"^next( +)\S.*$", re.MULTILINE)
 FIRING: Final = "firing/"
 """How the alert of a stage that fired begins; it ends with the reset."""
-ALERT: Final = "alert/"
-"""How the alerts begin of which `killswitch.engine.alerts` decides when they are over."""
 HOP_AFTER: Final = 10 * SECOND
 """How long a target has to accept an urgent message before the next hop gets it too (microseconds)."""
 

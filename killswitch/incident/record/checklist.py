@@ -181,14 +181,18 @@ def file_name(name: str) -> str:
     return _UNSAFE.sub("-", name).lstrip(".") or "unnamed"
 
 
-def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool) -> Iterator[Command]:
-    """Yield the commands to run next. `is_unfinished` says that something is left to close."""
+def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool, is_escalating: bool) -> Iterator[Command]:
+    """Yield the commands to run next.
+
+    `is_unfinished` says that something is left to close, `is_escalating` that a firing of this incident waits for an
+    acknowledgement.
+    """
     highest = next(each for each in incident.firings if each.level == incident.level)
     cause = incident.firings[0].cause or "operator"
     store = ("--store", run.store)
     policies = tuple(word for path in run.policies for word in ("--policies", path))
     yield _ksctl("The current status", "status", *store)
-    if incident.state == "open":
+    if is_escalating:
         yield _ksctl("Acknowledge, so that it does not escalate", "acknowledge", incident.id, *store)
     yield _ksctl("Why it fired, line by line", "explain", highest.decision, *store)
     yield _ksctl("Everything decided so far", "history", *store)

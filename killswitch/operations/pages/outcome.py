@@ -118,7 +118,7 @@ def _lock_line(order: LockOrder, verb: str, store: str, *, is_written: bool) -> 
 
 
 def _lifting_command(scope: str, store: str, verb: str) -> str:
-    return with_store(f"ksctl {verb} {scope} --reason … {STORE_OPTION}", store)
+    return with_store(f"ksctl {verb} {scope} --reason '' {STORE_OPTION}", store)
 
 
 def _lock_text(lock: LockView, closing: tuple[str, ...], *, is_unlock: bool) -> str:

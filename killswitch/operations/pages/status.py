@@ -171,7 +171,9 @@ def _behind(view: RunnerView) -> str:
 
 def _stages(view: RunnerView, status: StoreStatus) -> Iterator[Section]:
     """The stages that are not normal; JSON has all."""
-    if not view.machines:
+    if not view.machines and status.switches:
+        yield Section("", ("Stages: none, as this is the store of a watcher, which evaluates no policy",))
+    elif not view.machines:
         yield Section("", ("Stages: no policy scope matches an account",))
     shown = [each for each in view.machines if each.level or each.stage or _cooldown(each, status) not in ("-", "over")]
     rows = tuple(

@@ -34,7 +34,7 @@ from killswitch.watcher.watch import SwitchView
 
 SWITCH_COLUMNS = ("switch", "watches", "phase", "last heartbeat", "progress", "fires in", "on silence", "accounts")
 
-HELD = "Held by hand (`ksctl resume|unlock|reset SCOPE --id DECISION --reason …` ends one; a reset accepts the loss)"
+HELD = "Held by hand (`ksctl resume|unlock|reset SCOPE --id DECISION --reason ''` ends one; a reset accepts the loss)"
 MOST_NAMES = 6
 """Maximum accounts of a `Limits` document that are named."""
 
@@ -150,7 +150,7 @@ def unexplained_changes(changes: Sequence[KeptChange]) -> Iterator[Section]:
         lines.setdefault(key, []).append(f"{each.policy} on {each.scope}")
     rows = tuple((*key, ", ".join(found)) for key, found in lines.items())
     head = ("change", "account", "at", "amount", "counts as", "for")
-    title = "Unexplained changes of equity (`ksctl restate CHANGE --as loss|flow --reason …` settles one)"
+    title = "Unexplained changes of equity (`ksctl restate CHANGE --as loss|flow --reason ''` settles one)"
     yield from section(title, Table(head, rows))
 
 
@@ -173,7 +173,7 @@ def paused_policies(pauses: Sequence[Flag], machines: Sequence[MachineStatus]) -
         scopes = ", ".join(machine.scope for machine in machines if machine.policy == each.policy)
         by = (each.author or "unknown", each.reason or "no reason")
         rows.append((each.policy or "", scopes or "none: it does not run", instant(each.until), instant(each.at), *by))
-    title = "Paused policies (`ksctl resume policy/NAME --reason …` ends a pause)"
+    title = "Paused policies (`ksctl resume policy/NAME --reason ''` ends a pause)"
     yield from section(title, Table(("policy", "scopes", "until", "since", "by", "reason"), tuple(rows)))
 
 

@@ -32,7 +32,8 @@ class Announcement(Struct, frozen=True, omit_defaults=True):
     """One message before it has a receiver. `content` is the encoded message.
 
     `alert` is the stable identity of what it is about: announcements of one alert keep their order, and the one that
-    `ends` it goes to whoever was sent one that `lasts`. One that neither lasts nor ends stands for itself.
+    `ends` it goes to whoever was sent one that `lasts`. One that neither lasts nor ends stands for itself. `page`: the
+    thread and the key of its message, which its end has to name.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Announcement(Struct, frozen=True, omit_defaults=True):
     escalates: bool = False
     is_drill: bool = False
     decision: str | None = None
+    page: tuple[str, ...] = ()
 
 
 class SentAlert(Struct, frozen=True, omit_defaults=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ from killswitch.graph.routing import RouteTarget, receivers_of
 from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, TargetDelivery
 from killswitch.incident.notify.fallback import Fallbacks
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
-from killswitch.incident.notify.routing import ALERT, FIRING, NotificationRouter
+from killswitch.incident.notify.message import LONGEST_LINE
+from killswitch.incident.notify.page_threads import BEGINS, account_of, digest, firing_keys, incident_on, place_of
+from killswitch.incident.notify.routing import FIRING, NotificationRouter
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
 from killswitch.incident.record.incident_decisions import group_decisions, stored_runbooks
 from killswitch.incident.record.results import read_decision
@@ -25,6 +27,7 @@ from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, from_micros, to_micros
+from killswitch.model.legible import shortened
 from killswitch.model.snapshot import IN_PROGRESS, Closing, Event, Instant, Snapshot
 from killswitch.model.store import ROUTING, Outgoing, Store, Suppression
 from killswitch.model.tracing import NO_TRACER, Tracer
@@ -142,18 +145,44 @@ class Notifier:
             found += self._router.announce_decision(
                 decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
                 is_paged=decision.id in paged, incident=self._incident_of(decision), thread=self._thread(decision),
-                machines=machines or (), notices=notices,
+                resolves=self._keys_of_incident(decision), machines=machines or (), notices=notices,
             )  # fmt: skip
         found += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
             found += self._router.announce_repeats(repeats)
+        unread = [each.account for each in snapshot.accounts if each.quality != "ok"]
         for notice in notices:
             if self._groups.is_sent_at_once(notice):
-                found += self._router.announce_notice(notice, snapshot)
+                incident = incident_on(account_of(notice), snapshot, self._close_of) if account_of(notice) else ""
+                place = place_of(notice, incident, unread, self._routing)
+                found += self._router.announce_notice(notice, snapshot, place, _cause(notice, notices, before))
         self._forget_firings(machines)
         messages = self._routed(found, snapshot, before)
+        self._suppressed += tuple(self._parts_of_others(notices))
         self._fresh |= bool(messages)
         return messages
+
+    def _parts_of_others(self, notices: Iterable[Notice]) -> Iterator[Suppression]:
+        """What was sent to nobody because it follows from another alert, which was."""
+        for notice in notices:
+            if notice.part_of and notice.severity == "info":
+                id_ = digest("part", str(to_micros(notice.as_of)), notice.part_of, notice.text)
+                why = f"a part of {notice.part_of}: {shortened(notice.text, LONGEST_LINE)}"
+                yield Suppression(to_micros(notice.as_of), f"{BEGINS}{notice.alert}", id_, "", "", "inhibited", why)
+
+    def _close_of(self, decision: str) -> tuple[str, frozenset[str]] | None:
+        """The incident of a decision, and the accounts on which it closes."""
+        found = next((each for each in self._recent if each.id == decision), None)
+        stored = self._store.decision(decision) if found is None else None
+        found = stored.decision if stored is not None else found
+        return None if found is None else (self._thread(found), frozenset(found.accounts_at_work))
+
+    def _keys_of_incident(self, reset: Decision) -> tuple[str, ...]:
+        """The keys of the pages of the incident that a reset ends."""
+        for incident in reversed(group_decisions(self._recent)):
+            if incident.reset is reset:
+                return tuple(key for each in incident.decisions for key in firing_keys(each))
+        return ()
 
     def _forget_firings(self, machines: Sequence[MachineStatus] | None) -> None:
         """Forget real firings that no scope has in force: of a stage that does not latch, or of a policy that is gone,
@@ -167,9 +196,9 @@ class Notifier:
         """The notifications of the announcements of a tick, and of what is due by then."""
         tree, now = self._router.tree, to_micros(snapshot.as_of)
         assert tree is not None
-        active = {f"{ALERT}{key}" for key, known in before.known.items() if known.is_active}
+        active = {f"{BEGINS}{key}" for key, known in before.known.items() if known.is_active}
         active |= {item.alert for item in found}
-        state = without_ended(self._routing, lambda alert: not alert.startswith(ALERT) or alert in active)
+        state = without_ended(self._routing, lambda alert: not alert.startswith(BEGINS) or alert in active)
         ended = {id_ for event in snapshot.events for id_ in _ended_silences(event)}
         given_silences = (silence for event in snapshot.events if (silence := silence_of(event)) is not None)
         kept = (each for each in (*state.commanded, *given_silences) if each.name not in ended)
@@ -367,6 +396,15 @@ def _corrected(decision: Decision, before: AlertState) -> Instant | None:
     known = before.known.get(f"uncorroborated/{decision.policy}/{decision.scope}/{decision.stage}")
     is_corrected = decision.kind is None and known is not None and known.is_active
     return from_micros(known.since) if known is not None and is_corrected else None
+
+
+def _cause(notice: Notice, notices: Iterable[Notice], before: AlertState) -> str | None:
+    """What the alert says of which an urgent notice is a part: as notified in this tick, or as it was before."""
+    if not notice.part_of:
+        return None
+    known = before.known.get(notice.part_of)
+    now = next((each.text for each in notices if each.alert == notice.part_of), None)
+    return now or (None if known is None else known.alert.full_text)
 
 
 def _targets(policies: PolicySet) -> Iterator[tuple[RouteTarget, int]]:

@@ -16,11 +16,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from killswitch.audit import checker
+from killswitch.audit import checker, retaining
 from killswitch.audit.exporting import export_segments
 from killswitch.audit.log_files import AuditError, LineSource, segments_of, sole_writer, verify_log, verify_source
 from killswitch.audit.proving import check_proof, prove_from_log, prove_from_source
 from killswitch.audit.retaining import Removal, Retainer
+from killswitch.audit.retention_needs import needs_of
 from killswitch.audit.retention_settings import RetentionSettings, read_retention_settings
 from killswitch.audit.statement import encode_statement, make_statement
 from killswitch.cli import ksctl
@@ -42,6 +43,7 @@ from killswitch.store.sqlite import open_store
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 DECLARED = """
+clock_within = "30d"
 [store]
 keep = "30d"
 archive = "audit"
@@ -103,6 +105,12 @@ class Site:
     def spoil(self, statement: str, *values: object) -> None:
         with closing(sqlite3.connect(self.path)) as raw, raw:
             raw.execute(statement, values)
+
+
+@pytest.fixture(autouse=True)
+def _confirmed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of these records are weeks apart. What they say of the clock is the subject of test_retention_clock.py."""
+    monkeypatch.setattr(retaining, "doubt_of_clock", lambda *_: None)
 
 
 @pytest.fixture
@@ -173,12 +181,21 @@ def test_a_second_retention_removes_what_the_first_one_kept(site: Site) -> None:
 
 
 def test_nothing_is_removed_that_is_young(site: Site) -> None:
-    """And nothing is written either."""
+    """And nothing is written but a line about it: it shows how time goes on."""
     before = site.report().last
+    assert before is not None
     (removal,) = site.retain(ago(31))
     assert (removal.counts, removal.through) == ({}, None)
-    assert (site.report().last, site.report().removed) == (before, 0)
+    assert (site.report().last, site.report().removed) == (before + 1, 0)
     assert not (site.folder / "audit").exists()
+    with site.opened() as store:
+        line = json.loads(next(iter(store.record_lines(before + 1))).text)
+    assert (line["kind"], line["what"], line["result"], line["at"]) == (
+        "retention",
+        "all",
+        "nothing",
+        "2026-01-30T09:30:00Z",
+    )
 
 
 def test_a_dry_run_names_what_would_be_removed_and_writes_nothing(site: Site) -> None:
@@ -519,7 +536,7 @@ def test_an_export_to_a_folder_that_is_written_is_refused(site: Site) -> None:
 
 def test_without_a_store_nothing_is_removed_and_none_is_made(tmp_path: Path) -> None:
     """Its name was mistyped: removals would be on record where nobody looks."""
-    site = Site(tmp_path, '[events]\nkeep = "30d"\nfiles = "events/*.jsonl"\n')
+    site = Site(tmp_path, 'clock_within = "30d"\n[events]\nkeep = "30d"\nfiles = "events/*.jsonl"\n')
     file = tmp_path / "events" / "old.jsonl"
     file.parent.mkdir()
     file.write_text("{}")
@@ -546,7 +563,7 @@ def test_proofs_of_lines_that_are_left_still_work(site: Site) -> None:
 
 def test_files_are_removed_by_the_time_of_their_last_write(site: Site) -> None:
     """With name and digest on record; a link, and a file that is younger, stay."""
-    site = Site(site.folder, '[recordings]\nkeep = "30d"\nfiles = "tapes/*.jsonl"\n')
+    site = Site(site.folder, 'clock_within = "30d"\n[recordings]\nkeep = "30d"\nfiles = "tapes/*.jsonl"\n')
     (site.folder / "tapes").mkdir()
     for name, days in (("old", 31), ("young", 29)):
         file = site.folder / "tapes" / f"{name}.jsonl"
@@ -564,8 +581,93 @@ def test_files_are_removed_by_the_time_of_their_last_write(site: Site) -> None:
     assert json.loads(row) == [["old.jsonl", 3, sha256(b"old").hexdigest()]]
 
 
+INCIDENTS = 'clock_within = "30d"\n[incidents]\nkeep = "30d"\n'
+
+
+def reported(site: Site, name: str, days: float) -> Path:
+    """The runbook and the report of an incident, last written so many days ago."""
+    folder = site.folder / "ks.sqlite.incidents" / name
+    folder.mkdir(parents=True)
+    for file in ("report.md", "runbook-close.md"):
+        (folder / file).write_text(name)
+        os.utime(folder / file, (ago(days).timestamp(), ago(days).timestamp()))
+    return folder
+
+
+def test_files_of_incidents_go_as_whole_folders_with_their_digests_on_record(site: Site) -> None:
+    """The store may still have the incident: `ksctl report` renders it again."""
+    site = Site(site.folder, INCIDENTS)
+    old, young = reported(site, "decision-0", 31), reported(site, "decision-1", 29)
+    partly = reported(site, "decision-2", 31)
+    (partly / "report.md").write_text("written again today")
+    os.utime(partly / "report.md", (NOW.timestamp(), NOW.timestamp()))
+    assert [each.counts for each in site.retain(dry_run=True)] == [{"files": 2}]
+    (removal,) = site.retain()
+    assert (removal.what, removal.counts) == ("incidents", {"files": 2})
+    assert [each.exists() for each in (old, young, partly)] == [False, True, True]
+    with site.opened() as store:
+        announced = json.loads(next(iter(store.record_lines(report_end(store) - 1))).text)
+    digest = sha256(b"decision-0").hexdigest()
+    names = ("decision-0/report.md", "decision-0/runbook-close.md")
+    assert json.loads(store_body(store, announced)) == [[name, 10, digest] for name in names]
+
+
+def test_the_files_of_an_incident_that_goes_on_are_kept(tmp_path: Path) -> None:
+    """Its close has not ended, or its stage was not reset: somebody reads them."""
+    site = Site(tmp_path, INCIDENTS)
+    site.fire("decision-1", ago(60), kind="manual", policy="manual", closes=False)
+    with site.opened() as store:
+        store.commit_tick(
+            TickRecord(ago(51), "s", (MachineState("p", "account/main", b"{}"),), (), (), (), (), None, (), 0)
+        )
+    site.fire("decision-2", ago(50))
+    site.fire("decision-3", ago(49))
+    site.fire("decision-4", ago(48), kind="manual", policy="manual")
+    folders = [reported(site, f"decision-{number}", 40) for number in (1, 2, 4)]
+    site.retain()
+    assert [each.exists() for each in folders] == [True, True, False]
+
+
+def test_what_no_run_has_written_among_the_incidents_is_kept(site: Site) -> None:
+    """A folder with other folders or links in it, and a link to a folder."""
+    site = Site(site.folder, INCIDENTS)
+    nested, linked, target = (reported(site, name, 31) for name in ("nested", "linked", "target"))
+    (nested / "more").mkdir()
+    (linked / "else.md").symlink_to(site.folder / "retention.toml")
+    (site.folder / "ks.sqlite.incidents" / "link").symlink_to(target)
+    site.retain()
+    assert [each.exists() for each in (nested / "report.md", linked / "report.md", target)] == [True, True, False]
+    assert (site.folder / "retention.toml").exists()
+
+
+def test_what_is_kept_with_an_incident_goes_with_its_decision(site: Site) -> None:
+    """The books of its tick, and corrections of values: nobody else names them."""
+    with site.opened() as store:
+        for name in ("books/decision-0", "restating/decision-1", "books/decision-2", "books/xdecision-0"):
+            store.put_live(name, b"{}")
+    site.retain()
+    with site.opened() as store:
+        assert set(store.live_under("books/")) == {"decision-2", "xdecision-0"}
+        assert set(store.live_under("restating/")) == set()
+
+
+def test_the_decisions_of_a_long_record_are_read_in_pages_and_in_order(tmp_path: Path) -> None:
+    """A need of the last one is found as one of the first."""
+    site = Site(tmp_path)
+    with site.opened() as store:
+        for number in range(130):
+            decision = Decision(
+                id=f"decision-{number:03}", as_of=ago(200 - number), policy="manual", policy_set="s", mode="enforce",
+                scope="account/main", stage="close", level=1, previous_level=0, kind="manual",
+            )  # fmt: skip
+            store.commit_tick(TickRecord(decision.as_of, "s", (), (), (decision,), (), (), None, (), 0))
+        store.put_live("routing", b'{"open":["decision-002","decision-129"]}')
+        assert [each.id for each in store.decisions_in_order()] == [f"decision-{number:03}" for number in range(130)]
+        assert sorted(each.incident for each in needs_of(store, NOW)) == ["decision-002", "decision-129"]
+
+
 def test_a_file_whose_name_is_no_text_is_removed_with_its_name_escaped_on_record(site: Site) -> None:
-    site = Site(site.folder, '[recordings]\nkeep = "30d"\nfiles = "tapes/*.jsonl"\n')
+    site = Site(site.folder, 'clock_within = "30d"\n[recordings]\nkeep = "30d"\nfiles = "tapes/*.jsonl"\n')
     (site.folder / "tapes").mkdir()
     file = os.fsencode(site.folder / "tapes") + b"/\xff.jsonl"
     with open(file, "wb"):  # noqa: PTH123 # the name is bytes
@@ -623,7 +725,7 @@ def store_body(store: SqlStore, announced: dict[str, dict[str, str]]) -> bytes:
 
 def test_files_of_a_run_may_begin_with_the_name_of_the_store(site: Site) -> None:
     """What belongs to the store next to it has no lines of JSON."""
-    site = Site(site.folder, '[events]\nkeep = "30d"\nfiles = "ks.sqlite*/*.jsonl"\n')
+    site = Site(site.folder, 'clock_within = "30d"\n[events]\nkeep = "30d"\nfiles = "ks.sqlite*/*.jsonl"\n')
     file = site.folder / "ks.sqlite-events" / "old.jsonl"
     file.parent.mkdir()
     file.write_text("{}")
@@ -643,17 +745,24 @@ def test_the_record_of_the_server_is_kept_as_long(site: Site) -> None:
     assert verify_log(site.folder / "audit" / "server").last == 2
 
 
+CLOCK = 'clock_within = "1d"\n'
+
+
 @pytest.mark.parametrize(
     ("declared", "wanted"),
     [
-        ("", "declares nothing that may be removed"),
-        ('[store]\nkeep = "1h"\narchive = "a"\n', "shorter than a day"),
-        ('[store]\nkeep = "30d"\n', "archive"),
-        ('[store]\nkeep = "30d"\narchive = "a"\nvacuum = true\n', "vacuum"),
-        ('[store]\nkeep = "30d"\narchive = "a"\n[archive]\nkeep = "7d"\n', "no longer"),
-        ('[archive]\nkeep = "7d"\n', "declares nothing"),
-        ('[events]\nkeep = "soon"\nfiles = "*"\n', "soon"),
-        ("digest = 1", "digest"),
+        (CLOCK, "declares nothing that may be removed"),
+        (CLOCK + '[store]\nkeep = "1h"\narchive = "a"\n', "shorter than a day"),
+        (CLOCK + '[store]\nkeep = "30d"\n', "archive"),
+        (CLOCK + '[store]\nkeep = "30d"\narchive = "a"\nvacuum = true\n', "vacuum"),
+        (CLOCK + '[store]\nkeep = "30d"\narchive = "a"\n[archive]\nkeep = "7d"\n', "no longer"),
+        (CLOCK + '[archive]\nkeep = "7d"\n', "declares nothing"),
+        (CLOCK + '[events]\nkeep = "soon"\nfiles = "*"\n', "soon"),
+        (CLOCK + "digest = 1", "digest"),
+        ('[store]\nkeep = "30d"\narchive = "a"\n', "missing required field `clock_within`"),
+        ('clock_within = "31d"\n[incidents]\nkeep = "30d"\n', "longer than the shortest `keep`"),
+        (CLOCK + 'every = "2d"\n[incidents]\nkeep = "30d"\n', "every = '2d' is not from 10 min to `clock_within`"),
+        (CLOCK + 'every = "1m"\n[incidents]\nkeep = "30d"\n', "every = '1m' is not from 10 min to `clock_within`"),
     ],
 )
 def test_a_mistake_in_the_declaration_is_named_with_its_file(tmp_path: Path, declared: str, wanted: str) -> None:

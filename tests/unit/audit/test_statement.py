@@ -199,7 +199,7 @@ def test_after_retention_a_statement_begins_where_the_record_does(site: Site) ->
     """A stranger verifies it with what is left, and with the whole log; a cut that no line states is contradicted."""
     whole = site.folder / "whole"
     site.anchor(95)
-    declared = "[store]\nkeep = '1d'\narchive = 'archive'\n"
+    declared = "clock_within = '1d'\n[store]\nkeep = '1d'\narchive = 'archive'\n"
     (site.folder / "retention.toml").write_text(declared)
     settings = read_retention_settings(site.folder / "retention.toml")
     site.store.add_to_record([RecordEntry("cut", at(1500), {"size": 1})])
@@ -233,7 +233,7 @@ def test_after_retention_a_statement_begins_where_the_record_does(site: Site) ->
 def test_a_statement_of_an_exported_log_is_that_of_the_store(site: Site, form: str) -> None:
     """Byte for byte, made without the store; and what is not whole makes none."""
     if form == "a beginning that retention removed":
-        (site.folder / "retention.toml").write_text("[store]\nkeep = '1d'\narchive = 'archive'\n")
+        (site.folder / "retention.toml").write_text("clock_within = '1d'\n[store]\nkeep = '1d'\narchive = 'archive'\n")
         site.store.add_to_record([RecordEntry("cut", at(1500), {"size": 1})])
         settings = read_retention_settings(site.folder / "retention.toml")
         Retainer(site.folder / "ks.sqlite", settings, at(24 * 60 + 63), "ingrid").retain()

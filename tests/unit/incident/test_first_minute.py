@@ -229,7 +229,7 @@ def open_incident(tmp_path: Path) -> Incident:
     run = StartedAs("ks.sqlite", ("policies",), live=True)
     found = replace(incident_of(written.store, find_incident(written.store, None), run), state="open", reset=None)
     written.store.close()
-    return replace(found, commands=tuple(next_commands(found, run, is_unfinished=False)))
+    return replace(found, commands=tuple(next_commands(found, run, is_unfinished=False, is_escalating=True)))
 
 
 def test_a_runbook_has_what_comes_first_in_order_and_what_not_to_do(open_incident: Incident) -> None:
@@ -243,6 +243,9 @@ def test_a_runbook_has_what_comes_first_in_order_and_what_not_to_do(open_inciden
     refused = text.partition("**Do not**")[2].partition("**If the venue")[0]
     assert [line[:8] for line in refused.splitlines() if line.startswith("- ")] == ["- reset ", "- start ", "- send t"]
     assert "with `--live`" in text.partition("**If the venue still shows a position**")[2].splitlines()[0]
+    nobody_waits = [each for each in open_incident.commands if each.words[1] != "acknowledge"]
+    quiet = runbook(replace(open_incident, commands=tuple(nobody_waits)), open_incident.stage, None).markdown
+    assert "1. Nothing to acknowledge: nobody waits for it, or it is done.\n2. Call" in quiet
     over = runbook(replace(open_incident, state="closed"), open_incident.stage, None).markdown
     assert "**Do not**" not in over
     assert "**First**" not in over
@@ -255,12 +258,14 @@ def test_the_close_of_what_is_left_has_its_dry_run_first(open_incident: Incident
     dry, live = (each.words for each in open_incident.commands if each.words[1] == "close")
     assert "--dry-run" in dry
     assert set(dry) ^ set(live) == {"--dry-run", "--live"}
-    observing = next_commands(open_incident, StartedAs("ks.sqlite", ("policies",)), is_unfinished=True)
+    run = StartedAs("ks.sqlite", ("policies",))
+    observing = next_commands(open_incident, run, is_unfinished=True, is_escalating=True)
     assert ["--live" in each.words for each in observing if each.words[1] == "close"] == [False]
     kept = BookChange(Book(Decimal(1250), Decimal(750), None), Book(Decimal(750), Decimal(250), None))
     trim = replace(open_incident, firings=(*open_incident.firings[:1], replace(open_incident.firings[1], book=kept)))
+    run = StartedAs("ks.sqlite", ("policies",), live=True)
     for is_unfinished in (False, True):
-        found = next_commands(trim, StartedAs("ks.sqlite", ("policies",), live=True), is_unfinished=is_unfinished)
+        found = next_commands(trim, run, is_unfinished=is_unfinished, is_escalating=False)
         assert ["--live" in each.words for each in found if each.words[1] == "close"] == [False] * is_unfinished
 
 

@@ -464,21 +464,21 @@ def test_a_notice_about_a_close_says_what_the_account_holds_and_whom_to_call() -
     snapshot = worlds.snapshot(START, worlds.account("800", held))
     routes = router(RULE)
     routes.runbooks = {"p": {"trim": RunbookFacts("trim", contacts=(Person("Ada", "desk", "+49 1"),))}}
-    waits = Notice(START, "runner", "runner", "warning", "page", "closing on account main: BTC waits for the market")
+    waits = Notice(START, "runner", "runner", "warning", "page", "BTC waits for the market", closing_on="main")
 
-    def lines(text: str, seen: Snapshot | None) -> list[str]:
-        (found,) = routes.announce_notice(replace(waits, text=text), seen)
+    def lines(notice: Notice, seen: Snapshot | None) -> list[str]:
+        (found,) = routes.announce_notice(notice, seen)
         return decode_message(found.content).body.splitlines()[1:]
 
     when = "when: 2021-05-19T12:00:00Z (UTC); nothing here is newer"
-    assert lines(waits.text, snapshot) == [
+    assert lines(waits, snapshot) == [
         when,
         "left: the scope holds 2 positions, net short 200.00, gross 400.00 USDT", "call: Ada (desk): +49 1",
         "next: ksctl status",
     ]  # fmt: skip
     unread = worlds.snapshot(START, replace(worlds.account("800"), positions=None))
-    assert lines("closing on account main makes no progress", unread)[1] == "left: positions of the scope unknown"
-    assert lines("account main cannot be read since 12:00", snapshot) == [when, "next: ksctl status"]
+    assert lines(waits, unread)[1] == "left: positions of the scope unknown"
+    assert lines(replace(waits, closing_on=""), snapshot) == [when, "next: ksctl status"]
 
 
 def test_a_notice_has_a_title_of_its_kind_and_its_text_once() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
+from msgspec.structs import replace
 
 from killswitch.graph.routing import RouteTarget
 from killswitch.incident.notify.custom_target import custom_sender, register_target
@@ -209,3 +210,31 @@ def test_a_message_that_joins_others_is_decoded_with_their_ids() -> None:
 
     one = joined([message(name) for name in NAMES], "all")
     assert decode_message(encode_message(one)).members == tuple(NAMES)
+
+
+def pager(received: Received, port: int, monkeypatch: pytest.MonkeyPatch, url: str = "") -> Any:
+    monkeypatch.setenv("SERVICE", f"{on_loopback('pagerduty', port, monkeypatch)}{url}")
+    return sender(RouteTarget("apprise", "env:SERVICE"))
+
+
+def test_a_pager_gets_the_key_of_the_page_and_its_end_resolves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the Events API v2 has it: `trigger` and `resolve` with one `dedup_key`."""
+    port, received = free_port(), Received()
+    page = replace(message("m1"), key="outage")
+    update, over = replace(page, id="m2"), replace(page, id="m3", key="", resolves=("outage", "close"))
+    to = pager(received, port, monkeypatch)
+    with http(received, port, json.dumps({"status": "success", "message": "Event processed"})):
+        for each in (page, update, over, message("m4")):
+            to.send(each)
+    events = [json.loads(body) for body in received.texts]
+    assert [(each["event_action"], each["dedup_key"]) for each in events] == [
+        ("trigger", "outage"), ("trigger", "outage"), ("resolve", "outage"), ("resolve", "close"), ("trigger", "m4"),
+    ]  # fmt: skip
+
+
+def test_a_pager_whose_url_has_a_key_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, received = free_port(), Received()
+    to = pager(received, port, monkeypatch, "?dedup=mine")
+    with http(received, port, json.dumps({"status": "success", "message": "Event processed"})):
+        to.send(replace(message("m1"), key="outage"))
+    assert json.loads(received.texts[0])["dedup_key"] == "mine"

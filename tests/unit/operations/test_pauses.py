@@ -137,7 +137,7 @@ def test_status_plan_history_metrics_and_alerts_show_a_pause(world: World) -> No
     found = store_status(desk.store, world.clock.now(), 5)
     assert "1 policy PAUSED" in answer(found)
     shown = status_text(found, "ks.sqlite")
-    assert "Paused policies (`ksctl resume policy/NAME --reason …` ends a pause)" in shown
+    assert "Paused policies (`ksctl resume policy/NAME --reason ''` ends a pause)" in shown
     assert "crash on account/main: PAUSED until " in shown
     assert "by desk: bad index; it fires nothing new, and what it has begun goes on" in shown
     record = json.loads(encode_status(found))

@@ -21,7 +21,7 @@ from killswitch.model.decision import Decision, LockOrder, Notice
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import Closing, Residual, Snapshot
 from killswitch.model.store import ROUTING, TickRecord
-from killswitch.model.venue import VenueDownError
+from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
 from killswitch.operations.commands import operator_event
 from killswitch.operations.status import encode_status, store_status
 from killswitch.planning.routing.state import read_routing
@@ -425,3 +425,53 @@ def test_one_outage_is_one_page_and_one_all_clear(world: World) -> None:
     assert [severity for severity, _ in found] == ["page", "page"], found
     assert "cannot be read" in found[0][1]
     assert "over: " in found[1][1]
+
+
+class DyingVenue(ScriptedVenue):
+    """Takes the first order and answers nothing any more, until it is `back`; the order is not filled."""
+
+    is_back = False
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        if self.is_back:
+            return await super().submit(request)
+        self.sent.append(request)
+        self.answer = VenueDownError("no answer")
+        raise VenueDownError("no answer")
+
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        if not self.is_back:
+            raise VenueDownError("no answer")
+        return await super().find_order(symbol, client_order_id)
+
+
+def test_a_venue_that_dies_during_a_close_is_one_page_with_its_updates_in_the_thread_of_the_firing(
+    world: World,
+) -> None:
+    """The page of the outage says how many orders got no answer and that the close goes on; no order pages alone."""
+    store, venue = world.open(), DyingVenue(book("1000"))
+    runner = world.runner(store, [venue], policies=routed(in_file(world)), pace=PATIENT)
+
+    async def run() -> None:
+        await runner.start()
+        for second in range(200):
+            if second == 3:
+                venue.answer = book("850")
+            if second == 100:
+                venue.is_back, venue.answer = True, book("850")
+            await runner.tick()
+            await world.clock.sleep(1.0)
+        await runner.finish()
+        await runner.shut_down()
+
+    asyncio.run(run())
+    found = lines(world)
+    pages = [line for line in found if line["severity"] == "page" and "over: " not in line["title"]]
+    assert [page["title"].partition("] ")[2] for page in pages if "update: " not in page["title"]] == [
+        "level 3 close-everything: crash on account/main (paper, live)", "the close on account main has a problem",
+    ]  # fmt: skip
+    (outage,) = (page for page in pages if "cannot be read" in page["title"])
+    assert "the close there is not finished and goes on once it can be read" in outage["body"]
+    assert {line["thread"] for line in found} == {found[0]["decision"]}
+    assert {page["key"] for page in pages[1:]} == {pages[1]["key"]}
+    assert [line["event"] for line in found].count("closed") == 1

@@ -95,6 +95,8 @@ def test_a_key_that_was_used_with_another_body_is_refused_and_one_of_another_pri
     [
         ({"kind": "close"}, "reason"),
         ({"kind": "close", "reason": ""}, "reason"),
+        ({"kind": "reset", "scope": "account/main", "reason": " \t "}, "the reason is blank"),
+        ({"kind": "acknowledge", "incident": "48d4ba2ec34e", "reason": "  "}, "the reason is blank"),
         ({"kind": "sell", "reason": "x"}, "kind"),
         ({"kind": "close", "reason": "x", "author": "me"}, "author"),
         ({"kind": "flag", "reason": "x"}, "a flag needs"),

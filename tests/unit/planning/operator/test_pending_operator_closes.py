@@ -78,7 +78,7 @@ def test_a_close_of_unreadable_accounts_only_is_not_consumed(desk: Desk) -> None
     assert notice.text == (
         "the close by hand waits: a is down: 503 Service Unavailable; --force closes its last known "
         "positions; it goes on with the first snapshot that shows it, until 2024-01-01T00:10:01Z "
-        "(`ksctl close --give-up hand-1 --reason … --store STORE` ends that)"
+        "(`ksctl close --give-up hand-1 --reason '' --store STORE` ends that)"
     )
     assert desk.tick(2, down("a")) == ([], [])
     assert [each.id for each in desk.pending] == ["hand-1"]

@@ -15,11 +15,11 @@ _WRITES = frozenset({"os.rename", "os.remove", "os.link", "os.truncate", "os.mkd
 """Audit events of writes besides files that are opened for writing."""
 
 
-def killed_at_each_write(act: Callable[[], None], most: int = 500) -> Iterator[int]:
+def killed_at_each_write(act: Callable[[], object], most: int = 500) -> Iterator[int]:
     """Yield after each process that was killed right before its first, its second, … write; ends with one that was not.
 
     Writes are those to files, and commits of stores: what a kill between two of them leaves is what a kill before the
-    second one leaves. `act` runs in a fork, each time on what the test has made of the folder by then.
+    second one leaves. `act` runs in a fork; the test puts the folder back as it was after each.
     """
     for number in range(1, most):
         if not _was_killed(act, number):
@@ -28,7 +28,7 @@ def killed_at_each_write(act: Callable[[], None], most: int = 500) -> Iterator[i
     raise AssertionError(f"{most} writes were not enough")
 
 
-def _was_killed(act: Callable[[], None], number: int) -> bool:
+def _was_killed(act: Callable[[], object], number: int) -> bool:
     child = os.fork()
     if child == 0:
         try:
