@@ -29,11 +29,11 @@ from killswitch_ccxt.parts import (
     LOOK_BACK,
     MOST_SYMBOLS,
     OVERLAP,
+    ReadPart,
     SnapshotPart,
 )
 
 Row = TypeVar("Row", Fill, Flow)
-ReadPart = Callable[[SnapshotPart[Any], Callable[[], Awaitable[Any]]], Awaitable[bool]]
 NEVER: Final = float("-inf")
 EARLY_FETCH_DELAYS: Final = (0.0, 0.8, 1.8, 4.8, 9.8)
 """Seconds after a change at which rows are fetched early, a little less than whole seconds: ticks are a second apart.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
@@ -59,6 +59,10 @@ class SnapshotPart(Struct, Generic[T]):
         first = self.at == float("-inf")
         self.value, self.at, self.failure = value, now, None
         self.due = now + self.every * (self.phase if first else 1.0)
+
+
+ReadPart = Callable[[SnapshotPart[Any], Callable[[], Awaitable[Any]]], Awaitable[bool]]
+"""Fetches a part, and keeps its old value where that fails; whether it was fetched."""
 
 
 def phase_of(account: str) -> float:

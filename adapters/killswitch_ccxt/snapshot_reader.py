@@ -3,17 +3,16 @@
 Equity and positions are fetched every time, together with the marks of positions that were closed lately. Parts that
 change rarely or use much of the venue's limits are fetched when they are due, or at once when a balance or a position
 has changed: then fills and flows explain the change, see `ledger`. A snapshot has no part that is older than its age
-allows, and no price with a later mark.
+allows, and no price with a later mark, see `prices`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta
-from decimal import Decimal
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -24,11 +23,9 @@ from killswitch.model.snapshot import (
     Health,
     Instrument,
     LimitUse,
-    Mark,
     Order,
     Position,
     Quality,
-    WatchedPrice,
     Withdrawals,
 )
 from killswitch.model.venue import (
@@ -45,7 +42,7 @@ from killswitch_ccxt.answers import UNKNOWN_SHAPE, NoSuchSymbolError, failure_te
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity, check_margin, without_contradicted_equity, without_contradicted_profit
-from killswitch_ccxt.instruments import InstrumentChanges, Quote, States, instruments, watched_price
+from killswitch_ccxt.instruments import InstrumentChanges, States, instruments
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.parts import (
     CLOSED_MARKET_RULES_INTERVAL,
@@ -55,17 +52,12 @@ from killswitch_ccxt.parts import (
     SnapshotPart,
     phase_of,
 )
-from killswitch_ccxt.positions import with_quote, without_invalid_values
+from killswitch_ccxt.positions import without_invalid_values
+from killswitch_ccxt.prices import SnapshotPrices
 from killswitch_ccxt.response_capture import RequestCounters
 from killswitch_ccxt.rules import Rules
 
 T = TypeVar("T")
-ONE_MOMENT: Final = 1.0
-"""Largest age, in seconds, of a price relative to the mark of the same position."""
-WATCH_KEPT: Final = 2.0
-"""Intervals after which watched prices are unknown, if they cannot be fetched again."""
-MARKS_TIMEOUT: Final = 0.5
-"""Timeout, in seconds, of the marks of positions that were closed lately."""
 
 
 class _Read(Struct, frozen=True):
@@ -90,9 +82,7 @@ class SnapshotReader:
         self.known_orders = KnownOrders()
         self._ledger = Ledger(client, dialect, phase, self._read)
         self._changes = ChangeDetector()
-        self._marks: SnapshotPart[Mapping[str, Decimal]] = SnapshotPart(ONE_MOMENT)
-        quotes_age = ages.watch if ages.quotes is None and spec.watch else ages.quotes or 0.0
-        self._quotes: SnapshotPart[Mapping[str, Quote]] = SnapshotPart(quotes_age, phase)
+        self._prices = SnapshotPrices(dialect, spec, phase, self._read)
         self._mode: SnapshotPart[PositionMode | None] = SnapshotPart(ages.mode, phase)
         self._states: SnapshotPart[States] = SnapshotPart(ages.states, phase)
         self._instrument_changes = InstrumentChanges()
@@ -132,7 +122,8 @@ class SnapshotReader:
     def expire(self) -> None:
         """Make every part due at the next snapshot, whatever its age."""
         self._ledger.expire()
-        for part in (self._orders, self._quotes, self._mode, self._states, self._skew):
+        self._prices.expire()
+        for part in (self._orders, self._mode, self._states, self._skew):
             part.due = float("-inf")
 
     def record_orders(self, orders: tuple[Order, ...]) -> None:
@@ -241,7 +232,7 @@ class SnapshotReader:
             flows=self._ledger.flows.new_rows(now),
             positions=None
             if positions is None
-            else tuple(self._priced(without_invalid_values(it), requested, now) for it in positions),
+            else tuple(self._prices.priced(without_invalid_values(it), requested, now) for it in positions),
             orders=self._orders.recent_value(now),
             fills=self._named_fills(now),
             instruments=self._new_instruments(positions or ()),
@@ -254,10 +245,10 @@ class SnapshotReader:
             flows_as_of=self._ledger.flows_as_of(now),
             row_lag_s=self._ledger.lag(now),
             complete=account_equity.is_complete,
-            marks=tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(requested).items())) or None,
+            marks=self._prices.marks(requested) or None,
             rates=account_equity.rates,
             adl_ranks=None if self._dialect.is_spot else self._dialect.adl_ranks,
-            watched=self._watched(now),
+            watched=self._prices.watched(now),
             withdrawals=self._withdrawals.recent_value(now),
         )
 
@@ -288,20 +279,10 @@ class SnapshotReader:
         closed = self._changes.recently_closed(requested)
         if not closed:
             return await self._account()
-        account, _ = await asyncio.gather(self._account(), self._read_marks(closed), return_exceptions=True)
+        account, _ = await asyncio.gather(self._account(), self._prices.read_marks(closed), return_exceptions=True)
         if isinstance(account, BaseException):
             raise account
         return account
-
-    async def _read_marks(self, symbols: Sequence[str]) -> None:
-        async def fetch() -> Mapping[str, Decimal]:
-            try:
-                async with asyncio.timeout(MARKS_TIMEOUT):
-                    return await self._dialect.marks(symbols)
-            except TimeoutError:
-                raise VenueDownError(f"no marks within {MARKS_TIMEOUT} s") from None
-
-        await self._read(self._marks, fetch)
 
     async def _account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions; once more with new rules where the rules lack a symbol, which may be a new listing."""
@@ -318,7 +299,7 @@ class SnapshotReader:
     # Parts
 
     async def _read_due(self, read: _Read, requested: float) -> None:
-        now, dialect, positions = asyncio.get_running_loop().time(), self._dialect, read.positions or ()
+        now, dialect = asyncio.get_running_loop().time(), self._dialect
         fetches: list[Awaitable[object]] = [self._ledger.read(now)]
         orders = () if self._spec.orders_first else ((self._orders, dialect.orders),)
         parts: tuple[tuple[SnapshotPart[Any], Callable[[], Awaitable[Any]]], ...] = (
@@ -330,12 +311,7 @@ class SnapshotReader:
         # Requests start when they are awaited: one that is cancelled before has no effect.
         fetches += [self._read(part, fetch) for part, fetch in parts if part.due <= now]
         fetches += self._rarely_read(read.equity, now)
-        if self._quotes.due <= now and (symbols := self._quoted_symbols(positions)):
-            fetch_quotes = dialect.watched if self._spec.watch else dialect.quotes
-            fetches.append(self._read(self._quotes, partial(fetch_quotes, symbols)))
-        closed = self._changes.recently_closed(now)
-        if set(closed) - set(self._marks_since(requested)):
-            fetches.append(self._read_marks(closed))
+        fetches += self._prices.due(read.positions or (), self._changes.recently_closed(now), requested, now)
         await asyncio.gather(*fetches)
 
     def _rarely_read(self, account_equity: AccountEquity, now: float) -> Iterator[Awaitable[object]]:
@@ -348,11 +324,6 @@ class SnapshotReader:
         if dialect.states_withdrawals and suspended.due <= now:
             assets = {self._spec.currency, *(it.asset for it in account_equity.balances or () if it.amount)}
             yield self._read(suspended, partial(dialect.withdrawals, assets), again_after=suspended.every)
-
-    def _quoted_symbols(self, positions: Iterable[Position]) -> list[str]:
-        """The symbols whose quotes are fetched together: the watch list, and what is held where positions lack them."""
-        held = () if self._dialect.ages.quotes is None else (it.symbol for it in positions)
-        return sorted({*held, *self._spec.watch} & self._dialect.rules.keys())
 
     async def _read(
         self, part: SnapshotPart[T], fetch: Callable[[], Awaitable[T]], again_after: float = RETRY_AFTER
@@ -390,8 +361,7 @@ class SnapshotReader:
             for name, part in parts.items()
             if part.failure and (part in rows or part.recent_value(now) is None)
         ]
-        if self._spec.watch:
-            remarks += self._watch_remarks()
+        remarks += self._prices.remarks()
         if self._no_positions is not None:
             remarks.insert(0, self._no_positions)
         if self._rules.why_old is not None:
@@ -399,12 +369,6 @@ class SnapshotReader:
         if self._equity_remark is not None:
             remarks.append(self._equity_remark)
         return "; ".join(remarks) or None
-
-    def _watch_remarks(self) -> list[str]:
-        """Why prices of the watch list are unknown."""
-        unknown = [symbol for symbol in self._spec.watch if symbol not in self._dialect.rules]
-        remarks = [f"watch: the venue's rules have no {', '.join(unknown)}"] if unknown else []
-        return [*remarks, *([f"watch: {self._quotes.failure}"] if self._quotes.failure else [])]
 
     def _detect_changes(self, account_equity: AccountEquity, positions: tuple[Position, ...]) -> None:
         now, held = asyncio.get_running_loop().time(), {position.symbol for position in positions}
@@ -414,25 +378,6 @@ class SnapshotReader:
         elif changes.symbols or changes.has_wallet_change:
             self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
             self._ledger.note_change(changes.symbols, held, now)
-
-    def _watched(self, now: float) -> tuple[WatchedPrice, ...] | None:
-        """The prices of the watch list; None without one, and while they are older than twice their interval."""
-        if not self._spec.watch or now - self._quotes.at > WATCH_KEPT * self._quotes.every:
-            return None
-        found, is_spot = self._quotes.value or {}, self._dialect.is_spot
-        symbols = (symbol for symbol in self._spec.watch if symbol in found)
-        return tuple(watched_price(symbol, found[symbol], is_spot=is_spot) for symbol in symbols)
-
-    def _marks_since(self, requested: float) -> Mapping[str, Decimal]:
-        """Marks of positions that were closed lately, fetched in this snapshot."""
-        return self._marks.value or {} if self._marks.at >= requested else {}
-
-    def _priced(self, position: Position, requested: float, now: float) -> Position:
-        """The position with the prices of the moment of its mark."""
-        quote = (self._quotes.recent_value(now) or {}).get(position.symbol)
-        if quote is None or (position.mark_price is not None and self._quotes.at < requested - ONE_MOMENT):
-            return position
-        return with_quote(position, quote, self._dialect.rules[position.symbol], self._spec.currency)
 
     def _new_instruments(self, positions: Iterable[Position]) -> tuple[Instrument, ...] | None:
         """All instruments at first, later those that changed after the rules or the states were fetched again."""

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -144,8 +145,8 @@ def write_start(log: Path, checkpoint: bytes) -> None:
 def kept_segments(log: Path, start: Start | None) -> tuple[LogSegment, ...]:
     """The segments without those that lie before the beginning: an interrupted removal has left them."""
     found, first = segments_of(log), 1 if start is None else start.number + 1
-    ends = [each.first for each in found[1:]]
-    return tuple(each for each, end in zip(found, [*ends, None], strict=True) if end is None or end > first)
+    ends = (each.first for each in found[1:])  # of the newest there is none, and of an empty folder nothing at all
+    return tuple(each for each, end in zip_longest(found, ends) if end is None or end > first)
 
 
 class LinesOfLog:

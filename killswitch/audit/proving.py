@@ -144,7 +144,8 @@ def prove(lines: Iterable[bytes], wanted: str, size: int | None = None, start: S
             found = (head.number, text)
         chain = chain_after(text, chain)
     if found is None:
-        raise AuditError(f"no line of the record is number {wanted} or the decision {wanted!r}")
+        part = "record" if size is None else f"first {size} lines of the record, which --size names,"
+        raise AuditError(f"no line of the {part} is number {wanted} or the decision {wanted!r}")
     whole = start.number + len(leaves)
     if size is not None and whole < size:
         raise AuditError(f"the record has {whole} lines, a proof for {size} cannot be made")

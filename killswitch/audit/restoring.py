@@ -141,12 +141,24 @@ def _made_elsewhere(to: Path) -> Iterator[Path]:
                 yield copy
                 if any(copy.with_name(f"{copy.name}{suffix}").exists() for suffix in _COMPANIONS):
                     raise AuditError(f"{copy} was not written completely: see what has it open, and restore again")
-                to.hardlink_to(copy)
+                _name(copy, to)
                 sync_folder(to.parent)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise AuditError(f"{to} cannot be written: {error.strerror or error}") from error
+
+
+def _name(copy: Path, to: Path) -> None:
+    """Give the copy its name, where nothing else has it."""
+    try:
+        to.hardlink_to(copy)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as SMB
+        if to.exists():
+            raise
+        copy.rename(to)
 
 
 def epoch_entry(

@@ -33,13 +33,14 @@ from killswitch.audit.log_files import (
     verify_log,
     write_start,
 )
-from killswitch.audit.retention_clock import ClockDoubt, doubt_of_clock
+from killswitch.audit.retention_clock import ClockDoubt, doubt_of_clock, retained_blob
 from killswitch.audit.retention_needs import Need, needs_of
 from killswitch.audit.retention_settings import FileClass, KeptFiles, RetentionSettings, kept_for
 from killswitch.incident.record.checklist import file_name, incidents_folder
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
 from killswitch.model.record_entry import Field, RecordEntry, private, with_known
+from killswitch.model.store import RETAINED
 from killswitch.record.anchors import Anchor, FetchedAnchor
 from killswitch.record.checkpoint import RemovedLines
 from killswitch.record.line import content_of, read_head, references_of
@@ -92,11 +93,11 @@ class Retainer:
         try:
             with closing(open_store(str(self._place), read_only=self._dry_run)) as store:
                 doubt = doubt_of_clock(store, self._now, self._settings.longest_gap)
-                if doubt is not None:
-                    return self._doubted(store, doubt)
-                removed = self._removed(store)
-                if not any(each.counts for each in removed if each.what != "server record"):
+                removed = self._removed(store) if doubt is None else self._doubted(store, doubt)
+                if doubt is None and not any(each.counts for each in removed if each.what != "server record"):
                     self._leave_line(store, "nothing")
+                if not self._dry_run:
+                    store.put_live(RETAINED, retained_blob(self._now))
                 return removed
         except OSError as error:
             what = f"{error.filename or self._place}: {error.strerror or error}"

@@ -10,7 +10,7 @@ to see that a retention was refused, and to set the clock.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from msgspec import Struct
@@ -100,3 +100,16 @@ def _again(begin: datetime, within: timedelta) -> str:
         f"retention goes on after {rfc3339(begin + within)}, where it is run at least once in "
         f"{rounded_duration(within)} until then: each run leaves a line"
     )
+
+
+def retained_blob(at: datetime) -> bytes:
+    """The live blob `RETAINED`: when the last retention was."""
+    return at.astimezone(UTC).isoformat().encode()
+
+
+def retained_at(blob: bytes | None) -> datetime | None:
+    """When the last retention was; None where there was none, or that cannot be read."""
+    try:
+        return None if blob is None else datetime.fromisoformat(blob.decode())
+    except ValueError:
+        return None

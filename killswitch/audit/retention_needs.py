@@ -7,14 +7,14 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from killswitch.incident.record.incident_decisions import IncidentDecisions, group_decisions
 from killswitch.incident.record.timeline import LOCK_ENDS
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Finished
 from killswitch.model.applied_set import name_now
-from killswitch.model.decision import Decision
+from killswitch.model.decision import Decision, without_details
+from killswitch.model.effects import Lock, of_kind
 from killswitch.model.store import LIVE_DRILLS
 from killswitch.record.line import keys_of
 from killswitch.store.sql import SqlStore
@@ -33,7 +33,7 @@ class Need(Struct, frozen=True, order=True):
 
 def needs_of(store: SqlStore, now: datetime) -> tuple[Need, ...]:
     """What a restart or a person still needs: closes under way, open incidents, latches, and locks in force."""
-    decisions = [_without_details(each) for each in store.decisions_in_order()]
+    decisions = [without_details(each) for each in store.decisions_in_order()]
     changes = [each for each in store.set_changes(_ALL) if each.renamed]
     incidents = group_decisions(decisions, lambda each: name_now(each.policy, each.as_of, changes))
     opening = {each.id: incident.decisions[0] for incident in incidents for each in incident.decisions}
@@ -53,14 +53,6 @@ def needs_of(store: SqlStore, now: datetime) -> tuple[Need, ...]:
         elif decision.id.encode() in remembered:
             found.append(_need(decision, opening, "a restart remembers it"))
     return tuple(found)
-
-
-def _without_details(decision: Decision) -> Decision:
-    """What a need depends on. A decision over a large book has a megabyte of intents, and a store has thousands."""
-    return replace(
-        decision, triggers=(), attribution=None, book=None, intents=decision.intents[:1], cancels=decision.cancels[:1],
-        unwinding=None, covers=(), further=(), schedule=None, net_exposure=None,
-    )  # fmt: skip
 
 
 def _state_memory(body: bytes) -> bytes:
@@ -93,8 +85,8 @@ def _all_of(incident: IncidentDecisions) -> tuple[Decision, ...]:
 
 def _holds_lock(store: SqlStore, decision: Decision, now: datetime) -> bool:
     """Whether a decision has a lock that is neither over nor lifted. One that was only recorded has no journal."""
-    lock = decision.lock
-    if lock is None or (lock.until is not None and lock.until <= now):
+    lock = of_kind(decision.effects, Lock)
+    if lock is None or (lock.order.until is not None and lock.order.until <= now):
         return False
     journal = decode_all(store.journal(decision.id))
     return bool(journal) and not any(isinstance(each, Finished) and each.status in LOCK_ENDS for each in journal)

@@ -20,6 +20,7 @@ TITLES: Final = {
     "stream": "the private stream of account {1} is down",
     "unwatched": "no enforcing policy watches account {1}",
     "anchor": "the record is not anchored at {1}",
+    "retention": "the declared retention is not carried out",
     "wall-clock": "the clock of this machine is wrong",
     # policies on scopes
     "trigger": "a trigger is unknown",
@@ -114,8 +115,8 @@ OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
     "anchor", "console", "disk", "events", "expect", "gate-view", "heartbeat", "locks", "part", "ping", "policies",
-    "recording", "reload", "reports", "sentinel", "server", "shadow", "silence", "source", "spool", "store",
-    "telemetry", "token", "unrouted",
+    "recording", "reload", "reports", "retention", "sentinel", "server", "shadow", "silence", "source", "spool",
+    "store", "telemetry", "token", "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""
 

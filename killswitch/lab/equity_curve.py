@@ -56,6 +56,10 @@ class PnlAccumulator:
                 key = (account.account, position.symbol)
                 if key in wanted and position.mark_price is not None:
                     self._marks[key] = position.mark_price
+            for watched in account.watched or ():  # what a hedge opens is held by nobody yet
+                key = (account.account, watched.symbol)
+                if key in wanted and watched.mark_price is not None:
+                    self._marks[key] = watched.mark_price
 
     def add_bar(self, snapshot: Snapshot) -> None:
         """Add the next bar from the snapshot of its tick."""

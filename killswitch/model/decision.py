@@ -318,6 +318,17 @@ def with_effects(decision: Decision, effects: Iterable[Effect]) -> Decision:
     )
 
 
+def without_details(decision: Decision) -> Decision:
+    """A copy with who, where, when, its lock, and at most one order and one cancel: for whoever reads thousands.
+
+    A decision over a large book has a megabyte of intents. What kind of decision it is, is kept.
+    """
+    return replace(
+        decision, triggers=(), attribution=None, book=None, intents=decision.intents[:1], cancels=decision.cancels[:1],
+        unwinding=None, covers=(), further=(), schedule=None, net_exposure=None,
+    )  # fmt: skip
+
+
 class Notice(Struct, frozen=True, omit_defaults=True):
     """A message for operators that is not a decision.
 

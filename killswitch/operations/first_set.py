@@ -32,6 +32,11 @@ BOOKS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Kind of book → the recommended shipped set, and what the kind means."""
 
+REFUTED: Final[Mapping[str, str]] = {
+    "slow-bleed-published": "exits 1: the published rules lack properties, which docs/proofs.md lists",
+}
+"""Shipped set → why `ksctl prove` refutes a property of it; docs/proofs.md has each with its witness."""
+
 _SCHEMA_FILE = "killswitch.schema.json"
 _EDITOR_LINE = f"# yaml-language-server: $schema={_SCHEMA_FILE}\n"
 _BOOK_FILE = "paper-book.json"
@@ -104,10 +109,15 @@ def first_commands(chosen: FirstSet, folder: Path) -> tuple[str, ...]:
         f"ksctl validate {at} --strict",
         f"ksctl lint {at} --strict",
         f"ksctl test {at}",
-        f"ksctl prove {at}",
+        f"ksctl prove {at}{_remark(chosen)}",
         f"ksctl plan --policies {at}",
         f"ksctl run --policies {at} --store {quote(f'{folder}.sqlite')} --ticks 5",
     )
+
+
+def _remark(chosen: FirstSet) -> str:
+    why = REFUTED.get(chosen.shipped.name)
+    return "" if why is None else f"  # {why}"
 
 
 def editor_lines(folder: Path) -> tuple[str, str]:

@@ -43,6 +43,10 @@ RIGHTS: Final[dict[Role, frozenset[EffectClass]]] = {
 }
 """What each role may do, in its scopes. An admin issues and revokes tokens, and reads without positions."""
 
+SCOPE_KINDS: Final = ("account", "venue", "strategy", "symbol", "label")
+SCOPE_PATTERN: Final = rf"^(portfolio|({'|'.join(SCOPE_KINDS)})/[^\s]+)$"
+"""The form of a token's scopes: a misspelled one would be refused everywhere, when somebody needs the token."""
+
 TIGHTENING: Final = frozenset({"apply", "close", "lock", "halt", "cancel", "acknowledge"})
 """Kinds of events that only reduce risk, unless they cancel stops and exits. `apply` carries out a saved plan, which
 the tick holds against the stages of the policies: it sends nothing that they do not. `acknowledge` changes nothing that
@@ -125,6 +129,13 @@ def _verb(wanted: EffectClass) -> str:
         "loosen": "unlock, reset, pause, set flags or cancel stops and exits", "carry": "carry statements",
         "administer": "issue or revoke tokens",
     }[wanted]  # fmt: skip
+
+
+def no_scope(text: str) -> str | None:
+    """Why no command and no view has such a scope; None where one may have it."""
+    if re.fullmatch(SCOPE_PATTERN, text):
+        return None
+    return f"{text} is no scope: write portfolio, or {', '.join(f'{kind}/NAME' for kind in SCOPE_KINDS)}"
 
 
 def issue(

@@ -8,12 +8,16 @@ connections keep nobody out. When requests wait on all of them, a few places are
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import socket
 import sys
 import threading
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -225,7 +229,36 @@ def uvicorn_config(
     )  # fmt: skip
 
 
-def run_server(app: App, listen: ListenSettings, counters: ServerCounters, *, ends_with_stdin: bool) -> None:
+def listening_sockets(listen: ListenSettings) -> list[socket.socket]:
+    """A socket for every address of the name. Raises OSError, such as for a port that is in use."""
+    found = socket.getaddrinfo(listen.address, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    with ExitStack() as failed:
+        sockets: list[socket.socket] = []
+        for family, at in dict.fromkeys((family, at) for family, _, _, _, at in found):
+            with _without_ipv6(family):
+                sockets.append(failed.enter_context(socket.create_server(at, family=family)))
+        failed.pop_all()
+    return sockets
+
+
+@contextmanager
+def _without_ipv6(family: int) -> Iterator[None]:
+    """Leave an address out that the kernel has no family for: `localhost` has one of each."""
+    try:
+        yield
+    except OSError as error:
+        if family != socket.AF_INET6 or error.errno != errno.EAFNOSUPPORT:
+            raise
+
+
+def loaded_server(app: App, listen: ListenSettings, counters: ServerCounters) -> uvicorn.Server:
+    """The server, with its certificate read. Raises OSError where that or its key cannot be used."""
+    config = uvicorn_config(app, listen, ConnectionTable(counters))
+    config.load()
+    return uvicorn.Server(config)
+
+
+def run_server(server: uvicorn.Server, sockets: list[socket.socket], *, ends_with_stdin: bool) -> None:
     """Serve until a signal ends it, or, with `ends_with_stdin`, as soon as stdin ends.
 
     A run holds the other end of that pipe, which the system closes when the run ends, also by SIGKILL: a server that it
@@ -233,10 +266,9 @@ def run_server(app: App, listen: ListenSettings, counters: ServerCounters, *, en
     """
     # A read in a thread must not keep the gate waiting for the five milliseconds that Python gives it.
     sys.setswitchinterval(SWITCH_INTERVAL)
-    server = uvicorn.Server(uvicorn_config(app, listen, ConnectionTable(counters)))
     if ends_with_stdin:
         threading.Thread(target=_end_with_stdin, args=(server,), name="parent", daemon=True).start()
-    server.run()
+    server.run(sockets)
 
 
 def _end_with_stdin(server: uvicorn.Server) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from killswitch.model.record_entry import Field as EntryField
 from killswitch.model.record_entry import private
 from killswitch.model.snapshot import Event
-from killswitch.server.access import RIGHTS, Role, TokenFileError, TokenRecord, Tokens, ended_by, issue
+from killswitch.server.access import RIGHTS, SCOPE_PATTERN, Role, TokenFileError, TokenRecord, Tokens, ended_by, issue
 from killswitch.server.command_routes import CommandRoutes, Key, request_id
 from killswitch.server.entrance import Caller, Identified
 from killswitch.server.server_record import ServerRecord
@@ -30,7 +30,7 @@ MOST_TOKENS: Final = 1_000
 KEPT: Final = timedelta(days=30)
 """How long the record of a token stays after its end; an idempotency key counts for 48 h of it."""
 TokenId = Annotated[str, PathParam(pattern=r"^[0-9a-f]{8}$")]
-ScopeText = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s]+$")]
+ScopeText = Annotated[str, Field(min_length=1, max_length=200, pattern=SCOPE_PATTERN)]
 
 
 class TokenBody(BaseModel):

@@ -126,7 +126,8 @@ class Argument(Struct, frozen=True, kw_only=True):
     `written_forms` can parse. `example`: as written in a threshold trigger. `range`: least and greatest number, both
     included, microseconds of a duration; None for texts. `looks_back`: a duration over which the scope's history is
     kept. `relations`: to other arguments of a signal, where that has them. `is_priced`: a currency whose price in the
-    policy's reference currency is read.
+    policy's reference currency is read. `mistaken`: words that are written for one of its special names, and what is
+    meant; taken for the name of a symbol, they would be one that nobody trades.
     """
 
     key: str
@@ -139,6 +140,7 @@ class Argument(Struct, frozen=True, kw_only=True):
     looks_back: bool = False
     relations: tuple[Relation, ...] = ()
     is_priced: bool = False
+    mistaken: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if (self.kind == "word" and not self.words) or (self.words and self.kind not in ("word", "reference")):

@@ -42,6 +42,10 @@ PER = Argument(
     kind="name",
     meaning="`scope` for all symbols together, `worst_symbol` for the symbol with the worst value, or one symbol.",
     example="worst_symbol",
+    mistaken=(
+        *((word, "scope") for word in ("all", "any", "every", "total", "account", "policy", "portfolio", "symbols")),
+        *((word, "worst_symbol") for word in ("each", "symbol", "worst", "position")),
+    ),
 )
 SIDE = Argument(
     key="side",

@@ -188,7 +188,8 @@ def copy_store(url_or_path: str, to: Path) -> None:
             with closing(sqlite3.connect(to, isolation_level=None)) as copied:
                 backup(disk, copied)
         except sqlite3.Error as error:
-            to.unlink(missing_ok=True)  # an incomplete copy is useless
+            with suppress(OSError):  # nothing can be removed from a read-only disk
+                to.unlink(missing_ok=True)  # an incomplete copy is useless
             raise store_error(f"{path}, or its copy {to},", error) from error
 
 
@@ -213,7 +214,10 @@ def _copy_source(path: Path) -> Iterator[sqlite3.Connection]:
                     if each.exists():
                         copyfile(each, folder / each.name)
             except OSError as error:
-                raise StoreError(f"the store {path} could not be copied to {folder}: {error}") from error
+                why = error.strerror or error
+                raise StoreError(
+                    f"the store {path} cannot be read in its place or from a copy in {folder}: {why}"
+                ) from error
             engine = _writing_engine(moved)
             stack.callback(engine.dispose)
             _prepare(engine, moved, read_only=False)

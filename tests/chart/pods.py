@@ -19,7 +19,7 @@ from typing import Any
 from tests.chart.conftest import Cluster
 from tests.e2e.processes import KSCTL, WAIT_LIMIT
 
-_PATH = re.compile(r"(?P<before>^|=|file:)(?P<path>/(?:etc|var|run|tmp)(?:/|$))")
+_PATH = re.compile(r'(?P<before>^|=|file:|= ")(?P<path>/(?:etc|var|run|tmp)(?:/|$))')
 
 
 class Pod:

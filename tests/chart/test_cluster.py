@@ -10,6 +10,7 @@ import json
 import signal
 import subprocess
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # it ships no types
 
 from killswitch.gate.lock_reader import read_lock
+from killswitch.store.sqlite import open_store
 from tests.chart.conftest import Cluster
 from tests.chart.pods import Pod, within_read_only_root
 from tests.e2e.processes import POLICY, paper, until
@@ -156,9 +158,26 @@ def armed(cluster: Cluster, space: str, folder: Path, chart: Path, address: str)
         "credentials": {"files": [{"secret": "venue", "keys": ["key"]}],
                         "env": [{"name": "VENUE_TOKEN", "secret": "venue", "key": "token"}]},
         "locks": {"claim": "trading-locks", "union": "trading_lock.json"},
+        "retention": {"declared": RETENTION},
     })  # fmt: skip
     running(cluster, space)
     return Pod(cluster, space, "ks-killswitch-0", folder / "root")
+
+
+RETENTION = """
+clock_within = "3d"
+every = "1d"
+
+[store]
+keep = "400d"
+archive = "/var/lib/killswitch/audit"
+"""
+
+
+def retained(pod: Pod) -> bool:
+    """Whether the store has a line about a retention that the run has started."""
+    with closing(open_store(str(pod.at("/var/lib/killswitch/store.sqlite")), read_only=True)) as store:
+        return any(b'"kind":"retention"' in line.text for line in store.record_lines())
 
 
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
@@ -188,6 +207,7 @@ def test_the_pods_command_ticks_with_its_mounts_and_ends_within_the_grace_period
             union = pod.at("/var/lib/killswitch-locks/trading_lock.json")
             assert read_lock(union, datetime.now(UTC)).locked is False
             assert (union.parent / "account__main.json").exists()
+            until(lambda: retained(pod), "the run has carried out the declared retention")
             stopped_at = time.monotonic()
             runner.send_signal(signal.SIGTERM)
             _, err = runner.communicate(timeout=pod.spec["terminationGracePeriodSeconds"])

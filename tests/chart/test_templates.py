@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from kubernetes_validate import utils as kubernetes  # type: ignore[import-untyped,unused-ignore]  # it ships no types, and is not always installed
 
 from killswitch.cli.live.run import run
+from killswitch.cli.live.run_outputs import declared_retention
 from killswitch.cli.live.serve import serve
 from killswitch.cli.live.status import status
 from killswitch.cli.operate.deadman import watch
@@ -197,7 +199,8 @@ def test_nothing_is_armed_without_live(helm: Helm) -> None:
     assert pod(helm, "live")["containers"][0]["args"] == [
         "run", "--policies=/etc/killswitch/policies", "--store=/var/lib/killswitch/store.sqlite", "--interval=500ms",
         "--read-timeout=5s", "--live", "--lock-dir=/var/lib/killswitch-locks",
-        "--lock-file=/var/lib/killswitch-locks/trading_lock.json", "--events", "/var/spool/killswitch/events.jsonl",
+        "--lock-file=/var/lib/killswitch-locks/trading_lock.json",
+        "--retain=/etc/killswitch/retention/retention.toml", "--events", "/var/spool/killswitch/events.jsonl",
     ]  # fmt: skip
 
 
@@ -278,6 +281,27 @@ def test_a_changed_policy_rolls_the_pod_and_an_unchanged_one_does_not(helm: Helm
     assert checksum() != checksum("--set", r"policies.files.more\.yaml=# nothing")
 
 
+def test_the_declared_retention_is_that_of_the_run(helm: Helm, chart: Path, tmp_path: Path) -> None:
+    """The text is identical, `ksctl run --retain` accepts it, and a change of it rolls the pod."""
+    written = yaml.safe_load((chart / "ci" / "live-values.yaml").read_text(encoding="utf-8"))["retention"]["declared"]
+    found = example(helm, "live")
+    config = found["ConfigMap"]
+    assert (config["metadata"]["name"], config["data"]) == ("ks-killswitch-retention", {"retention.toml": written})
+    (volume,) = [each for each in pod(helm, "live")["volumes"] if each["name"] == "retention"]
+    assert volume["configMap"] == {"name": "ks-killswitch-retention"}
+    (tmp_path / "retention.toml").write_text(written)
+    declared = declared_retention(tmp_path / "retention.toml", None)
+    assert declared is not None and declared.settings.interval == timedelta(days=1)
+    assert declared.settings.store is not None and declared.settings.store.archive == "/var/lib/killswitch/audit"
+
+    def checksum(*more: str) -> str:
+        runner = example(helm, "live", *more)["StatefulSet"]
+        return str(runner["spec"]["template"]["metadata"]["annotations"]["checksum/retention"])
+
+    assert checksum() != checksum("--set", r'retention.declared=every = "2d"')
+    assert "retention" not in json.dumps(pod(helm, "files")), "nothing is removed unless it is declared"
+
+
 def test_policies_come_from_the_configured_volume(helm: Helm) -> None:
     """A ConfigMap, a claim or any volume of the user; the chart then creates no ConfigMap."""
     for name, source in (
@@ -285,7 +309,8 @@ def test_policies_come_from_the_configured_volume(helm: Helm) -> None:
         ("volume", {"persistentVolumeClaim": {"claimName": "policies", "readOnly": True}}),
         ("scratch", {"nfs": {"server": "files.example.com", "path": "/policies", "readOnly": True}}),
     ):
-        assert "ConfigMap" not in example(helm, name)
+        found = helm.template("-f", str(helm.chart / "ci" / f"{name}-values.yaml"))
+        assert "ks-killswitch-policies" not in [each["metadata"]["name"] for each in found]
         (volume,) = [each for each in pod(helm, name)["volumes"] if each["name"] == "policies"]
         assert {key: value for key, value in volume.items() if key != "name"} == source
 
@@ -314,6 +339,12 @@ def test_the_disruption_budget_has_the_newest_version_of_the_cluster(helm: Helm)
 
 REFUSED = [
     ("replicas=2", "additional properties 'replicas' not allowed"),
+    ('retention.declared=every = "1d"\n[store]\narchive = "audit"',
+     "retention.declared: a path in it is relative, to a folder that cannot be written"),
+    ('retention.declared=[store]\narchive = "/var/lib/killswitch/audit"',
+     'retention.declared: it does not say how often. Add a line such as every = "1d"'),
+    ("retention.keep=1d", "at '/retention': additional properties 'keep' not allowed"),
+    ("extraArgs[0]=--retain=x", "extraArgs: --retain has a value of its own"),
     ("store.kind=postgres", "at '/store/kind': value must be one of 'claim', 'emptyDir'"),
     ("credentials.env[0].name=KEY,credentials.env[0].secret=s,credentials.env[0].key=k,credentials.env[0].value=hunter2",
      "at '/credentials/env/0': additional properties 'value' not allowed"),

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.graph.nodes import PolicySet
 from killswitch.model.parsing import UnreadableError
 from killswitch.model.venue import (
     AccountSpec,
@@ -29,10 +28,10 @@ from killswitch.runner.performers import CapabilityError
 from killswitch.store.sqlite import open_store
 from killswitch_ccxt import adapter
 from killswitch_ccxt.dialect.transfers import fate_among
-from tests.backtests import written
 from tests.faults.exchange import Exchange, Key, Market
 from tests.faults.mishaps import Mishap, Rule, Script
 from tests.runner_world import Seen
+from tests.unit.runner.test_margin_transfers import topped_up
 from tests.virtual_time import VirtualTime
 from tests.wire.binance.venue import BinanceWire
 from tests.wire.bybit.venue import BybitWire
@@ -45,27 +44,7 @@ KEYS = {"key": KEY, "secret": SECRET}
 MAIN_UID, OWN_UID = "24600000", "24600001"
 PACE = RunnerPace(1.0, 0.5, stop_timeout=0.5)
 _NUMBERS = count()
-POLICY = """
-apiVersion: killswitch.dev/v1
-kind: Policy
-metadata: {name: margin}
-spec:
-  mode: enforce
-  scope: {each: account, match: {account: [main]}}
-  max_gap: 48h
-  triggers:
-    high: {signal: exposure.margin_ratio, at_least: 5%, on_unknown: hold}
-  stages:
-    - name: top-up
-      level: 1
-      any: [high]
-      cooldown: 0s
-      reset: {auto: {when: 'exposure.margin_ratio < 0.04', for: 0s}}
-      actions:
-        - lock_trading: {mode: reduce_only}
-        - top_up_margin: {from: treasury, to_ratio: 3%, at_most: 400 USDT, keep: 500 USDT}
-"""
-POLICIES: PolicySet = written(POLICY)
+POLICIES = topped_up("5%", "0.04", "3%")
 NEEDED = D("333.33333334")
 """50 contracts from 100 with 1,000: at 88 the equity is 400, and 0.5% of 4,400 is 22, which is 3% of 733.33."""
 

@@ -33,6 +33,9 @@
 {{- if include "killswitch.hasSource" . -}}
 - {name: source, mountPath: /etc/killswitch/source, readOnly: true}
 {{ end -}}
+{{- if .Values.retention.declared -}}
+- {name: retention, mountPath: /etc/killswitch/retention, readOnly: true}
+{{ end -}}
 - {name: store, mountPath: /var/lib/killswitch}
 - {name: tmp, mountPath: /tmp}
 {{- if .Values.locks.claim }}
@@ -67,6 +70,10 @@
 {{- else if .Values.source.secret }}
 - name: source
   secret: {secretName: {{ .Values.source.secret }}, defaultMode: 0440}
+{{- end }}
+{{- if .Values.retention.declared }}
+- name: retention
+  configMap: {name: {{ include "killswitch.fullname" . }}-retention}
 {{- end }}
 {{- if eq .Values.store.kind "emptyDir" }}
 - name: store

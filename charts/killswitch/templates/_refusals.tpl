@@ -4,6 +4,7 @@
 {{- include "killswitch.noInlineCredential" . -}}
 {{- include "killswitch.noSecondWay" . -}}
 {{- include "killswitch.ownLabels" . -}}
+{{- include "killswitch.declaredRetention" . -}}
 {{- if and .Values.live (eq .Values.store.kind "emptyDir") (not .Values.store.mayBeLost) -}}
 {{- fail "live: an armed runner forgets latches and unfinished closes when its emptyDir is lost with the pod. Use store.kind: claim, or say store.mayBeLost: true" -}}
 {{- end -}}
@@ -108,7 +109,7 @@ option of an adapter, where `key` is such a name too.
 {{/* Options that have their own value, so that a runner is armed in one place only; and headers, which contain keys. */}}
 {{- define "killswitch.noSecondWay" -}}
 {{- range .Values.extraArgs -}}
-{{- if regexMatch "^--(live|policies|source|store|interval|read-timeout|ticks|lock-dir|lock-file)(=|$)" . -}}
+{{- if regexMatch "^--(live|policies|source|store|interval|read-timeout|ticks|lock-dir|lock-file|retain)(=|$)" . -}}
 {{- fail (printf "extraArgs: %s has a value of its own, or would end the runner. Say it there" (regexFind "^[^=]+" .)) -}}
 {{- end -}}
 {{- end -}}
@@ -145,6 +146,18 @@ option of an adapter, where `key` is such a name too.
 {{- if has .secret $own -}}
 {{- fail (printf "watcher.credentials: %s is the runner's own Secret. A key that is revoked or blocked would stop both: give the watcher one of its own" .secret) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* `ksctl run` reads the declaration before it starts, but only in the cluster; its folder there cannot be written. */}}
+{{- define "killswitch.declaredRetention" -}}
+{{- with .Values.retention.declared -}}
+{{- if regexMatch "(?m)^[ \\t]*(archive|files)[ \\t]*=[ \\t]*[\"']*[^/\"' \\t]" . -}}
+{{- fail "retention.declared: a path in it is relative, to a folder that cannot be written. Begin it with /var/lib/killswitch/ or a volume of yours" -}}
+{{- end -}}
+{{- if not (regexMatch "(?m)^[ \\t]*every[ \\t]*=" .) -}}
+{{- fail "retention.declared: it does not say how often. Add a line such as every = \"1d\" before its first table" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

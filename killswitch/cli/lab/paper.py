@@ -81,7 +81,7 @@ def paper(
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     feed.market.agree(venue_terms)
-    with file_errors(f"cannot serve on port {port}"):
+    with file_errors(f"cannot serve on port {port}, name another one with --port"):
         asyncio.run(_serve(feed, port, speed, readings))
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.audit.anchor_settings import AnchorSettings
+    from killswitch.cli.live.run_outputs import DeclaredRetention
     from killswitch.cli.live.starting_set import StartingSet
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.gate.sentinel import SentinelWatch
@@ -68,6 +69,9 @@ if TYPE_CHECKING:
 @click.option("--anchors", "anchors_at", type=options.UncheckedPath(dir_okay=False), metavar="FILE",
               help="Publish anchors of the record as this file declares; also after each firing, close and reset."
               )  # fmt: skip
+@click.option("--retain", "retained_at", type=options.UncheckedPath(dir_okay=False), metavar="FILE",
+              help="Remove what is older than this file declares, as often as it says: `ksctl store retain` in a "
+                   "process next to the run. Not with --journal.")  # fmt: skip
 @click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
@@ -91,10 +95,9 @@ if TYPE_CHECKING:
 def run(
     policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
     another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
-    sentinel_at: Path | None, shadow: str | None, anchors_at: Path | None, record: Path | None,
-    events_at: str | None, min_free: int,
-    heartbeat_to: tuple[str, ...], ping: str | None, tokens_at: Path | None, server_at: Path | None, listen: str,
-    ticks: int | None, journal: str | None, output: str,
+    sentinel_at: Path | None, shadow: str | None, anchors_at: Path | None, retained_at: Path | None,
+    record: Path | None, events_at: str | None, min_free: int, heartbeat_to: tuple[str, ...], ping: str | None,
+    tokens_at: Path | None, server_at: Path | None, listen: str, ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -124,6 +127,7 @@ def run(
     served_by = _server(store_at, tokens_at, server_at, listen, sentinel_at)
     with StartFailures() as failures, RunClaims(claim_holder) as claims, served_by as served:
         from killswitch.audit.anchor_settings import read_anchor_settings
+        from killswitch.cli.live.run_outputs import declared_retention
         from killswitch.cli.live.start_checks import checked_accounts
         from killswitch.cli.live.starting_set import starting_set
         from killswitch.preflight.run_start import claimed, lock_paths, unapprovable
@@ -145,7 +149,7 @@ def run(
             store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
             journal, output == "json", found_before, shadow, (*_own_heartbeat(heartbeat_to, ping), *served),
             SentinelWatch(sentinel_at or sentinel_of(store_at)),
-            None if anchors_at is None else read_anchor_settings(anchors_at),
+            None if anchors_at is None else read_anchor_settings(anchors_at), declared_retention(retained_at, journal),
         )  # fmt: skip
         return _run(settings, start, accounts, failures)
 
@@ -173,6 +177,8 @@ class _RunSettings(Struct, frozen=True):
     """What looks for the file whose existence halts everything."""
     anchors: AnchorSettings | None = None
     """Where anchors of the record are published."""
+    retention: DeclaredRetention | None = None
+    """What is removed of the store, and when."""
 
 
 @contextmanager
@@ -252,6 +258,7 @@ def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAc
         run_parts.open_gate_view(it.store_at, loaded, it.locks.folder, print_note) as gate_view,
         open_shadows(start, store, it.store_at, accounts, it.pace.interval, is_emergency=is_emergency) as shadows,
         run_outputs.open_anchors(it.anchors, store, clock, outputs),
+        run_outputs.open_retention(it.retention, store, it.store_at, clock, outputs),
     ):
         store_path = run_parts.path_of_store(it.store_at) if it.journal in (None, "memory") else Path(it.journal)
         if not is_emergency:

@@ -17,6 +17,7 @@ from killswitch.model.tracing import Incidents
 if TYPE_CHECKING:
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.audit.anchor_settings import AnchorSettings
+    from killswitch.audit.retention_settings import RetentionSettings
     from killswitch.journal.entries import ClosingObserver
     from killswitch.model.clock import Clock
     from killswitch.model.snapshot import Closing
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
     from killswitch.telemetry.opened import Telemetry
 
 Redact = Callable[[str], str]
+
+
+class DeclaredRetention(Struct, frozen=True):
+    """The file that declares the retention of a run, and what it has."""
+
+    file: Path
+    settings: RetentionSettings
 
 
 class RunOutputs(Struct):
@@ -157,6 +165,43 @@ def open_anchors(settings: AnchorSettings | None, store: SqlStore, clock: Clock,
     finally:
         if not worker.finish():
             print_note(f"the last anchor was not published within {AT_END:g} s")
+
+
+def declared_retention(file: Path | None, journal: str | None) -> DeclaredRetention | None:
+    """What the file declares; None without one, and with --journal. Raises AuditError where it has no schedule."""
+    if file is None:
+        return None
+    from killswitch.audit.log_files import AuditError
+    from killswitch.audit.retention_settings import read_retention_settings
+
+    settings = read_retention_settings(file)
+    if settings.every is None:
+        raise AuditError(f'{file} does not declare how often a run does it: add `every = "1d"`')
+    if journal is not None:
+        print_note("nothing is removed by --retain while --journal is used")
+        return None
+    return DeclaredRetention(file.absolute(), settings)
+
+
+@contextmanager
+def open_retention(
+    declared: DeclaredRetention | None, store: SqlStore, store_at: str, clock: Clock, outputs: RunOutputs
+) -> Iterator[None]:
+    """Carry out the declared retention of the store on its schedule during a run; nothing without a declaration."""
+    if declared is None:
+        yield
+        return
+    from killswitch.audit.retention_worker import RetentionWorker
+    from killswitch.embedding.run_parts import path_of_store
+
+    place = path_of_store(store_at).absolute()
+    worker = RetentionWorker(declared.file, declared.settings, place, store, clock.now, clock.monotonic)
+    outputs.observers.append(worker)
+    try:
+        yield
+    finally:
+        if not worker.finish():
+            print_note("the retention that is under way did not end in time, and was killed: the next one goes on")
 
 
 def _events(outputs: RunOutputs, at: str | None, redact: Redact) -> tuple[BackgroundWriter | None, EventEmitter | None]:

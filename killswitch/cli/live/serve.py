@@ -101,7 +101,7 @@ def _serve(
 
     from killswitch.cli.session import opened_store
     from killswitch.server.app import ServerFile, ServerSettings, create_app, read_server_file
-    from killswitch.server.connections import ListenSettings, run_server
+    from killswitch.server.connections import ListenSettings, listening_sockets, loaded_server, run_server
     from killswitch.server.rates import ServerCounters
     from killswitch.server.server_record import ServerRecord
     from killswitch.store.command_spool import CommandSpool, spool_of
@@ -117,9 +117,14 @@ def _serve(
     record = ServerRecord(store, lambda: datetime.now(UTC), monotonic, counters)
     settings = ServerSettings(store, tokens_at, tuple(sorted(names)), file, sentinel_at, is_secure)
     app = create_app(settings, counters, record=record)
+    listen = ListenSettings(address, port, certificate, key)
+    with options.file_errors(f"the certificate {certificate} or its key {key} cannot be used"):
+        server = loaded_server(app, listen, counters)
+    with options.file_errors(f"cannot listen on {address}:{port}, name another place with --listen"):
+        sockets = listening_sockets(listen)
     print_note(f"listening on {'https' if certificate else 'http'}://{address}:{port}/v1, pid {os.getpid()}")
     try:
-        run_server(app, ListenSettings(address, port, certificate, key), counters, ends_with_stdin=ends_with_stdin)
+        run_server(server, sockets, ends_with_stdin=ends_with_stdin)
     finally:
         record.finish()
 
@@ -161,8 +166,10 @@ def token(
 
     from msgspec.structs import replace
 
-    from killswitch.server.access import TokenFile, TokenFileError, issue, read_tokens, write_tokens
+    from killswitch.server.access import TokenFile, TokenFileError, issue, no_scope, read_tokens, write_tokens
 
+    for why in filter(None, map(no_scope, scopes)):
+        raise click.BadParameter(why, param_hint="--scope")
     now = datetime.now(UTC)
     secret, record = issue(principal, role, scopes, now, None if length is None else now + timedelta(seconds=length))
     try:

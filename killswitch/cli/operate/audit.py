@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def _moment(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time: write it as 2026-03-01T00:00:00Z") from None
     if found.tzinfo is None:
         raise ValueError(f"{text!r} has no offset: end it with Z for UTC")
     return found
@@ -268,6 +271,8 @@ def statement(begin: datetime, end: datetime, store_at: str | None, log_at: Path
     from killswitch.audit.log_files import LinesOfLog
     from killswitch.audit.statement import encode_statement, make_statement
 
+    if end <= begin:
+        raise click.UsageError("--to is not after --from: the period is empty")
     if log_at is not None:
         text = encode_statement(make_statement(LinesOfLog(log_at), begin, end))
     else:

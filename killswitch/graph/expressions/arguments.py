@@ -211,6 +211,8 @@ def _mistake(argument: Argument, value: Written) -> tuple[str, str] | None:
     """Message and fix for a value that is not one of the argument's words, not of its form, or out of its range."""
     if argument.kind == "word" and value not in argument.words:
         return unknown_name(argument.key, str(value), argument.words)
+    if (meant := dict(argument.mistaken).get(str(value))) is not None:
+        return f"`{value}` is no value of `{argument.key}`, and would be a symbol that nobody trades", f"write {meant}"
     if (parse := FORMS.get(argument.kind)) is not None:
         try:
             parse(str(value))

@@ -135,7 +135,7 @@ class _Drill:
             runner = assemble(
                 self._loaded.policies, self._accounts, store, self._clock, RunnerPace(interval=bars, read_timeout=5.0),
                 live=self._is_armed, locks=LockPaths(folder / "locks", folder / "trading_lock.json"), store_at=store_at,
-                is_drill=True,
+                is_run=True, is_drill=True,
             )  # fmt: skip
             keep_start(store, self._loaded.policies.digest, self._loaded.runbooks, None, is_drill=True)
             await runner.start()

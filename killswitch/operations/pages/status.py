@@ -171,7 +171,9 @@ def _behind(view: RunnerView) -> str:
 
 def _stages(view: RunnerView, status: StoreStatus) -> Iterator[Section]:
     """The stages that are not normal; JSON has all."""
-    if not view.machines:
+    if not view.machines and status.switches:
+        yield Section("", ("Stages: none, as this is the store of a watcher, which evaluates no policy",))
+    elif not view.machines:
         yield Section("", ("Stages: no policy scope matches an account",))
     shown = [each for each in view.machines if each.level or each.stage or _cooldown(each, status) not in ("-", "over")]
     rows = tuple(
@@ -284,11 +286,13 @@ def _notifications(status: StoreStatus) -> Iterator[Section]:
 
 
 def _waits_for(status: StoreStatus, event: Event) -> str:
-    """Accounts that a manual close still waits for."""
+    """What a manual close still waits for."""
     waiting = () if status.view is None else status.view.unfinished_closes
     found = next((each for each in waiting if each.event == event.id), None)
     if found is None:
         return ""
+    if not found.accounts:
+        return f"; {' and '.join(found.unseen) or 'its scope'} is not seen closed yet"
     return f"; waits for {' and '.join(found.accounts)}, which cannot be read, until {instant(found.until)}"
 
 

@@ -102,6 +102,8 @@ class StoredEvaluator(Struct):
     """Not stored while no margin was moved."""
     approved: list[tuple[str, str]] | UnsetType = UNSET
     """Not stored while nobody has approved a reset."""
+    ended_by_reset: tuple[str, ...] | UnsetType = UNSET
+    """Not stored while none of them has fired."""
 
 
 _MEMORY = msgjson.Decoder(StoredEvaluator)
@@ -171,6 +173,10 @@ class ScopeEvaluator:
     `decision` is its last firing. `costs`: decisions whose close it waits for (its own, and those that its orders were
     merged into) → cost so far; `cost` is their sum in unit value.
     """
+
+    ended_by_reset: tuple[str, ...] = ()
+    """The stages whose reset others approve and that have fired since the scope was normal: a reset ends them all,
+    whichever stage is in force."""
 
     def __init__(self, compiled: CompiledPolicy, scope: str) -> None:
         self.compiled, self.scope = compiled, scope
@@ -332,6 +338,11 @@ class ScopeEvaluator:
         """The decision of the stage in force, latched or not, as status shows it; None if nothing has fired."""
         partial = partial_in_force(self.state)
         return self.decision if partial is None else partial.decision or None
+
+    def note_fired(self, stage: Stage) -> None:
+        """Remember a stage whose reset others approve, until a reset."""
+        if stage.reset_approvals and stage.name not in self.ended_by_reset:
+            self.ended_by_reset = (*self.ended_by_reset, stage.name)
 
     def fired(self, decision: str) -> None:
         """Start waiting for the close of `decision`."""
@@ -576,7 +587,7 @@ class ScopeEvaluator:
             to_stored(self.state, names), history, self.decision, self.costs, self.cost,
             self.suspicions, self.suspected, self.paged, self.warned,
             {names[i]: each.state() for i, each in self.adaptive.items()}, self.counted, self.reduced or UNSET,
-            self.moved or UNSET, self.approved or UNSET,
+            self.moved or UNSET, self.approved or UNSET, self.ended_by_reset or UNSET,
         )  # fmt: skip
 
     def reload(self, compiled: CompiledPolicy, after: StoredEvaluator | None, history: History | None = None) -> None:
@@ -592,6 +603,7 @@ class ScopeEvaluator:
             self._restore_adaptive(after.adaptive, compiled.trigger_names)
             self.columns, self._before_step, self.eligible = None, self.state.triggers, frozenset()
             self.unknown, self.near, self.unfired = NO_ALERTS, NO_ALERTS, {}
+        self.ended_by_reset = _present_names(self.ended_by_reset, compiled.graph.stages)
         self.compiled = compiled
         self.machine = self._present_machine()
 
@@ -636,6 +648,7 @@ class ScopeEvaluator:
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
         self.warned, self.counted, self.reduced = dict(kept.warned), kept.counted, kept.reduced or []
         self.moved, self.approved = kept.moved or [], kept.approved or []
+        self.ended_by_reset = _present_names(kept.ended_by_reset or (), self.compiled.graph.stages)
         if outage is not None:  # what limits a day is not used up by time that no clock has measured
             self.suspicions = [as_old_as_before(at, *outage) for at in self.suspicions]
             self.counted = [(as_old_as_before(at, *outage), count) for at, count in self.counted]
@@ -647,6 +660,12 @@ class ScopeEvaluator:
         for i, threshold in self.adaptive.items():
             if (found := stored.get(names[i])) is not None:
                 threshold.restore(found)
+
+
+def _present_names(names: Sequence[str], stages: Sequence[Stage]) -> tuple[str, ...]:
+    """The stages under the names that they have in this text."""
+    renamed = {stage.formerly: stage.name for stage in stages if stage.formerly is not None}
+    return tuple(renamed.get(name, name) for name in names)
 
 
 def _adaptive_thresholds(compiled: CompiledPolicy) -> dict[int, AdaptiveThreshold]:

@@ -246,15 +246,18 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
 def approvals_of(evaluator: ScopeEvaluator) -> ResetApprovals | None:
     """What a reset of the scope needs now; None where anybody may give it alone.
 
-    As with a time without a reset, a policy that only observes holds back nothing.
+    A reset ends every stage that has fired there: the one that most people answer for decides. As with a time without
+    a reset, a policy that only observes holds back nothing.
     """
-    stage = evaluator.machine.in_force(evaluator.state)
-    if stage is None or not stage.reset_approvals or evaluator.compiled.graph.mode != "enforce":
+    graph = evaluator.compiled.graph
+    if graph.mode != "enforce" or not level_in_force(evaluator.state):
         return None
-    if not level_in_force(evaluator.state):
+    ended = {stage_in_force(evaluator.state), *evaluator.ended_by_reset}
+    needed = max((stage.reset_approvals for stage in graph.stages if stage.name in ended), default=0)
+    if not needed:
         return None
     given = tuple(person for firing, person in evaluator.approved if firing == evaluator.decision_in_force)
-    return ResetApprovals(stage.reset_approvals, given)
+    return ResetApprovals(needed, given)
 
 
 def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> TriggerStatus:

@@ -202,7 +202,8 @@ class Response(Part):
     `no_reset_for` says."""
     reset_approvals: PeopleCount = 0
     """How many other people must approve a reset by hand, by `ksctl approve --purpose reset`, before it is carried out.
-    An automatic reset needs none. Left out: 0."""
+    A reset ends every stage that has fired: the largest number of them counts. An automatic reset needs none. Left out:
+    0."""
     corroborate: StrictBool = False
     """Whether to read prices once more, and compare the mark with index and last price, before acting. Left out: false.
     """

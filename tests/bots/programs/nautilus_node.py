@@ -69,12 +69,14 @@ class QuoteClient(LiveMarketDataClient):
 class QuoteFactory(LiveDataClientFactory):
     """Makes the client."""
 
-    @staticmethod
-    def create(loop, name, config, msgbus, cache, clock):
+    client = QuoteClient
+
+    @classmethod
+    def create(cls, loop, name, config, msgbus, cache, clock):
         """One of the venue BINANCE."""
         provider = InstrumentProvider()
         provider.add_bulk([BTC, ETH])
-        return QuoteClient(loop, ClientId(name), Venue(name), msgbus, cache, clock, provider, config)
+        return cls.client(loop, ClientId(name), Venue(name), msgbus, cache, clock, provider, config)
 
 
 def main(code, lines, lock):

@@ -18,11 +18,9 @@ from nautilus_backtest import FIRST, QuoteTick
 from nautilus_node import BTC, ETH, QuoteClient, QuoteFactory
 from nautilus_trader.adapters.sandbox.config import SandboxExecutionClientConfig
 from nautilus_trader.adapters.sandbox.factory import SandboxLiveExecClientFactory
-from nautilus_trader.common.providers import InstrumentProvider
 from nautilus_trader.config import LiveDataClientConfig, LoggingConfig, TradingNodeConfig
 from nautilus_trader.live.node import TradingNode
 from nautilus_trader.model.enums import OrderSide, TriggerType
-from nautilus_trader.model.identifiers import ClientId, Venue
 from nautilus_trader.model.objects import Quantity
 from nautilus_trader.trading.strategy import Strategy
 
@@ -47,14 +45,9 @@ class SteadyQuotes(QuoteClient):
 
 
 class SteadyFactory(QuoteFactory):
-    """Makes the client."""
+    """Makes the client of steady quotes."""
 
-    @staticmethod
-    def create(loop, name, config, msgbus, cache, clock):
-        """One of the venue BINANCE."""
-        provider = InstrumentProvider()
-        provider.add_bulk([BTC, ETH])
-        return SteadyQuotes(loop, ClientId(name), Venue(name), msgbus, cache, clock, provider, config)
+    client = SteadyQuotes
 
 
 class Spoken(Strategy):

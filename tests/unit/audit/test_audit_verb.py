@@ -80,6 +80,33 @@ def test_an_empty_record_is_never_verified(place: Path) -> None:
     assert "a record without entries is never verified" in result.stdout
 
 
+def test_a_folder_without_a_segment_is_an_empty_record(tmp_path: Path) -> None:
+    """Such as a misspelled one, or an export that was never made."""
+    result = run("verify", "--log", tmp_path)
+    assert (result.exception, result.return_value) == (None, 4)
+    assert "a record without entries is never verified" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "expected"),
+    [
+        ("yesterday", "2026-03-03T00:00:00Z", "write it as 2026-03-01T00:00:00Z"),
+        ("2026-03-02T00:00:00", "2026-03-03T00:00:00Z", "end it with Z for UTC"),
+        ("2026-03-03T00:00:00Z", "2026-03-02T00:00:00Z", "--to is not after --from"),
+    ],
+)
+def test_a_period_that_is_none_is_wrong_usage(place: Path, begin: str, end: str, expected: str) -> None:
+    """The error says how a time is written, and does not look for lines of an empty period."""
+    result = run("statement", "--store", place / "ks.sqlite", "--from", begin, "--to", end)
+    assert expected in str(getattr(result.exception, "message", result.exception))
+
+
+def test_a_proof_for_a_size_that_lacks_the_line_names_the_size(place: Path) -> None:
+    """Line 5 is in the record of seven lines, and not in that of four."""
+    result = run("prove", "5", "--size", "4", "--store", place / "ks.sqlite")
+    assert "no line of the first 4 lines of the record, which --size names, is number 5" in str(result.exception)
+
+
 def test_the_tail_is_the_lines_as_they_are_stored(place: Path) -> None:
     """One line of JSON each, the last ones."""
     lines = run("tail", "--store", place / "ks.sqlite", "-n", 2).stdout.splitlines()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -252,3 +254,15 @@ def test_the_verbs_say_what_they_did(site: Path) -> None:
     _, output = run("restore", site / "b.sqlite", "--store", site / "n.sqlite", "--reason", "the disk failed")
     assert "entries lost: unknown, name --anchors" in output
     assert "1 unfinished positions are verified at the venue" in output
+
+
+def test_a_store_is_restored_onto_a_file_system_without_hard_links(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as SMB, whose `link` is not supported."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    assert back_up(site / "ks.sqlite", site / "backup.sqlite").is_whole
+    monkeypatch.setattr(os, "link", refused)
+    restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "the disk failed", NOW)
+    assert check_store(site / "new.sqlite").record.epochs

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.snapshot import AccountSnapshot
@@ -19,6 +20,7 @@ from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.judged_keys import unjudged
 from killswitch.runner.loop import RunnerPace
 from killswitch.store.sqlite import open_store
+from killswitch.watcher.watch import SwitchView
 from tests import graphs, shown, worlds
 from tests.runner_world import ScriptedVenue, crash_policy
 from tests.virtual_time import VirtualTime
@@ -143,3 +145,17 @@ def test_an_alert_of_a_part_that_a_run_does_not_have_is_unjudged(
     key: str, judged: tuple[str, ...], is_unjudged: bool
 ) -> None:
     assert unjudged((key,), judged) == ((key,) if is_unjudged else ())
+
+
+def test_the_status_of_the_store_of_a_watcher_says_what_it_is(site: Site) -> None:
+    """It has switches and evaluates no policy; elsewhere that no scope matches an account is a mistake of the set."""
+    site.run(2)
+    found = store_status(site.store, site.time.now(), 0)
+    assert found.view is not None
+    empty = replace(found, view=replace(found.view, machines=()))
+    at = site.time.now()
+    switch = SwitchView("maker", "the bot", "a file", ("main",), "close", "armed", at, 30.0, 1.0, 5.0, None, None, ())
+    watcher = shown.status_text(replace(empty, switches=(switch,)), "s")
+    assert "Stages: none, as this is the store of a watcher, which evaluates no policy" in watcher
+    assert "no policy scope matches" not in watcher
+    assert "Stages: no policy scope matches an account" in shown.status_text(empty, "s")

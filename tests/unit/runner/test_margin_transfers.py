@@ -23,27 +23,34 @@ from tests.backtests import written
 from tests.markets import FREE, START, bar, instrument
 from tests.runner_world import PACE, World
 
-POLICY = """
+_POLICY = """
 apiVersion: killswitch.dev/v1
 kind: Policy
-metadata: {name: margin}
+metadata: {{name: margin}}
 spec:
   mode: enforce
-  scope: {each: account, match: {account: [main]}}
+  scope: {{each: account, match: {{account: [main]}}}}
   max_gap: 48h
   triggers:
-    high: {signal: exposure.margin_ratio, at_least: 50%, on_unknown: hold}
+    high: {{signal: exposure.margin_ratio, at_least: {at_least}, on_unknown: hold}}
   stages:
     - name: top-up
       level: 1
       any: [high]
       cooldown: 0s
-      reset: {auto: {when: 'exposure.margin_ratio < 0.4', for: 0s}}
+      reset: {{auto: {{when: 'exposure.margin_ratio < {below}', for: 0s}}}}
       actions:
-        - lock_trading: {mode: reduce_only}
-        - top_up_margin: {from: treasury, to_ratio: 30%, at_most: 400 USDT, keep: 500 USDT}
+        - lock_trading: {{mode: reduce_only}}
+        - top_up_margin: {{from: treasury, to_ratio: {to_ratio}, at_most: 400 USDT, keep: 500 USDT}}
 """
-POLICIES: PolicySet = written(POLICY)
+
+
+def topped_up(at_least: str, below: str, to_ratio: str) -> PolicySet:
+    """A policy that moves up to 400 from `treasury` to `main`, where the margin ratio is `at_least`; 500 stay there."""
+    return written(_POLICY.format(at_least=at_least, below=below, to_ratio=to_ratio))
+
+
+POLICIES = topped_up("50%", "0.4", "30%")
 NEEDED = Decimal("333.33333334")
 """50 contracts bought at 100 with 1,000: at 88 the equity is 400, and 5% of 4,400 is 220, which is 30% of 733.33."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from killswitch.cli import ksctl
 from killswitch.model.snapshot import Event, EventKind
@@ -193,3 +194,39 @@ def test_a_server_of_a_store_that_is_not_there_says_so_and_nothing_else(tmp_path
     assert done.exit_code == 1
     assert done.output == f"Error: there is no store at {tmp_path / 'no.sqlite'}\n"
     assert [each.name for each in tmp_path.iterdir()] == ["tokens.json"]
+
+
+def serving(folder: Path, store_path: Path, *options: str) -> Result:
+    write_tokens(folder / "tokens.json", TokenFile())
+    tokens = ("--tokens", str(folder / "tokens.json"))
+    return CliRunner().invoke(ksctl, ["serve", "--store", str(store_path), *tokens, *options])
+
+
+def test_a_port_in_use_is_one_error_and_no_word_of_listening(tmp_path: Path, store_path: Path) -> None:
+    """What is printed once it listens is true: somebody else's answers would be taken for those of this server."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = serving(tmp_path, store_path, "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.exit_code == 1
+    assert "name another place with --listen: Address already in use" in done.output
+    assert "listening on" not in done.output
+
+
+def test_a_certificate_that_is_none_is_an_error_with_its_path(tmp_path: Path, store_path: Path) -> None:
+    """Read before anything is served, and no traceback."""
+    (tmp_path / "tls.pem").write_text("no certificate")
+    pair = ("--tls-certificate", str(tmp_path / "tls.pem"), "--tls-key", str(tmp_path / "tls.pem"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = serving(tmp_path, store_path, "--listen", f"127.0.0.1:{port}", *pair)
+    assert done.exit_code == 1
+    assert f"the certificate {tmp_path / 'tls.pem'}" in done.output and "listening on" not in done.output
+
+
+@pytest.mark.parametrize("scope", ["nonsense", "main", "acount/main", "account/", "Portfolio"])
+def test_a_token_for_what_is_no_scope_is_not_issued(tmp_path: Path, scope: str) -> None:
+    """It would be refused everywhere, in the hour when somebody needs it."""
+    at = tmp_path / "tokens.json"
+    arguments = ("serve", "token", "--tokens", str(at), "--role", "risk", "--principal", "ann", "--scope", scope)
+    done = CliRunner().invoke(ksctl, arguments)
+    assert (done.exit_code, at.exists()) == (2, False)
+    assert f"{scope} is no scope: write portfolio, or account/NAME" in done.output

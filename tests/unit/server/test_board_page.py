@@ -189,6 +189,27 @@ def test_a_page_whose_machine_slept_a_day_is_lost_at_once(board: OpenBoard, stor
     assert page.inner_text("#lost").startswith("Lost: the data are 24 h 00 min old")
 
 
+def test_a_page_that_is_open_for_a_day_has_as_much_in_it_as_at_the_beginning(board: OpenBoard) -> None:
+    """86,400 ticks, of which each moves bars and every tenth exchanges what has changed: nothing adds up."""
+    page = board(quiet()).page
+    page.evaluate("source.close(); source = null; clearTimeout(connect.timer)")
+    first = page.evaluate("document.getElementsByTagName('*').length")
+    found = page.evaluate(
+        """() => {
+          const key = list.firstElementChild.dataset.key, whole = list.firstElementChild.outerHTML;
+          const switches = document.getElementById("switches").innerHTML;
+          for (let tick = 0; tick < 86400; tick += 1) {
+            const is_more = tick % 10 === 0;
+            apply({beat, html: is_more ? {switches} : {}, scopes: is_more ? {[key]: whole} : {},
+                   values: {[key]: [[0, (tick % 100) / 100, `${tick}%`]]}}, number + 1);
+          }
+          return [document.getElementsByTagName("*").length, list.querySelector("label b").textContent, number];
+        }"""
+    )
+    assert found[0] == first
+    assert found[1] == "86399%"
+
+
 def test_a_page_looks_lost_within_a_second_of_two_intervals(browser: Browser, served: Served, store_path: Path) -> None:
     """By a virtual clock, and by the age alone: no event arrives and none is missed."""
     put_view(store_path, run_view(datetime.now(UTC), interval=10.0))

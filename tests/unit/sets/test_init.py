@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from killswitch.cli import ksctl
 from killswitch.graph.compile import compile_loaded
+from killswitch.operations.first_set import REFUTED
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
 from tests.unit.docs.test_tutorial_and_guides import free_port
@@ -20,8 +21,6 @@ from tests.unit.docs.walkthrough import run_blocks
 
 REPOSITORY = Path(__file__).parents[3]
 SETS = tuple(sorted(each.name for each in (REPOSITORY / "policies").iterdir() if each.is_dir()))
-REFUTED = {"slow-bleed-published"}
-"""Sets with a property that docs/proofs.md lists as refuted."""
 WAIT = """python - <<'END'
 import socket, time
 for attempt in range(600):
@@ -62,6 +61,8 @@ def test_the_first_commands_of_every_shipped_set_work_as_printed(name: str, tmp_
     expected = {verb: 1 if verb == "prove" and name in REFUTED else 0 for verb in found}
     assert {verb: status for verb, (_, status) in found.items()} == expected, outputs
     assert "100.00%" in found["test"][0]
+    remarked = [each for each in commands if "exits 1" in each]
+    assert [each.split()[1] for each in remarked] == (["prove"] if name in REFUTED else []), "a failure is announced"
     assert "0 errors, 0 warnings" in found["lint"][0]
     ran = (tmp_path / "desk.sqlite").exists()
     assert ran

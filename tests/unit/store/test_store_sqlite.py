@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from killswitch.model.store import Delivery, JournalEntry, Outgoing
 from killswitch.store import sqlite
 from killswitch.store.errors import StoreError, StoreMissingError, StoreVersionError
 from killswitch.store.migrations import MIGRATIONS, NEWEST
-from killswitch.store.sqlite import open_in_memory, open_store
+from killswitch.store.sqlite import copy_store, open_in_memory, open_store
 
 NOW = datetime(2021, 5, 19, tzinfo=UTC)
 
@@ -242,3 +243,17 @@ def test_a_read_with_a_limit_of_time_is_broken_off(tmp_path: Path, monkeypatch: 
         assert store.decisions(10) == []
     with pytest.raises(StoreError, match="in time: it is large, or the machine is busy"):
         open_store(str(at), read_only=True, within=0.0)
+
+
+def test_a_copy_to_a_disk_that_is_read_only_is_an_error_of_the_store(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, removing the incomplete copy fails too, even of a file that was never created (EROFS)."""
+    open_store(str(path)).close()
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(StoreError, match="could not be written"):
+        copy_store(str(path), tmp_path / "no-folder" / "copy.sqlite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,7 +23,7 @@ from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import DeclaredReason
 from killswitch.incident.record.incident_decisions import find_incident
 from killswitch.incident.report.texts import stakeholder_text, venue_text
-from killswitch.lab.book import BookError
+from killswitch.lab.book import BookError, read_book
 from killswitch.operations.board import read_board
 from killswitch.operations.drills.live import NotADrillError, measure_live, real_event_since
 from killswitch.operations.drills.measures import COMPLETED, DrillResult, Measure, Spent, measures_of
@@ -104,6 +105,51 @@ def test_the_board_and_the_runbook_of_a_drill_say_that_it_is_one(simulated: tupl
     assert found.title.startswith("DRILL: ")
     assert stakeholder_text(found).splitlines()[0].count("DRILL") == 1
     assert "no order left the process" in venue_text(found)
+
+
+MARGIN = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: margin}
+spec:
+  mode: enforce
+  scope: {each: account, match: {account: [main]}}
+  max_gap: 10m
+  triggers:
+    thin: {signal: exposure.margin_ratio, at_least: 10%, on_unknown: hold}
+  stages:
+    - name: top-up
+      level: 1
+      any: [thin]
+      cooldown: 1h
+      reset: manual
+      actions:
+        - lock_trading: {mode: reduce_only}
+        - top_up_margin: {from: treasury, to_ratio: 6%, at_most: 6000 USDT, keep: 5000 USDT}
+"""
+TWO_ACCOUNTS = """
+name: two
+accounts:
+  - {account: main, market: swap, currency: USDT, equity: 12000,
+     positions: [{symbol: ETH_USDT, side: long, notional: 40000, leverage: 10}]}
+  - {account: treasury, market: swap, currency: USDT, equity: 20000}
+"""
+
+
+def test_a_simulation_moves_margin_between_the_accounts_of_its_book(tmp_path: Path) -> None:
+    """Once, with an answer, as the runner does: the request is journaled before it is sent."""
+    (tmp_path / "policy.yaml").write_text(MARGIN, encoding="utf-8")
+    (tmp_path / "book.yaml").write_text(TWO_ACCOUNTS, encoding="utf-8")
+    (folder := tmp_path / "drill").mkdir()
+    loaded = load_policies([tmp_path / "policy.yaml"])
+    result = run_drill(document(), loaded, read_book(tmp_path / "book.yaml"), DrillWorld(folder, AT))
+    assert result.ended == COMPLETED
+    store = open_store(str(folder / "drill.sqlite"), read_only=True)
+    try:
+        effects = [each for each in store.journal() if each.data.get("effect") == "transfer"]
+    finally:
+        store.close()
+    assert [each.data.get("status") for each in effects] == [None, "sent", "moved"]
 
 
 def test_a_dry_run_sends_nothing(loaded: LoadedPolicies, tmp_path: Path) -> None:
@@ -235,3 +281,24 @@ def test_the_verb_of_simulations_runs_no_live_drill_and_prints_the_way(tmp_path:
     assert "ksctl drill live monthly --live" in " ".join(result.output.split())
     missing = CliRunner().invoke(drill, ["run", "yearly", "--policies", str(tmp_path)])
     assert "it has monthly" in missing.output
+
+
+@pytest.mark.parametrize("verb", [("list",), ("run", "weekly")])
+def test_documents_that_cannot_be_read_are_not_a_set_without_drills(verb: tuple[str, ...], tmp_path: Path) -> None:
+    """The place and the cause, as everywhere: not the advice to add a document of kind Drill."""
+    result = CliRunner().invoke(ksctl, ["drill", *verb, "--policies", str(tmp_path / "misspelled")])
+    assert result.exit_code == 1
+    assert "KS1001" in result.output and "kind Drill" not in result.output
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_its_path(tmp_path: Path) -> None:
+    """Before anything runs: a drill by a scheduler fails with a line, and not with a traceback."""
+    at = tmp_path / "set"
+    shutil.copytree(policies_folder() / "futures-drawdown", at)
+    weekly = DOCUMENT | {"metadata": {"name": "weekly"}, "spec": {"mode": "dry_run", "every": "7d"}}
+    (at / "drill.yaml").write_text(json.dumps(weekly))
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "drills"
+    result = CliRunner().invoke(ksctl, ["drill", "run", "weekly", "--policies", str(at), "--folder", str(folder)])
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert f"the folder {folder / 'weekly'} of the drill cannot be made" in result.output

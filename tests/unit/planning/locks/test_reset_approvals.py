@@ -14,10 +14,13 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import Graph, SignalRef
 from killswitch.operations.pages.wording import pending_lines
 from killswitch.planning.interpreter import Outcome
 from killswitch.planning.operator.reset_approvals import reset_subject
+from tests import graphs
 from tests.graphs import close
+from tests.runner_world import book
 from tests.unit.planning.locks.test_no_reset import Desk, policy
 from tests.unit.planning.test_unreachable_accounts import down, failing, fired_during_outage
 from tests.worlds import after, operator_event, snapshot
@@ -184,3 +187,60 @@ def test_a_reset_that_names_another_firing_needs_no_approval() -> None:
     desk = Approved(1)
     outcome = desk.resets(10, ids=("another",))
     assert (outcome.refused, desk.level) == (frozenset(), 1)
+
+
+def ladder(lower: int, higher: int) -> Graph:
+    """`stop` at a loss of 10%, and `flat`, one level above, at one of 20%."""
+    (stop,) = policy(reset_approvals=lower).stages
+    flat = replace(stop, name="flat", level=2, any_of=(1,), reset_approvals=higher)
+    triggers = [graphs.trigger("fall", 0, 0.10), graphs.trigger("deeper", 0, 0.20)]
+    return graphs.graph([SignalRef("equity.loss_from_start")], triggers, [flat, stop], policy="desk")
+
+
+class Deepening(Approved):
+    """The account falls on to 750 at minute 3, where the higher stage fires."""
+
+    def __init__(self, lower: int, higher: int) -> None:
+        Desk.__init__(self, ladder(lower, higher))
+        self.deeper(3)
+
+    def deeper(self, minute: float) -> None:
+        self.interpreter.tick(snapshot(after(minutes=minute), book("750")))
+
+
+@pytest.mark.parametrize(("lower", "higher", "needed"), [(2, 0, 2), (2, 1, 2), (1, 2, 2), (0, 1, 1)])
+def test_a_reset_that_ends_several_stages_needs_the_approvals_of_the_strictest(
+    lower: int, higher: int, needed: int
+) -> None:
+    desk = Deepening(lower, higher)
+    assert desk.level == 2
+    for number, person in enumerate(["ann", "bob"][:needed]):
+        assert desk.resets(10 + 2 * number).refused
+        desk.approves(person, 11 + 2 * number)
+    assert [each.kind for each in desk.resets(20).decisions] == ["reset"]
+
+
+def test_the_demand_of_a_lower_stage_survives_a_restart_and_a_new_name_and_ends_with_the_reset() -> None:
+    desk = Deepening(1, 0)
+    high, low = ladder(1, 0).stages
+    desk.restarted(replace(ladder(1, 0), stages=(high, replace(low, name="halt", formerly="stop"))))
+    assert desk.resets(10).refused
+    desk.approves("ann", 11)
+    assert desk.resets(12).decisions
+    desk.tick(13)
+    assert [each.reset_approvals for each in desk.interpreter.status()] == [UNSET]
+
+
+def test_an_edit_takes_the_demand_of_a_lower_stage_back() -> None:
+    """The edit is a change that needs approvals itself."""
+    desk = Deepening(1, 0)
+    desk.restarted(ladder(0, 0))
+    assert desk.resets(10).decisions
+
+
+def test_an_approval_of_the_lower_firing_does_not_count_once_the_higher_has_fired() -> None:
+    desk = Deepening.__new__(Deepening)
+    Desk.__init__(desk, ladder(1, 0))
+    desk.approves("ann", 2)
+    desk.deeper(3)
+    assert desk.resets(4).refused
