@@ -39,7 +39,8 @@ LIVE_NAME = RUNNER_VIEW
 class UnfinishedCloseView(Struct, frozen=True):
     """An operator's close that is not complete, by the id of its event.
 
-    `accounts` cannot be polled; `unseen` are not seen closed yet (absent without one). Nothing is ordered for it after `until`.
+    `accounts` cannot be polled; `unseen` are not seen closed yet, absent without one. After `until` nothing is
+    ordered for it.
     """
 
     event: str
