@@ -112,7 +112,7 @@ def test_a_transfer_whose_answer_was_lost_is_looked_up_over_http() -> None:
         server = await serve(one, port=0, now=lambda: START)
         venue = HttpVenue(AccountSpec("treasury", "paper", "swap", "USDT", server.address, {}, {}), 5.0)
         try:
-            find = venue.transfers.find
+            find = _transfers(venue).find
             assert find is not None
             sent = SentTransfer("main", Decimal(100), "t1", START)
             before = await find(sent)
