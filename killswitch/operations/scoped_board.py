@@ -36,6 +36,9 @@ OF_RUN: Final = ("wall-clock/",)
 """How the keys of alerts begin whose texts name nothing of any book."""
 SHARED_FACTS: Final = frozenset({"set in force", "runner"})
 
+WORD: Final = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+"""A name of one word, as those of accounts are. Names of files join words by underscores."""
+
 Item = TypeVar("Item", bound=Struct)
 
 
@@ -50,8 +53,10 @@ def board_for(facts: BoardFacts, audience: tuple[str, ...]) -> Board:
     if audience == EVERYTHING:
         return board_of(facts.status, facts.firings, approvals_in(facts.source, facts.status.view))
 
+    held = frozenset(audience)
+
     def may_see(scope: str) -> bool:
-        return is_covered(scope, audience)
+        return is_covered(scope, held)
 
     view = facts.status.view
     accounts = accounts_seen(() if view is None else view.accounts, may_see)
@@ -198,31 +203,43 @@ def _switch(switch: SwitchView, accounts: frozenset[str]) -> SwitchView:
 # Texts
 
 
+class HiddenNames(Struct, frozen=True):
+    """The names that are out of sight: single words, and names of several."""
+
+    words: frozenset[str]
+    phrases: tuple[str, ...]
+
+    def shown(self, text: str) -> str:
+        """The text; what names anything out of sight is replaced whole."""
+        is_named = not self.words.isdisjoint(WORD.findall(text)) or any(each in text for each in self.phrases)
+        return OF_OTHERS if is_named else text
+
+
 def _names_out_of_sight(
     view: RunnerView | None, may_see: Callable[[str], bool], accounts: frozenset[str]
-) -> re.Pattern[str] | None:
-    """What finds the name of any account, venue or scope that is not seen, as a whole word; None if all are."""
+) -> HiddenNames | None:
+    """The names of every account, venue and scope that is not seen; None if all are."""
     if view is None:
         return None
-    seen = [each for each in view.accounts if each.account in accounts]
-    venues = {each.venue for each in seen}
+    venues = {each.venue for each in view.accounts if each.account in accounts}
     names = {each.account for each in view.accounts} - accounts
     names |= {each.venue for each in view.accounts} - venues - accounts
     scopes = {each.scope for each in view.machines} | {each.scope for each in view.orphans}
     scopes |= set(view.strategies or ())
     wider = {"portfolio", *(f"venue/{each}" for each in venues)}
-    names |= {each for each in scopes - wider if not may_see(each)}
+    hidden = [each for each in scopes - wider if not may_see(each)]
+    # whatever names the scope of an account or a venue has its name as a word
+    names |= {each.partition("/")[2] for each in hidden if each.startswith(("account/", "venue/"))} - accounts - venues
+    names |= {each for each in hidden if not each.startswith(("account/", "venue/"))}
     if not names:
         return None
-    words = "|".join(re.escape(each) for each in sorted(names, key=len, reverse=True))
-    return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])")
+    words = frozenset(each for each in names if WORD.fullmatch(each))
+    return HiddenNames(words, tuple(names - words))
 
 
-def _without_names(board: Board, hidden: re.Pattern[str]) -> Board:
+def _without_names(board: Board, hidden: HiddenNames) -> Board:
     """The board without every text that names what is not seen."""
-
-    def shown(text: str) -> str:
-        return OF_OTHERS if hidden.search(text) else text
+    shown = hidden.shown
 
     def each_of(items: tuple[Item, ...], *fields: str) -> tuple[Item, ...]:
         return tuple(replace(item, **{field: shown(getattr(item, field)) for field in fields}) for item in items)

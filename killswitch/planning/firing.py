@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,13 +14,13 @@ from killswitch.graph.nodes import PolicySet, Stage, Stages
 from killswitch.model.alert import Alert
 from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import Cancels, Orders, ProcessExit, Transfer, of_kind, tag_of
-from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.orders.expected_cost import ExpectedOrder, expected_orders
 from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import Blocked, Proposal, joined, propose
+from killswitch.planning.targets.known_positions import KnownPositions
 from killswitch.planning.targets.merge import Targets, contracts_left, merge, ordered_on, with_intents
 from killswitch.planning.unreachable import (
     LastKnown,
@@ -46,7 +46,7 @@ def fire(
     stages: Stages,
     second: RereadData,
     policies: PolicySet,
-    last_known: Mapping[str, AccountSnapshot],
+    known: KnownPositions,
     owners: Owners,
 ) -> tuple[list[Decision], list[Notice]]:
     """Fire the highest stage that is corroborated and selects positions; what keeps each other one is an alert.
@@ -68,7 +68,7 @@ def fire(
             fired_earlier = is_readable_again(evaluator, stage, view)
             if not fired_earlier:
                 continue
-        last = with_last_positions(view, last_known)
+        last = with_last_positions(view, known)
         proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
         if proposal.is_partial or proposal.is_held_back:
             decisions, why = _fire_partly(evaluator, last, proposal, before, fired_earlier=fired_earlier)
@@ -118,7 +118,7 @@ class LevelPreview(Struct, frozen=True):
 def preview_levels(
     evaluator: ScopeEvaluator,
     policies: PolicySet,
-    last_known: Mapping[str, AccountSnapshot],
+    known: KnownPositions,
     owners: Owners,
     active: Targets,
 ) -> Iterator[LevelPreview]:
@@ -132,7 +132,7 @@ def preview_levels(
         return
     evaluator.under_way = contracts_left(active)
     for stage in reversed(evaluator.compiled.graph.stages):
-        last = with_last_positions(view, last_known)
+        last = with_last_positions(view, known)
         with evaluator.assuming(triggers_of(stage)):
             proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
             decision, why = _without_resting(evaluator, proposal, view.as_of), None
@@ -153,7 +153,7 @@ def is_still_held_back(
     stage: Stage,
     view: ScopeView,
     policies: PolicySet,
-    last_known: Mapping[str, AccountSnapshot],
+    known: KnownPositions,
     owners: Owners,
 ) -> bool:
     """Whether the stage has fired, and its `where` is true for no position in this snapshot either.
@@ -162,7 +162,7 @@ def is_still_held_back(
     """
     if not evaluator.has_not_fired(stage.name, _HELD_BACK):
         return False
-    last = with_last_positions(view, last_known)
+    last = with_last_positions(view, known)
     proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
     return proposal.is_held_back and proposal.awaits_positions and not proposal.is_partial
 

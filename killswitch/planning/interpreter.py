@@ -44,11 +44,12 @@ from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, is_unnamed, orphans_in, reset_orphan, reset_record
-from killswitch.planning.operator.commands import Hindrances, OperatorCommands, UnfinishedClose, refusals
+from killswitch.planning.operator.commands import Hindrances, OperatorCommands, refusals
 from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.pauses import begun, held_back
 from killswitch.planning.operator.reset_approvals import approve_reset, is_of_step
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
+from killswitch.planning.operator.unfinished_closes import CommandInput, UnfinishedClose
 from killswitch.planning.orders.hedge_nets import HedgeNet, hedge_nets
 from killswitch.planning.owners import Owners
 from killswitch.planning.realised_gains import RealisedGains
@@ -63,6 +64,7 @@ from killswitch.planning.scopes.money_headroom import MoneyHeadroom, money_headr
 from killswitch.planning.scopes.prepared_reload import PreparedReload, prepared
 from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
+from killswitch.planning.targets.known_positions import KnownPositions
 from killswitch.planning.targets.merge import (
     Targets,
     contracts_left,
@@ -75,7 +77,7 @@ from killswitch.planning.targets.merge import (
 from killswitch.planning.unreachable import stages_due
 from killswitch.signals.signal_values import SignalColumns
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
 BLOCK = 32
@@ -152,6 +154,7 @@ class Interpreter:
         self._active: dict[str, Targets] = {}
         self._seen_events: dict[str, int] = {}
         self._commands = OperatorCommands(policies)
+        self._known = KnownPositions()
         self._flags = OperatorFlags(policies)
         self._hedging = HedgePlanner(policies, armed)
         self._answers = BreachAnswers(policies)
@@ -244,7 +247,7 @@ class Interpreter:
         """Add the snapshot to every history and step every machine. None: nothing to decide or to notify."""
         now = self._now = to_micros(snapshot.as_of)
         self._remember_instruments(snapshot)
-        self._keep_active_targets(snapshot)
+        worked_on = self._keep_active_targets(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
         present = self._evaluators.in_snapshot(snapshot, now)
         hindrances = Hindrances(snapshot.sentinel, snapshot.unwritten)
@@ -255,7 +258,7 @@ class Interpreter:
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
         facts.ownership = self._owners.observe(snapshot, now, events, self._instruments)
         self._realised.observe(snapshot, now, events)
-        self._commands.observe(facts)
+        self._known.observe(facts, worked_on)
         self.recoveries.attend(self._evaluators)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
@@ -285,10 +288,9 @@ class Interpreter:
         issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
         decisions += self._sweeps.plan(snapshot, facts)
         if events or self._commands.unfinished or snapshot.sentinel is not None:
-            commanded = self._commands.apply(events, snapshot, facts, self._owners)
-            decisions += commanded.decisions
-            issued += commanded.notices
-        may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
+            tick = CommandInput(snapshot, facts, self._owners, self._known, self._worked_on(), self._armed)
+            self._commands.apply(events, tick).add_to(decisions, issued)
+        may_hedge = self._hedging.observe(snapshot, now, self._known.last, self._instruments)
         self._answers.observe(snapshot.locks)
         is_breached = self._breaches.observe(snapshot, self._instruments, facts.ownership)
         is_breached |= self._answers.is_fighting(now)
@@ -398,7 +400,7 @@ class Interpreter:
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
         if stages:
-            known = self._commands.last_known
+            known = self._known
             stages = tuple(
                 s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known, self._owners)
             )
@@ -437,11 +439,17 @@ class Interpreter:
             for instrument in account.instruments or ():
                 self._instruments[account.account, instrument.symbol] = sound_instrument(instrument)
 
-    def _keep_active_targets(self, snapshot: Snapshot) -> None:
-        """Keep the targets of decisions that the snapshot shows as being worked on."""
+    def _keep_active_targets(self, snapshot: Snapshot) -> frozenset[PnlKey]:
+        """Keep the targets of decisions that the snapshot shows as being worked on; returns all positions until now."""
+        worked_on = self._worked_on()
         if self._active:
             working = {closing.decision for closing in snapshot.closings if closing.status in IN_PROGRESS}
             self._active = {id_: targets for id_, targets in self._active.items() if id_ in working}
+        return worked_on
+
+    def _worked_on(self) -> frozenset[PnlKey]:
+        """The positions that active closes work on."""
+        return frozenset(key for targets in self._active.values() for key in targets)
 
     def _new_events(self, snapshot: Snapshot) -> tuple[Event, ...]:
         """Events with new ids; an id is dropped a day after it was last seen."""
@@ -501,7 +509,7 @@ class Interpreter:
             evaluator.is_acting = self._is_acting(evaluator, view)
             planned = (targets_of([each]) for each in fired if each.mode == "enforce")
             evaluator.under_way = contracts_left(least([*self._active.values(), *planned]))
-            made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known, self._owners)
+            made, why = fire(evaluator, view, stages, second, self._policies, self._known, self._owners)
             fired += made
             for each in made:
                 self._owners.plan(each)
@@ -673,7 +681,7 @@ class Interpreter:
 
     def levels(self) -> tuple[LevelPreview, ...]:
         """What each stage of every scope would decide if it fired on the last snapshot; changes nothing."""
-        active, known = least(self._active.values()), self._commands.last_known
+        active, known = least(self._active.values()), self._known
         return tuple(
             level
             for evaluator in self._evaluators

@@ -401,6 +401,24 @@ def manual_close_given_up(event: Event, now: int, accounts: Collection[str]) -> 
     return _operator_notice(event, now, "warning", "warning", text, "a close by hand is given up")
 
 
+def manual_close_complete(event: Event, now: int, looks: int) -> Notice:
+    """Notice that a manual close, which had to close further positions, is complete."""
+    text = (
+        f"the {close_text(event.cause)} is complete: {count_of(looks, 'further close')} closed what appeared after the "
+        f"first, and no account of {event.scope or 'portfolio'} shows any of it now"
+    )
+    return _operator_notice(event, now, "warning", "info", text, "a close by hand is complete")
+
+
+def manual_close_left(event: Event, now: int, left: str) -> Notice:
+    """Notice that the time of a manual close is over, and what is open or unknown."""
+    text = (
+        f"the {close_text(event.cause)} {event.id} has ended, and not everything is seen closed: {left}. "
+        "No order follows from it any more: see `ksctl status`, and give it again"
+    )
+    return _operator_notice(event, now, "warning", "page", text, "a close by hand has left something")
+
+
 def part_not_closed(now: int, left: NotClosed) -> Notice:
     """Notice of a close for a strategy that has ended while a part that it was to close is still held."""
     account, symbol, side = left.position

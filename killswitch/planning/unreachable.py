@@ -11,7 +11,7 @@ positions counts as unreadable.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,11 +21,11 @@ from killswitch.graph.nodes import Stage, Stages
 from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import only_on
 from killswitch.model.instant import from_micros
-from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import joined
+from killswitch.planning.targets.known_positions import KnownPositions
 from killswitch.render.formats import instant
 from killswitch.valuation.scope_view import ScopeView
 
@@ -144,13 +144,17 @@ class LastKnown(Struct, frozen=True):
         return replace(decision, reason=joined(*self.remarks, decision.reason))
 
 
-def with_last_positions(view: ScopeView, last_known: Mapping[str, AccountSnapshot]) -> LastKnown:
-    """The scope with the last known positions of accounts whose positions are missing."""
+def with_last_positions(view: ScopeView, known: KnownPositions) -> LastKnown:
+    """The scope with the last known positions of accounts whose positions are missing, all of them or some.
+
+    Some that an answer has left out a moment ago do not make the account `replaced`: the rest of it was read.
+    """
+    view, left_out = known.completed(view)
     if view.positions_unknown is None or view.part is not None:  # whose the last known positions are is unknown now
-        return LastKnown(view)
-    accounts, remarks, replaced = [], [], set()
+        return LastKnown(view, left_out)
+    accounts, remarks, replaced = [], list(left_out), set()
     for account in view.accounts:
-        last = last_known.get(account.account)
+        last = known.last.get(account.account)
         if account.positions is not None or account.market not in DERIVATIVES or last is None:
             accounts.append(account)
             continue

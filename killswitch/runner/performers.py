@@ -72,10 +72,12 @@ class OpenCloses:
                 )
 
     def _of_commands(self) -> Iterator[str]:
-        """Operator closes that wait for accounts."""
+        """Operator closes that are not complete."""
         for event, close in self.interpreter.unfinished_closes().items():
             if names := self.arming.names & close.accounts:
                 yield f"the operator's close {event} on {' and '.join(sorted(names))}, which cannot be read"
+            if names := self.arming.names & close.unseen:
+                yield f"the operator's close {event} on {' and '.join(sorted(names))}, until it is seen closed"
 
 
 class ClosingPerformer(Performer):

@@ -24,8 +24,8 @@ from killswitch.model.store import RUNNER_VIEW, Store, decoded
 from killswitch.planning.exposures import Exposures
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.closes import OPERATOR, Orphan
-from killswitch.planning.operator.commands import UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange
+from killswitch.planning.operator.unfinished_closes import UnfinishedClose
 from killswitch.planning.recovery.recoveries import RecoveryView
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.clock import ClockState, Timeline, now_after
@@ -37,12 +37,17 @@ LIVE_NAME = RUNNER_VIEW
 
 
 class UnfinishedCloseView(Struct, frozen=True):
-    """An operator's close that waits until accounts can be polled, by the id of its event."""
+    """An operator's close that is not complete, by the id of its event.
+
+    `accounts` cannot be polled; `unseen` are not seen closed yet, absent without one. After `until` nothing is
+    ordered for it.
+    """
 
     event: str
     accounts: tuple[str, ...]
     since: datetime
     until: datetime
+    unseen: tuple[str, ...] | UnsetType = UNSET
 
 
 class AccountView(Struct, frozen=True):
@@ -90,7 +95,7 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     clock: ClockState | None = None
     """The timeline of the ticks when this was written."""
     unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
-    """Operator closes that wait for accounts; their commands are still pending."""
+    """Operator closes that are not complete; their commands are still pending."""
     strategies: tuple[str, ...] | UnsetType = UNSET
     """The scopes of the strategies whose lock files this run writes; absent without one."""
     changes: tuple[KeptChange, ...] | UnsetType = UNSET
@@ -146,11 +151,14 @@ def account_view(snapshot: AccountSnapshot, *, armed: bool) -> AccountView:
 
 
 def unfinished_close_views(unfinished: Mapping[str, UnfinishedClose]) -> tuple[UnfinishedCloseView, ...]:
-    """The views of operator closes that wait for accounts."""
+    """The views of operator closes that are not complete."""
     return tuple(
-        UnfinishedCloseView(id_, tuple(sorted(each.accounts)), from_micros(each.since), from_micros(each.until))
+        UnfinishedCloseView(
+            id_, tuple(sorted(each.accounts)), from_micros(each.since), from_micros(each.until),
+            tuple(sorted(each.unseen)) or UNSET,
+        )
         for id_, each in unfinished.items()
-    )
+    )  # fmt: skip
 
 
 _RECORDING = "recording"

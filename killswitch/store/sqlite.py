@@ -214,7 +214,10 @@ def _copy_source(path: Path) -> Iterator[sqlite3.Connection]:
                     if each.exists():
                         copyfile(each, folder / each.name)
             except OSError as error:
-                raise StoreError(f"the store {path} could not be copied to {folder}: {error}") from error
+                why = error.strerror or error
+                raise StoreError(
+                    f"the store {path} cannot be read in its place or from a copy in {folder}: {why}"
+                ) from error
             engine = _writing_engine(moved)
             stack.callback(engine.dispose)
             _prepare(engine, moved, read_only=False)

@@ -15,14 +15,13 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from tools.screens import live_board, on_call
-from tools.screens.capture import MAX_BYTES, excerpt, page_png, terminal_output, terminal_svg
+from tools.screens.capture import MAX_BYTES, SHOWN_FOLDER, excerpt, page_png, terminal_output, terminal_svg
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "docs" / "assets" / "screens"
 PORT = "8701"
-SHOWN_FOLDER = "/srv/desk"
 SHOWN_REPOSITORY = "/srv/killswitch"
-"""Shown instead of the folders of this machine."""
+"""Shown instead of the folder of this clone."""
 PAGE_LINES = 32
 """Lines of the first message of the demo."""
 FIRING = 253

@@ -22,6 +22,8 @@ ROWS = 50
 MAX_BYTES = 150_000
 """A picture is part of every clone, and of a page of the site."""
 TIMEOUT_SECONDS = 240.0
+SHOWN_FOLDER = "/srv/desk"
+"""Shown instead of the folder of this machine in which the commands run."""
 
 
 def terminal_output(command: Sequence[str], folder: Path, columns: int, environment: dict[str, str]) -> str:

@@ -6,17 +6,23 @@ import shutil
 import socket
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tools.screens.capture import MAX_BYTES
+from tools.screens.capture import MAX_BYTES, SHOWN_FOLDER
 
 if TYPE_CHECKING:
     from tools.screens.__main__ import Scenes
 
 PORT = "8710"
+GENERAL = """([folder, shown]) => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(folder, shown);
+  for (const each of document.querySelectorAll("input, textarea")) each.value = each.value.replaceAll(folder, shown);
+}"""
+"""Replaces a folder in every text of a page."""
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 
 
@@ -44,18 +50,18 @@ def draw(scenes: Scenes, folder: Path, pictures: Path) -> None:
                     _wait_for_server()
                     for name, (width, height) in SIZES.items():
                         pages[name] = _opened(browser, token, width, height)
-                    save_picture(pages["desktop"], pictures / "board-quiet.png")
+                    save_picture(pages["desktop"], pictures / "board-quiet.png", folder)
                     pages["desktop"].wait_for_selector(".hero.alarm", timeout=240_000)
                     time.sleep(2)
                     for name, page in pages.items():
-                        save_picture(page, pictures / f"board-fired-{name}.png")
-                    _preview(pages["desktop"], pictures / "board-preview.png")
+                        save_picture(page, pictures / f"board-fired-{name}.png", folder)
+                    _preview(pages["desktop"], pictures / "board-preview.png", folder)
             # The run has ended, and the server has not.
         with scenes.running(f"ksctl serve --store board.sqlite --tokens board.json --listen 127.0.0.1:{PORT}"):
             _wait_for_server()
             page = _opened(browser, token, *SIZES["desktop"])
             page.wait_for_selector("html.lost", timeout=30_000)
-            save_picture(page, pictures / "board-lost.png")
+            save_picture(page, pictures / "board-lost.png", folder)
         browser.close()
 
 
@@ -82,17 +88,23 @@ def _opened(browser: Any, token: str, width: int, height: int) -> Any:
     return page
 
 
-def _preview(page: Any, picture: Path) -> None:
+def _preview(page: Any, picture: Path, folder: Path) -> None:
     page.click("#list h3 button")
     page.select_option("#kind", "close")
     page.fill("#reason", "price feed lost")
     page.click("#preview")
     page.wait_for_selector("#sure:not([hidden])", timeout=30_000)
-    save_picture(page, picture)
+    save_picture(page, picture, folder)
 
 
-def save_picture(page: Any, picture: Path) -> None:
-    """Draw what a page of the browser shows now. ValueError if the picture is too large for a clone."""
+def save_picture(page: Any, picture: Path, folder: Path) -> None:
+    """Draw what a page of the browser shows now, with another name of `folder`.
+
+    ValueError if a folder of this machine is left on it, or if the picture is too large for a clone.
+    """
+    page.evaluate(GENERAL, [str(folder), SHOWN_FOLDER])
+    if gettempdir() in page.inner_text("body"):
+        raise ValueError(f"{picture.name} would show a folder of this machine")
     page.screenshot(path=picture)
     with Image.open(picture) as taken:
         few = taken.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

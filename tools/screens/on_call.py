@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tools.screens.capture import page_png
+from tools.screens.capture import SHOWN_FOLDER, page_png
 from tools.screens.live_board import SIZES, save_picture
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -86,12 +86,12 @@ def draw(folder: Path, pictures: Path) -> None:
                 if block.startswith("LINK="):
                     _draw_board(browser, folder, "desktop", pictures / "on-call-board.png")
                     _draw_board(browser, folder, "phone", pictures / "on-call-phone.png")
-                    _draw_link(browser, shell.run('echo "$LINK"').strip(), pictures / "on-call-acknowledge.png")
+                    _draw_link(browser, folder, shell.run('echo "$LINK"').strip(), pictures / "on-call-acknowledge.png")
                 elif "ksctl report --store" in block:
                     (report,) = (folder / "my.sqlite.incidents").glob("*/report.html")
                     copy = folder / "shown.html"
                     copy.write_text(
-                        report.read_text(encoding="utf-8").replace(str(folder), "/srv/desk"), encoding="utf-8"
+                        report.read_text(encoding="utf-8").replace(str(folder), SHOWN_FOLDER), encoding="utf-8"
                     )
                     page_png(copy, pictures / "on-call-report.png", 1100, 900, folder)
                 print(printed[:200], flush=True)
@@ -112,7 +112,7 @@ def _opened(browser: Any, folder: Path, size: str) -> Any:
 
 def _draw_board(browser: Any, folder: Path, size: str, picture: Path) -> None:
     page = _opened(browser, folder, size)
-    save_picture(page, picture)
+    save_picture(page, picture, folder)
     page.close()
 
 
@@ -126,17 +126,17 @@ def _draw_approval(browser: Any, folder: Path, picture: Path) -> None:
     page.fill("#fingerprint", shown.stdout.split()[1])
     page.click("#compose")
     page.locator("#signing", has_text="END").wait_for()
-    save_picture(page, picture)
+    save_picture(page, picture, folder)
     page.close()
 
 
-def _draw_link(browser: Any, link: str, picture: Path) -> None:
+def _draw_link(browser: Any, folder: Path, link: str, picture: Path) -> None:
     """What the link of a message opens on a phone."""
     width, _ = SIZES["phone"]
     page = browser.new_page(viewport={"width": width, "height": 420})
     page.goto(link)
     page.wait_for_selector("button")
-    save_picture(page, picture)
+    save_picture(page, picture, folder)
     page.close()
 
 

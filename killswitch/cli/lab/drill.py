@@ -65,7 +65,6 @@ def run(
     """
     from killswitch.cli.session import load_policies
     from killswitch.lab.book import BookError, read_book
-    from killswitch.operations.drills.pages import keep, result_page
     from killswitch.operations.drills.simulation import DrillWorld, NothingFiredError, book_for, run_drill
 
     document = _document(policies_at, name)
@@ -74,7 +73,8 @@ def run(
     loaded = load_policies(policies_at)
     run_folder = folder / name
     shutil.rmtree(run_folder, ignore_errors=True)
-    run_folder.mkdir(parents=True)
+    with options.file_errors(f"the folder {run_folder} of the drill cannot be made"):
+        run_folder.mkdir(parents=True)
     loaded = _routed(loaded, None if notify else run_folder / "messages.jsonl")
     world = DrillWorld(run_folder, datetime.now(UTC), _real_event(store_at))
     try:
@@ -82,7 +82,7 @@ def run(
         result = run_drill(document, loaded, book, world)
     except (BookError, NothingFiredError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    _show(context, result, result_page(result), keep(folder, result), output)
+    _show(context, result, folder, output)
 
 
 @options.verb(
@@ -115,12 +115,11 @@ def live(
     still closed.
     """
     from killswitch.cli.lab.live_drill import LiveSite, run_live
-    from killswitch.operations.drills.pages import keep, result_page
 
     site = LiveSite(policies_at, source_at, store_at, approvals_at, author)
     result = run_live(_document(policies_at, name), site, is_live=is_live, is_continued=is_continued)
     if result is not None:
-        _show(context, result, result_page(result), keep(folder, result), output)
+        _show(context, result, folder, output)
 
 
 @options.verb("ksctl drill measure quarterly 2e090 --policies policies --store ks.sqlite", group=drill)
@@ -146,7 +145,6 @@ def measure(
     and of at most its size. Reads the store only.
     """
     from killswitch.operations.drills.live import NotADrillError, measure_live
-    from killswitch.operations.drills.pages import keep, result_page
 
     document = _document(policies_at, name)
     from killswitch.cli.session import opened_store
@@ -156,7 +154,7 @@ def measure(
             result = measure_live(document, store, store_at, incident, datetime.now(UTC))
         except NotADrillError as error:
             raise click.ClickException(str(error)) from error
-    _show(context, result, result_page(result), keep(folder, result), output)
+    _show(context, result, folder, output)
 
 
 @options.verb("ksctl drill list --policies policies", group=drill, name="list")
@@ -190,11 +188,15 @@ def trend(folder: Path, output: str) -> None:
         print_page(trend_page(found, damaged))
 
 
-def _show(context: click.Context, result: DrillResult, page: Page, kept: Path, output: str) -> None:
+def _show(context: click.Context, result: DrillResult, folder: Path, output: str) -> None:
+    from killswitch.operations.drills.pages import keep, result_page
+
     if output == "json":
         click.echo(encode_record(result))
     else:
-        print_page(page)
+        print_page(result_page(result))
+    with options.file_errors(f"the result cannot be kept in {folder}"):
+        kept = keep(folder, result)
     print_note(f"kept in {kept}")
     if not result.is_passed:
         context.exit(EXIT_FAILED)

@@ -27,6 +27,8 @@ BAR: Final = 12
 """Columns of a bar."""
 ANSWERS_WITHIN: Final = 5.0
 """Seconds that a server may take to answer."""
+LEAST_SCOPES: Final = 4
+"""Rows that the scopes keep, however much else there is."""
 STYLES: Final = {"alarm": "bold white on red", "warning": "bold yellow", "near": "bold", "calm": ""}
 WORDS: Final = {"alarm": "ALARM", "warning": "WARNING", "near": "NEAR", "calm": "quiet"}
 
@@ -116,7 +118,10 @@ def _of_server(server: str) -> Callable[[], Board]:
 
 
 def screen(board: Board, since: float, height: int | None, width: int, problem: str) -> RenderableType:
-    """The board in `height` rows, None: all. `since`: seconds since it was read; `problem`: why it is not read now."""
+    """The board in `height` rows, None: all. `since`: seconds since it was read; `problem`: why it is not read now.
+
+    The order is that of the page. Where rows are few, the scopes keep at least `LEAST_SCOPES` of them.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -124,44 +129,74 @@ def screen(board: Board, since: float, height: int | None, width: int, problem: 
 
     age = None if board.age is None else board.age + since
     lost = is_lost(age, board.interval)
-    lines: list[Text | Table] = list(_head(board, age, lost=lost, problem=problem))
-    room = None if height is None else max(5, height - len(lines) - 9)
-    lines.append(_scopes(board, room, width, lost=lost))
+    now = board.now + timedelta(seconds=since)
+    most = 10_000 if height is None else max(2, height // 10)
+    lines: list[Text | Table] = list(_head(board, age, now, lost=lost, problem=problem))
+    lines += [_line(*each, lost=lost) for each in _cut(list(_waits(board, now, lost=lost)), most * 3)]
+    rest: list[Text | Table] = [
+        _line(*each, lost=lost)
+        for part in (_holds(board, now, lost=lost), _venues(board), _messages(board), _run(board))
+        for each in _cut(list(part), most)
+    ]
+    notes = [(f" {each.scope}: {each.note}", each.tone) for each in board.scopes if each.note]
+    below = [_line(*each, lost=lost) for each in _cut(notes, most)]
+    room = None if height is None else max(LEAST_SCOPES, height - len(lines) - len(below) - len(rest) - 4)
     shown = len(board.scopes) if room is None else min(room, len(board.scopes))
+    lines += [Text(""), _scopes(board, room, width, lost=lost)]
     if shown < len(board.scopes):
-        lines.append(Text(f"and {len(board.scopes) - shown} further scopes", style="dim"))
-    lines += _rest(board, since, lost=lost)
-    return Group(*lines)
+        lines.append(Text(f" and {len(board.scopes) - shown} further scopes", style="dim"))
+    lines += [*below, Text(""), *rest]
+    return Group(*(lines if height is None else lines[:height]))
 
 
-def _head(board: Board, age: float | None, *, lost: bool, problem: str) -> Iterator[Text]:
+def _cut(lines: list[tuple[str, Tone]], most: int) -> Iterator[tuple[str, Tone]]:
+    """The first lines, and how many more there are: nothing is left out in silence."""
+    shown = lines if len(lines) <= most else lines[: most - 1]
+    yield from shown
+    if len(shown) < len(lines):
+        yield f" and {len(lines) - len(shown)} further lines: `ksctl status` shows them", lines[len(shown)][1]
+
+
+def _head(board: Board, age: float | None, now: datetime, *, lost: bool, problem: str) -> Iterator[Text]:
+    """Who acts, how old the data are, and the worst thing of all."""
     from rich.text import Text
 
-    from killswitch.render.formats import instant
+    from killswitch.render.formats import duration_text, instant
 
     old = "no data" if age is None else f"{age:.0f} s old"
-    yield Text(f"Killswitch  {board.mode}   {old}, as of {instant(board.as_of)}", style="dim")
+    part = f" · {board.part}" if board.part else ""
+    yield Text(f"Killswitch  {board.mode}{part}   {old}, as of {instant(board.as_of)}", style="dim")
     if lost:
         why = f": {problem}" if problem else ""
         yield Text(f" LOST: the data are {old}{why}. Nothing below is known to be so any more. ", style="bold reverse")
     headline = board.headline
-    style = "dim" if lost else STYLES[headline.tone]
-    yield Text(f" {WORDS[headline.tone]}  {headline.text} ", style=style)
-    if headline.detail:
-        yield Text(f" {headline.detail}", style="dim" if lost else "")
-    for each in board.troubles[:5]:
-        yield Text(f" {WORDS[each.tone]}: {each.text}", style="dim" if lost else STYLES[each.tone])
-    for firing in board.firings[:5]:
-        yield Text(
-            f" NOT ACKNOWLEDGED: {firing.title} ({firing.decision[:12]})", style="dim" if lost else STYLES["warning"]
-        )
-    for waiting in board.approvals[:5]:
+    lasts = "" if headline.at is None or lost else f", for {duration_text(max(timedelta(), now - headline.at))}"
+    was = "Was: " if lost else ""
+    yield Text(f" {was}{WORDS[headline.tone]}  {headline.text}{lasts} ", style="dim" if lost else STYLES[headline.tone])
+    for text in (headline.detail, "" if headline.tone == "calm" else headline.answer):
+        if text:
+            yield Text(f" {text}", style="dim" if lost else "")
+
+
+def _waits(board: Board, now: datetime, *, lost: bool) -> Iterator[tuple[str, Tone]]:
+    """What waits for a person, the closes in progress, and what is wrong."""
+    from killswitch.render.formats import duration_text, instant
+
+    for firing in board.firings:
+        lasts = "" if lost else f", for {duration_text(max(timedelta(), now - firing.at))}"
+        yield f" NOT ACKNOWLEDGED: {firing.title} on {firing.scope} ({firing.decision[:12]}{lasts})", "warning"
+    for waiting in board.approvals:
         missing = f"{waiting.missing} missing" + (f", given by {', '.join(waiting.given)}" if waiting.given else "")
-        yield Text(f" WAITS FOR AN APPROVAL: {waiting.title} ({missing})", style="dim" if lost else STYLES["near"])
-    for it in board.incidents[:5]:
+        yield f" WAITS FOR AN APPROVAL: {waiting.title} ({missing})", "near"
+    for it in board.incidents:
         done = "unknown" if it.done is None else str(it.done)
-        yield Text(f" closing {it.scope} on {it.account}: {done} of {it.of} at the target, left: {it.left}")
-    yield Text("")
+        text = f"{done} of {it.of} at the target, left: {it.left}, orders: {it.orders}"
+        yield f" CLOSING {it.scope} on {it.account}: {text} ({it.decision[:12]})", "warning"
+    for each in board.troubles:
+        begun = "" if each.at is None else f", since {instant(each.at)}"
+        yield f" {WORDS[each.tone]}: {each.text}{begun}", each.tone
+    for pending in board.pending:
+        yield f" PENDING: {pending}: no tick has processed it yet", "near"
 
 
 def _scopes(board: Board, room: int | None, width: int, *, lost: bool) -> Table:
@@ -169,7 +204,9 @@ def _scopes(board: Board, room: int | None, width: int, *, lost: bool) -> Table:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=True, width=width, header_style="dim")
-    for name in ("", "scope", "policy", "stage", "nearest trigger", "value", "threshold"):
+    # the word goes with its colour, also where columns are few
+    table.add_column("", no_wrap=True, min_width=max(map(len, WORDS.values())))
+    for name in ("scope", "policy", "stage", "nearest trigger", "value", "threshold"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for scope in board.scopes[:room]:
         style = "dim" if lost else STYLES[scope.tone]
@@ -201,23 +238,54 @@ def _state(bar: TriggerBar) -> str:
     return "" if bar.state == "clear" else "short history" if bar.state == "young" else bar.state
 
 
-def _rest(board: Board, since: float, *, lost: bool) -> Iterator[Text]:
-    from rich.text import Text
+def _holds(board: Board, now: datetime, *, lost: bool) -> Iterator[tuple[str, Tone]]:
+    """Switches with their countdown, locks with their end, and ways back."""
+    from killswitch.render.formats import duration_text, instant
 
-    from killswitch.render.formats import duration_text
-
-    now = board.now + timedelta(seconds=since)
-    yield Text("")
-    for it in board.switches[:3]:
+    for it in board.switches:
         left = "" if it.until is None else f", fires in {duration_text(max(timedelta(), it.until - now))}"
-        yield _line(f" switch {it.name}: {it.state}{'' if lost else left}", it.tone, lost=lost)
-    for lock in board.locks[:3]:
-        yield _line(f" lock {lock.scope}: {lock.mode}, {lock.reason}", "warning", lost=lost)
-    if len(board.locks) > 3:
-        yield _line(f" and {len(board.locks) - 3} further locks", "warning", lost=lost)
-    venues = ", ".join(f"{each.venue} {each.read} of {each.of} read" for each in board.venues)
-    worst: Tone = "warning" if any(each.tone == "warning" for each in board.venues) else "calm"
-    yield _line(f" venues: {venues or 'none'}", worst, lost=lost)
+        yield f" switch {it.name}: {it.state}{'' if lost else left}; {it.detail}", it.tone
+    for lock in board.locks:
+        end = lock.end if lock.until is None else f"{lock.end} {instant(lock.until)}"
+        yield f" lock {lock.scope}: {lock.mode.replace('_', ' ')}, {end}: {lock.reason}", "warning"
+    for scope, progress in board.ways_back:
+        yield f" way back {scope}: {progress}", "warning"
+
+
+def _venues(board: Board) -> Iterator[tuple[str, Tone]]:
+    """How much of each venue is read, and why not more."""
+    if not board.venues:
+        yield " venues: no account was read yet", "calm"
+    for each in board.venues:
+        streams = f", streams: {each.streams}" if each.streams else ""
+        yield f" venue {each.venue}: {each.read} of {each.of} read{streams}", each.tone
+        for account in each.accounts:
+            if account.why:
+                yield f"   {account.account}: {account.why}", "warning"
+
+
+def _messages(board: Board) -> Iterator[tuple[str, Tone]]:
+    """Messages that were given up, wait or are held, and what silences them."""
+    from killswitch.render.formats import instant
+
+    for each in board.targets:
+        counts = ", ".join(
+            f"{count} {what}" for count, what in ((each.given_up, "given up"), (each.pending, "waiting")) if count
+        )
+        why = f": {each.why}" if each.why else ""
+        yield f" messages to {each.target}: {counts}{why}", each.tone
+    for silence in board.silences:
+        begin = "" if silence.begin is None else f"from {instant(silence.begin)} "
+        text = f"{silence.matches} {begin}until {instant(silence.until)} by {silence.author}: {silence.reason}"
+        yield f" silenced: {text}", "near"
+    for held in board.held:
+        yield f" held: {held.title} for {held.receiver}, since {instant(held.since)}: {held.why}", "near"
+
+
+def _run(board: Board) -> Iterator[tuple[str, Tone]]:
+    """The set in force, its source, and the run."""
+    for name, value in board.policies:
+        yield f" {name}: {value}", "calm"
 
 
 def _line(text: str, tone: Tone, *, lost: bool) -> Text:

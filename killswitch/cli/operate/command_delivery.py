@@ -68,6 +68,9 @@ POLL = 0.1
 LOCK_WAIT = 2.0
 """Seconds to wait for the runner to write the lock of a command, or to lift locks by hand."""
 
+SEEN_WAIT = 15.0
+"""Seconds to wait, after the orders of a close, until the runner has seen its accounts closed."""
+
 PAUSE_FACTOR = 4.0
 """Minimum pause after a read of the journal, in multiples of its duration."""
 
@@ -308,6 +311,9 @@ def _send_to_runner(
     for decision in answer.decisions:
         while _is_closing(store, decision) and time.monotonic() < deadline and is_runner_alive(store):
             pass
+    seen_by = min(deadline, time.monotonic() + SEEN_WAIT)  # ends once later polls show nothing of it
+    while commands.is_pending(store, event) and time.monotonic() < seen_by and is_runner_alive(store):
+        time.sleep(POLL)
     runner_locks = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
     # The tick writes and lifts locks right after it recorded that it processed the command.
     soon = min(deadline, time.monotonic() + LOCK_WAIT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import timedelta
 
@@ -47,10 +46,16 @@ class DecisionCollector:
         self.decisions += report.decisions
 
 
+def _awaits_accounts(runner: Runner, event: Event) -> bool:
+    close = runner.interpreter.unfinished_closes().get(event.id)
+    return close is not None and bool(close.accounts)
+
+
 async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) -> None:
     """Run one tick that processes `event`, and close until finished or until `wait` seconds after its own pace.
 
-    A close that waits for unreadable accounts is retried at further ticks. The event is stored after the start has
+    A close that waits for unreadable accounts is retried at further ticks, and one whose orders have ended is looked at
+    again until its accounts are seen closed. The event is stored after the start has
     succeeded, so that a failed start leaves none behind. A command that arrives meanwhile is processed by a further
     tick.
 
@@ -82,11 +87,11 @@ async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) 
             elif seconds_left <= 0:
                 break
             elif commands.is_pending(store, event):
-                if not is_retry_printed:
+                if not is_retry_printed and _awaits_accounts(runner, event):
                     print_note(f"some accounts cannot be read: retrying for {seconds_left:.0f} s")
-                is_retry_printed = True
+                    is_retry_printed = True
                 if done:
-                    await asyncio.sleep(min(COMMAND_POLL_SECONDS, seconds_left))
+                    await runner.clock.sleep(min(COMMAND_POLL_SECONDS, seconds_left))
                 await runner.tick()
             elif done:
                 break

@@ -113,7 +113,7 @@ def why_equity_is_unknown(accounts: Sequence[AccountSnapshot]) -> str:
 def attribution_text(found: Attribution) -> str:
     """Return which side lost, in a sentence without its end: an unknown one with its reason and what follows."""
     if found.source == "UNKNOWN":
-        return f"the loss is UNKNOWN over {found.window}: {found.reason or 'no reason is recorded'}"
+        return f"which side lost is UNKNOWN over {found.window}: {found.reason or 'no reason is recorded'}"
     shares = f"long {_percent(found.long_share)}, short {_percent(found.short_share)}"
     why = f"; {found.reason}" if found.reason else ""
     return f"the loss is {found.source}: {shares}, over {found.window}{why}"

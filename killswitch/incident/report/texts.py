@@ -45,7 +45,7 @@ def _to_venue(incident: Incident) -> Iterator[str]:
     else:
         yield "We know the final status of each."
     if incident.left:
-        yield "These positions are still open and could not be closed; please state what prevents it:"
+        yield "We have not seen these positions closed; please state what is left of each, and what prevents it:"
         for left in incident.left[:MOST_ORDERS]:
             yield f"  - {left.symbol} {left.side or ''} on {left.account}: {_held(left)}, target {left.target}"
     yield "Please confirm open positions and resting orders of the account as of now, and keep your logs of it."
@@ -55,7 +55,8 @@ def _to_venue(incident: Incident) -> Iterator[str]:
 def _held(left: PositionLeft) -> str:
     """The contracts that are left: as the venue showed them last, else what our orders leave."""
     if left.contracts is not None:
-        return f"{left.contracts.normalize():f} contracts"
+        seen = "" if left.verified_at is None else f" at {instant(left.verified_at)}"
+        return f"{left.contracts.normalize():f} contracts{seen}"
     if left.expected is not None:
         return f"{left.expected.normalize():f} contracts by our orders"
     return "unknown contracts" if left.start is None else f"at most {left.start.normalize():f} contracts"

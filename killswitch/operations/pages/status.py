@@ -286,11 +286,13 @@ def _notifications(status: StoreStatus) -> Iterator[Section]:
 
 
 def _waits_for(status: StoreStatus, event: Event) -> str:
-    """Accounts that a manual close still waits for."""
+    """What a manual close still waits for."""
     waiting = () if status.view is None else status.view.unfinished_closes
     found = next((each for each in waiting if each.event == event.id), None)
     if found is None:
         return ""
+    if not found.accounts:
+        return f"; {' and '.join(found.unseen or ()) or 'its scope'} is not seen closed yet"
     return f"; waits for {' and '.join(found.accounts)}, which cannot be read, until {instant(found.until)}"
 
 

@@ -25,11 +25,12 @@ from killswitch.planning.owners import Owners, with_owners
 from killswitch.planning.scopes.compiled_policy import identity
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
+from killswitch.planning.targets.known_positions import KnownPositions, left_out_text
 from killswitch.planning.targets.ranking import Ranked, candidates, in_group_order, rank
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.render.formats import money
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
 
@@ -101,12 +102,15 @@ class ManualClose(Struct, frozen=True):
     """A manual close: its decision, problems of what it does not close, and remarks on last known positions.
 
     `unreadable`: account → why its close needs a new snapshot. There is no decision if that is the whole scope.
+    `about`: the positions that the command names, of which it leaves all or a part of those in `remaining`.
     """
 
     decision: Decision | None
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     unreadable: Mapping[str, str] = {}
+    about: frozenset[PnlKey] = frozenset()
+    remaining: frozenset[PnlKey] = frozenset()
 
 
 def part_of_command(scope: str, policies: PolicySet) -> BookPart | None:
@@ -127,37 +131,30 @@ def plan_manual_close(
     facts: SnapshotFacts,
     owners: Owners,
     policies: PolicySet,
-    last: Mapping[str, AccountSnapshot],
+    known: KnownPositions,
     only: Collection[str] | None = None,
+    again: Collection[PnlKey] | None = None,
 ) -> ManualClose:
-    """Plan the close of all visible positions in the event's scope, and report why the rest is not closed.
+    """Plan the close of all positions in the event's scope, and report why the rest is not closed.
 
-    A forced close uses market orders, and the `last` good snapshots of derivatives accounts that cannot be read now.
-    Of a strategy that shares its accounts at most its own part is closed, and nothing while that is unknown.
-    `facts`: those of the snapshot. `only`: limits the scope to these accounts. RefusedCommandError if no account
-    remains, and where a position is larger than the event's `most`.
+    Positions that an answer of a derivatives account leaves out without explanation are planned for (`known`). A forced
+    close uses market orders, and the last good answers of derivatives accounts that cannot be read now. Of a strategy
+    that shares its accounts at most its own part is closed, and nothing while that is unknown. `facts`: those of the
+    snapshot. `only`: limits the scope to these accounts. `again`: a further look at a command in progress, which closes
+    these positions and writes no lock again. RefusedCommandError if no account remains, and where a position is larger
+    than the event's `most`.
     """
     scope, now = event.scope or "portfolio", facts.as_of
-    part = part_of_command(scope, policies)
-    accounts = tuple(
-        each for each in accounts_in(event.scope, snapshot, policies) if only is None or each.account in only
-    )
-    if not accounts:
-        raise RefusedCommandError(f"{scope} names no account of this snapshot")
-    if part is not None and part.kind == "strategy":
-        seen = _known_parts(accounts, facts, part.name)
-    else:
-        seen = _to_close(accounts, last, force=event.force)
+    book = commanded_book(event, snapshot, facts, policies, known, only)
+    seen, view = book.seen, book.view
     record = replace(command_record(event, scope, now, policies), waits_for=tuple(sorted(seen.unreadable)))
-    if not seen.accounts:
+    if view is None:
         # The lock does not wait for the accounts: bots may trade there meanwhile.
         locked = with_effects(record, lock_of_command(event, scope)) if event.lock and only is None else None
         return ManualClose(locked, tuple(seen.problems), unreadable=seen.unreadable)
     if event.leverage is not None and seen.unreadable:
         raise RefusedCommandError(f"the leverage is unknown: {'; '.join(seen.unreadable.values())}")
-    around = None if part is None else facts
-    view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), facts.rules, None, around=around, part=part)
-    ranked = [it for it in rank(_default_ranking(policies), candidates(view, None)) if is_commanded(event, it)]
+    ranked = [it for it in book.ranked if again is None or it.candidate.key in again]
     _require_bound(event, ranked)
     rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (without_pace(rule), "by force") if event.force else (rule, None)
@@ -167,18 +164,63 @@ def plan_manual_close(
     record = replace(
         record,
         book=book_change(view, unwound.left),
-        reason=joined(event.reason, forced, *chosen.remarks, *limited.remarks, *unwound.remarks),
+        reason=joined(event.reason, forced, *seen.left_out, *chosen.remarks, *limited.remarks, *unwound.remarks),
         unwinding=declared_unwinding(rule),
     )
     intents = unwound.intents
     if skips_bounds_without_mark(rule):
         intents = without_fresh_marks(intents, seen.accounts, facts)
     orders = Orders(with_owners(intents, limited.closable))
-    decision = with_effects(record, (*lock_of_command(event, scope), orders, _cancels(event, view)))
+    locks = lock_of_command(event, scope) if again is None else ()
+    decision = with_effects(record, (*locks, orders, _cancels(event, view)))
     problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     hedges = {hedge.name: hedge for graph in policies.graphs for hedge in graph.hedges}.values()
     naked = left_naked(hedges, {(each.account, each.symbol) for each in intents}, snapshot.accounts)
-    return ManualClose(decision, (*problems, *naked), tuple(seen.remarks), seen.unreadable)
+    about = frozenset(each.candidate.key for each in ranked)
+    remaining = frozenset(key for key in about if unwound.left.get(key) != ZERO)
+    return ManualClose(decision, (*problems, *naked), tuple(seen.remarks), seen.unreadable, about, remaining)
+
+
+class CommandedBook(Struct, frozen=True):
+    """What a close by hand is about: its accounts, and the positions that it names, the worst first.
+
+    `view` is None if no account can be read.
+    """
+
+    seen: _Selected
+    view: ScopeView | None
+    ranked: tuple[Ranked, ...] = ()
+
+
+def commanded_book(
+    event: Event,
+    snapshot: Snapshot,
+    facts: SnapshotFacts,
+    policies: PolicySet,
+    known: KnownPositions,
+    only: Collection[str] | None = None,
+) -> CommandedBook:
+    """The accounts and positions of the command's scope; with `only`, of these accounts.
+
+    RefusedCommandError if no account remains.
+    """
+    scope = event.scope or "portfolio"
+    part = part_of_command(scope, policies)
+    accounts = tuple(
+        each for each in accounts_in(event.scope, snapshot, policies) if only is None or each.account in only
+    )
+    if not accounts:
+        raise RefusedCommandError(f"{scope} names no account of this snapshot")
+    if part is not None and part.kind == "strategy":
+        seen = _known_parts(accounts, facts, part.name)
+    else:
+        seen = _to_close(accounts, known, force=event.force)
+    if not seen.accounts:
+        return CommandedBook(seen, None)
+    around = None if part is None else facts
+    view = ScopeView(facts.as_of, snapshot.scheduled, tuple(seen.accounts), facts.rules, None, around=around, part=part)
+    ranked = rank(_default_ranking(policies), candidates(view, None))
+    return CommandedBook(seen, view, tuple(each for each in ranked if is_commanded(event, each)))
 
 
 def _cancels(event: Event, view: ScopeView) -> Cancels:
@@ -265,11 +307,13 @@ class _Selected(Struct):
     accounts: list[AccountSnapshot] = []
     problems: list[str] = []
     remarks: list[str] = []
+    left_out: list[str] = []
+    """What answers leave out without explanation, and is planned for."""
     unreadable: dict[str, str] = {}
     """Account → why it cannot be closed yet."""
 
 
-def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSnapshot], *, force: bool) -> _Selected:
+def _to_close(accounts: Iterable[AccountSnapshot], before: KnownPositions, *, force: bool) -> _Selected:
     """Select the accounts to close: every account with visible positions, whatever its equity.
 
     A forced close also takes derivatives accounts with last known positions, because reduce-only orders cannot open a
@@ -280,7 +324,9 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
         name, why_unusable = account.account, reason_positions_unusable(account) or reason_positions_missing(account)
         reduces = account.market in DERIVATIVES
         if why_unusable is None:
-            seen.accounts.append(account)
+            left_out = before.missing(account)
+            seen.accounts.append(before.with_missing(account))
+            seen.left_out += [left_out_text(name, left_out)] if left_out else []
         elif not reduces and force:
             seen.unreadable[name] = (
                 f"{why_unusable}; {name} is a {account.market} account: without reduce-only orders --force would sell "
@@ -289,7 +335,7 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
         elif not force:
             seen.unreadable[name] = why_unusable + ("; --force closes its last known positions" if reduces else "")
         else:
-            known = _known(account, last.get(name))
+            known = _known(account, before.last_held(name))
             seen.problems += [f"{name} reports {row}, and its position was never read" for row in known.left_out]
             if known.account is None:
                 seen.unreadable[name] = f"{why_unusable}; its positions were never read"

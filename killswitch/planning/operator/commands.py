@@ -1,9 +1,9 @@
 """Operator commands in a tick: manual closes and saved plans, each carried out or refused with a reason.
 
-A manual close whose accounts cannot all be read closes the readable ones and waits for the others: each is closed on
-the first snapshot in which it can be read, at most ten minutes after a tick accepted the command. Meanwhile its event
-is not consumed (`OperatorCommands.unfinished`), so that it survives a restart: the next process continues after the
-decisions already made.
+A manual close closes the accounts that can be read, and waits for the others: each is closed on the first snapshot in
+which it can be read, at most ten minutes after a tick accepted the command. It stays active until no account shows what
+it names (`unfinished_closes.py`). Meanwhile its event is not consumed (`OperatorCommands.unfinished`), so that it
+survives a restart: the next process continues after the decisions already made.
 
 A stage may declare a time before which nobody resets its scope. It counts from the firing and is in the stored state,
 so that no edit, reload or restart of a policy shortens it, also where the policy is gone. Meanwhile a reset or an
@@ -12,7 +12,7 @@ unlock is refused as a whole, and nothing of it is kept for later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -23,7 +23,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, HoldCommand, Notice, decision_id
 from killswitch.model.flags import is_of_policy
 from killswitch.model.instant import SECOND, from_micros, to_micros
-from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
+from killswitch.model.snapshot import Event
 from killswitch.model.words import close_text
 from killswitch.planning import notices
 from killswitch.planning.operator.closes import (
@@ -38,27 +38,14 @@ from killswitch.planning.operator.closes import (
 from killswitch.planning.operator.holds import manual_hold, manual_lock, manual_unlock
 from killswitch.planning.operator.reset_approvals import unapproved
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
-from killswitch.planning.owners import Owners
+from killswitch.planning.operator.unfinished_closes import PAUSES, CommandInput, Look, UnfinishedClose, look
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import duration_text, instant
-from killswitch.valuation.snapshot_facts import SnapshotFacts
+from killswitch.valuation.scope_view import PnlKey
 
 SENTINEL: Final = "sentinel file"
 """The author of a halt that the existence of the sentinel has caused."""
-
-
-class UnfinishedClose(Struct):
-    """A manual close that still waits for `accounts`, from `since` until `until` (microseconds).
-
-    `decisions`: ids of the decisions already made for it.
-    """
-
-    event: Event
-    since: int
-    until: int
-    accounts: frozenset[str]
-    decisions: set[str] = set()
 
 
 class Commanded(Struct, frozen=True):
@@ -70,24 +57,18 @@ class Commanded(Struct, frozen=True):
     def __add__(self, other: Commanded) -> Commanded:
         return Commanded(self.decisions + other.decisions, self.notices + other.notices)
 
+    def add_to(self, decisions: list[Decision], issued: list[Notice]) -> None:
+        """Add its decisions and notices to those of the tick."""
+        decisions += self.decisions
+        issued += self.notices
+
 
 _NOTHING = Commanded()
 
 
-class _Tick(Struct, frozen=True):
-    """What commands need of a tick."""
-
-    snapshot: Snapshot
-    facts: SnapshotFacts
-    owners: Owners
-
-    @property
-    def now(self) -> int:
-        return self.facts.as_of
-
-    def refuse(self, event: Event, text: str) -> Commanded:
-        """The notice that the command was not carried out, and no decision."""
-        return Commanded(notices=(notices.command_not_carried_out(event, self.now, text),))
+def _refuse(tick: CommandInput, event: Event, text: str) -> Commanded:
+    """The notice that the command was not carried out, and no decision."""
+    return Commanded(notices=(notices.command_not_carried_out(event, tick.now, text),))
 
 
 class OperatorCommands:
@@ -104,12 +85,10 @@ class OperatorCommands:
         self._given_up: dict[str, Event] = {}
         """Close → the command that gave it up."""
         self.unfinished: dict[str, UnfinishedClose] = {}
-        """Event id → manual close that still waits for accounts; the event must be kept."""
+        """Event id → manual close that is not complete; the event must be kept."""
         self._by_sentinel: tuple[str, bool] | None = None
         """The halt that the sentinel has caused last, and whether its lock was seen in force; None: there was none."""
         self._outage: tuple[int, int] | None = None
-        self.last_known: dict[str, AccountSnapshot] = {}
-        """Account → its last good snapshot."""
 
     def reload(self, policies: PolicySet) -> None:
         """Carry out later commands by the next set; what waits goes on."""
@@ -128,22 +107,14 @@ class OperatorCommands:
         halts = [each.id for each in self._earlier if each.author == SENTINEL and each.command == "halt"]
         self._by_sentinel = (halts[-1], True) if halts else None
 
-    def observe(self, facts: SnapshotFacts) -> None:
-        """Remember the last good snapshot of each account, which a forced close uses once the account is unreadable."""
-        for account in facts.accounts:
-            if account.positions is None or (not account.positions and account.margin_used):
-                continue
-            if facts.of(account).positions_unusable is None:
-                self.last_known[account.account] = account
-
-    def apply(self, events: Iterable[Event], snapshot: Snapshot, facts: SnapshotFacts, owners: Owners) -> Commanded:
-        """Decisions and notices of new events and of waiting closes. `facts`: those of the snapshot."""
-        events, tick, done = tuple(events), _Tick(snapshot, facts, owners), _NOTHING
+    def apply(self, events: Iterable[Event], tick: CommandInput) -> Commanded:
+        """Decisions and notices of new events, and of closes that are not complete."""
+        events, done = tuple(events), _NOTHING
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
                 done += self._give_up(event, event.decision, tick)
-        if self.unfinished:
-            done += self._continue_unfinished(tick)
+        for close in tuple(self.unfinished.values()):
+            done += self._continue(close, tick)
         for event in events:
             if event.kind == "close":
                 done += self._close(event, tick)
@@ -159,7 +130,7 @@ class OperatorCommands:
         self._by_hand |= {each.id: each.scope for each in done.decisions if each.kind == "manual"}
         return done
 
-    def _halt_by_sentinel(self, tick: _Tick) -> Commanded:
+    def _halt_by_sentinel(self, tick: CommandInput) -> Commanded:
         """Halt everything while the sentinel is there, unless its last halt is in force or not written yet."""
         snapshot = tick.snapshot
         if self._by_sentinel is not None:
@@ -175,7 +146,7 @@ class OperatorCommands:
         self._by_sentinel = (done.decisions[0].id, False)
         return done
 
-    def _close(self, event: Event, tick: _Tick) -> Commanded:
+    def _close(self, event: Event, tick: CommandInput) -> Commanded:
         now = tick.now
         if event.id in self._given_up:
             scope = frozenset({event.scope or "portfolio"})
@@ -185,61 +156,103 @@ class OperatorCommands:
             since = to_micros(before[0].as_of)
             if self._outage is not None and since <= self._outage[0] < since + LONGEST_WAIT:
                 since += self._outage[1] - self._outage[0]
-            accounts, ids = frozenset(before[-1].waits_for), {each.id for each in before}
-            self.unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
-            return self._continue_unfinished(tick)
+            close = UnfinishedClose(event, since, since + LONGEST_WAIT, frozenset(before[-1].waits_for))
+            close.is_continued = True
+            for each in before:
+                close.add_earlier(each)
+            self.unfinished[event.id] = close
+            return self._continue(close, tick)
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
             why = f"the command is {waited // SECOND} s old, and the book may have changed since: give it again"
-            return tick.refuse(event, f"the {close_text(event.cause)} was not carried out: {why}")
+            return _refuse(tick, event, f"the {close_text(event.cause)} was not carried out: {why}")
         try:
             found = self._plan(event, tick)
         except RefusedCommandError as refused:
-            return tick.refuse(event, f"the {close_text(event.cause)} was not carried out: {refused}")
-        until = now + LONGEST_WAIT
-        if found.unreadable:
-            ids = set() if found.decision is None else {found.decision.id}
-            self.unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unreadable), ids)
-        waits = (notices.manual_close_waits(event, now, why, until) for why in found.unreadable.values())
+            return _refuse(tick, event, f"the {close_text(event.cause)} was not carried out: {refused}")
+        close = UnfinishedClose(event, now, now + LONGEST_WAIT, frozenset(found.unreadable))
+        close.add(found.decision, found)
+        if not look(close, tick, self._policies).is_complete:  # no account of it is armed
+            self.unfinished[event.id] = close
+        waits = (notices.manual_close_waits(event, now, why, close.until) for why in found.unreadable.values())
         return Commanded(notices=tuple(waits)) + _carried_out(event, tick, found)
 
-    def _plan(self, event: Event, tick: _Tick, only: frozenset[str] | None = None) -> ManualClose:
-        policies, last = self._policies, self.last_known
-        found = plan_manual_close(event, tick.snapshot, tick.facts, tick.owners, policies, last, only)
+    def _plan(
+        self,
+        event: Event,
+        tick: CommandInput,
+        only: Collection[str] | None = None,
+        again: Collection[PnlKey] | None = None,
+    ) -> ManualClose:
+        found = plan_manual_close(
+            event, tick.snapshot, tick.facts, tick.owners, self._policies, tick.known, only, again
+        )
         if found.decision is not None:
             tick.owners.plan(found.decision)  # a further close of the tick continues below it
         return found
 
-    def _continue_unfinished(self, tick: _Tick) -> Commanded:
-        """Close awaited accounts that can be read now; end closes that have waited too long."""
-        done = _NOTHING
-        for id_, waiting in tuple(self.unfinished.items()):
-            event, names = waiting.event, " and ".join(sorted(waiting.accounts))
-            if tick.now > waiting.until or not waiting.accounts:
-                del self.unfinished[id_]
-                if waiting.accounts:
-                    done += tick.refuse(
-                        event, f"the {close_text(event.cause)} no longer waits for {names}: nothing was closed there"
-                    )
-                continue
-            try:
-                found = self._plan(event, tick, waiting.accounts)
-            except RefusedCommandError:
-                continue  # none of them is in this snapshot
-            if found.decision is None:
-                continue
-            present = {account.account for account in tick.snapshot.accounts}
-            waiting.accounts -= present & waiting.accounts - found.unreadable.keys()
-            if not waiting.accounts:
-                del self.unfinished[id_]
-            remark = f"given at {instant(from_micros(waiting.since))}, when {names} could not be read"
-            reason = joined(found.decision.reason, remark)
-            decision = replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
-            waiting.decisions.add(decision.id)
-            done += _carried_out(event, tick, replace(found, decision=decision))
+    def _continue(self, close: UnfinishedClose, tick: CommandInput) -> Commanded:
+        """Close awaited accounts that can be read now, and what has appeared since; end the command if it is over."""
+        event, done = close.event, self._close_awaited(close, tick) if close.accounts else _NOTHING
+        try:
+            seen = look(close, tick, self._policies)
+        except RefusedCommandError:  # none of its accounts is in this snapshot
+            return done
+        if seen.is_complete:
+            del self.unfinished[event.id]
+            if close.looks:
+                done += Commanded(notices=(notices.manual_close_complete(event, tick.now, close.looks),))
+        elif tick.now > close.until:
+            if not seen.is_closing and seen.remainder:
+                del self.unfinished[event.id]
+                done += Commanded(notices=(notices.manual_close_left(event, tick.now, seen.remainder),))
+        elif seen.to_close and not done.decisions and tick.now >= close.again_at:
+            done += self._close_further(close, seen, tick)
         return done
 
-    def _give_up(self, event: Event, given_up: str, tick: _Tick) -> Commanded:
+    def _close_further(self, close: UnfinishedClose, seen: Look, tick: CommandInput) -> Commanded:
+        """Close what no earlier look showed, or what is open again; with `leverage`, look at the whole book again."""
+        event, again = close.event, seen.to_close
+        if event.leverage is not None:
+            if seen.is_closing:
+                return _NOTHING
+            again = seen.shown
+        try:
+            found = self._plan(event, tick, {key[0] for key in again} if event.leverage is None else None, again)
+        except RefusedCommandError:
+            return _NOTHING  # what is left at the end is notified
+        if found.decision is None:
+            return _NOTHING
+        close.looks += 1
+        close.again_at = tick.now + int(PAUSES.after(close.looks))
+        remark = f"given at {instant(from_micros(close.since))}: these positions have appeared since"
+        decision = replace(found.decision, reason=joined(found.decision.reason, remark))
+        close.add(decision, found)
+        return _carried_out(event, tick, replace(found, decision=decision))
+
+    def _close_awaited(self, close: UnfinishedClose, tick: CommandInput) -> Commanded:
+        """Close the awaited accounts that can be read now; after the deadline none of them is waited for."""
+        event, names = close.event, " and ".join(sorted(close.accounts))
+        if tick.now > close.until:
+            close.dropped |= close.accounts
+            close.accounts = frozenset()
+            text = f"the {close_text(event.cause)} no longer waits for {names}: nothing was closed there"
+            return _refuse(tick, event, text)
+        try:
+            found = self._plan(event, tick, close.accounts)
+        except RefusedCommandError:
+            return _NOTHING  # none of them is in this snapshot
+        if found.decision is None:
+            return _NOTHING
+        present = {account.account for account in tick.snapshot.accounts}
+        close.accounts -= present & close.accounts - found.unreadable.keys()
+        remark = f"given at {instant(from_micros(close.since))}, when {names} could not be read"
+        reason = joined(found.decision.reason, remark)
+        decision = replace(found.decision, reason=reason, waits_for=tuple(sorted(close.accounts)))
+        close.add(decision, found)
+        return _carried_out(event, tick, replace(found, decision=decision))
+
+    def _give_up(self, event: Event, given_up: str, tick: CommandInput) -> Commanded:
         """End the wait of the close `given_up` (id of its event or of a decision) on the event's scope.
 
         A close that no tick has accepted yet does not start.
@@ -247,42 +260,42 @@ class OperatorCommands:
         if event.scope is None:
             self._given_up[given_up] = event
         ended: list[Notice] = []
-        for id_, waiting in tuple(self.unfinished.items()):
-            if given_up != id_ and given_up not in waiting.decisions:
+        for id_, close in tuple(self.unfinished.items()):
+            if given_up != id_ and given_up not in close.decisions:
                 continue
-            named = waiting.accounts & {
-                account.account for account in accounts_in(event.scope, tick.snapshot, self._policies)
-            }
-            waiting.accounts -= named
-            if named:
-                ended.append(notices.manual_close_given_up(event, tick.now, named))
-            if not waiting.accounts:
+            named = {each.account for each in accounts_in(event.scope, tick.snapshot, self._policies)}
+            awaited = close.accounts & named
+            close.accounts -= awaited
+            close.dropped |= named
+            if awaited or given_up == id_:
+                ended.append(notices.manual_close_given_up(event, tick.now, awaited or named))
+            if event.scope is None:
                 del self.unfinished[id_]
         return Commanded(notices=tuple(ended))
 
-    def _lock(self, event: Event, tick: _Tick) -> Commanded:
+    def _lock(self, event: Event, tick: CommandInput) -> Commanded:
         if event.until is not None and to_micros(event.until) <= tick.now:
             over = f"it was to end at {instant(event.until)}, before this tick"
-            return tick.refuse(event, f"the lock by hand was not written: {over}")
+            return _refuse(tick, event, f"the lock by hand was not written: {over}")
         try:
             locked = manual_lock(event, tick.snapshot, tick.now, self._policies)
             return Commanded((locked,), self._names_not_held(event, tick))
         except RefusedCommandError as refused:
-            return tick.refuse(event, f"the lock by hand was not written: {refused}")
+            return _refuse(tick, event, f"the lock by hand was not written: {refused}")
 
-    def _hold(self, event: Event, command: HoldCommand, tick: _Tick) -> Commanded:
+    def _hold(self, event: Event, command: HoldCommand, tick: CommandInput) -> Commanded:
         """A halt, which is a lock, or a cancel, with the cancel of what they name."""
         if event.until is not None and to_micros(event.until) <= tick.now:
             over = f"it was to end at {instant(event.until)}, before this tick"
-            return tick.refuse(event, f"the {command} was not carried out: {over}")
+            return _refuse(tick, event, f"the {command} was not carried out: {over}")
         try:
             found = manual_hold(event, command, tick.snapshot, tick.facts, self._policies)
         except RefusedCommandError as refused:
-            return tick.refuse(event, f"the {command} was not carried out: {refused}")
+            return _refuse(tick, event, f"the {command} was not carried out: {refused}")
         remarks = (notices.held_with_remark(event, tick.now, each) for each in found.remarks)
         return Commanded((found.decision,), (*remarks, *self._names_not_held(event, tick)))
 
-    def _unlock(self, event: Event, tick: _Tick) -> Commanded:
+    def _unlock(self, event: Event, tick: CommandInput) -> Commanded:
         """The end of the locks that the command names. One that names what is no lock by hand there is refused."""
         scope = event.scope or "portfolio"
         known = self._by_hand | {it.decision: it.scope for it in tick.snapshot.locks if it.policy == OPERATOR}
@@ -291,10 +304,10 @@ class OperatorCommands:
             there = [it.decision for it in tick.snapshot.locks if (it.policy, it.scope) == (OPERATOR, scope)]
             listed = ", ".join(there) or "none"
             text = f"no lock by hand on {scope} is {' or '.join(unknown)}. There now: {listed}"
-            return tick.refuse(event, f"the {event.kind} was not carried out: {text}")
+            return _refuse(tick, event, f"the {event.kind} was not carried out: {text}")
         return Commanded((manual_unlock(event, tick.now, self._policies),))
 
-    def _names_not_held(self, event: Event, tick: _Tick) -> tuple[Notice, ...]:
+    def _names_not_held(self, event: Event, tick: CommandInput) -> tuple[Notice, ...]:
         """A notice if an account of the scope is known to hold none of a symbol that the command names."""
         kind, _, name = (event.scope or "").partition("/")
         named = event.symbols or ((name,) if kind == "symbol" else ())
@@ -306,7 +319,7 @@ class OperatorCommands:
         missing = [symbol for symbol in named if symbol not in held]
         return (notices.symbols_not_held(event, tick.now, missing, held),) if missing else ()
 
-    def _apply(self, event: Event, tick: _Tick) -> Commanded:
+    def _apply(self, event: Event, tick: CommandInput) -> Commanded:
         if event.plan is None:  # `ksctl apply` has refused it, and puts the attempt on record
             return _plan_refused(event, tick, event.reason or "no plan was given")
         try:
@@ -323,16 +336,18 @@ class OperatorCommands:
         return Commanded(tuple(decisions))
 
 
-def _plan_refused(event: Event, tick: _Tick, why: str) -> Commanded:
+def _plan_refused(event: Event, tick: CommandInput, why: str) -> Commanded:
     """The notice that a saved plan was not applied, and whose attempt it was."""
-    return tick.refuse(event, f"the saved plan was not applied: {why}; the attempt was by {event.author or 'unknown'}")
+    return _refuse(
+        tick, event, f"the saved plan was not applied: {why}; the attempt was by {event.author or 'unknown'}"
+    )
 
 
-def _carried_out(event: Event, tick: _Tick, found: ManualClose) -> Commanded:
+def _carried_out(event: Event, tick: CommandInput, found: ManualClose) -> Commanded:
     """The decision of a close, if any, and the notices of its problems and remarks."""
     done = Commanded(() if found.decision is None else (found.decision,))
     for problem in found.problems:
-        done += tick.refuse(event, f"not closed by hand: {problem}")
+        done += _refuse(tick, event, f"not closed by hand: {problem}")
     forced = (notices.forced_close(event, tick.now, f"closed by force: {it}") for it in found.remarks)
     return done + Commanded(notices=tuple(forced))
 

@@ -22,20 +22,21 @@ from killswitch.render.formats import instant
 from killswitch.server.board.event_stream import Audience
 from killswitch.server.board.feed import ReadBoard
 
-SECTIONS: Final = (
-    "headline",
-    "firings",
-    "approvals",
-    "troubles",
-    "incidents",
-    "locks",
-    "switches",
-    "venues",
-    "messages",
-    "policies",
-    "mode",
-)
-"""Each is a template, an element of the page with its name as id, and a part of a change."""
+SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "headline": ("headline",),
+    "firings": ("firings",),
+    "approvals": ("approvals",),
+    "troubles": ("troubles", "pending"),
+    "incidents": ("incidents",),
+    "locks": ("locks", "ways_back", "part"),
+    "switches": ("switches",),
+    "venues": ("venues",),
+    "messages": ("targets", "silences", "held", "part"),
+    "policies": ("policies",),
+    "mode": ("mode", "part"),
+}
+"""Each is a template, an element of the page with its name as id, and a part of a change. With it the fields of a board
+that its template reads: where they are as before it is not rendered at all."""
 MOST_BARS: Final = 2000
 """Bars of calm scopes on one page. Where there are more, each calm scope shows its nearest ones and counts the rest."""
 
@@ -94,7 +95,7 @@ def shown_bars(scope: BoardScope, most: int) -> tuple[TriggerBar, ...]:
 
 def section_html(name: str, board: Board) -> str:
     """The content of one section."""
-    return _template(name).render(board=board, now=board.now)
+    return _template(name).render(board=board)
 
 
 def scope_html(scope: BoardScope, most: int) -> str:
@@ -142,7 +143,11 @@ class HtmlChannel:
         """`html`: sections by name. `scopes`: items by key. `order`: all keys, if another. `values`: bars by key."""
         if before is None:
             return {"reload": True}
-        parts = {name: html for name in SECTIONS if (html := section_html(name, after)) != section_html(name, before)}
+        parts = {
+            name: section_html(name, after)
+            for name, fields in SECTIONS.items()
+            if any(getattr(after, field) != getattr(before, field) for field in fields)
+        }
         scopes, values = _moved(before, after, bars_shown(before), bars_shown(after))
         found: dict[str, object] = {"html": parts, "scopes": scopes, "values": values}
         keys = [each.key for each in after.scopes]

@@ -47,10 +47,11 @@ def measures() -> Iterator[Measure]:
         store = Path(scratch) / "ks.sqlite"
         open_store(str(store)).close()
         secrets = _tokens(Path(scratch) / "tokens.json")
+        whole, parts = secrets[: len(secrets) // 2 + 1], [secrets[0], *secrets[len(secrets) // 2 + 1 :]]
         with _serving(store, Path(scratch) / "tokens.json", secrets[0]):
             alone = _ticking(store).communicate()[0]
             ticking = _ticking(store)
-            waits = asyncio.run(_follow(secrets))
+            waits = asyncio.run(_follow(whole))
             crowded = ticking.communicate()[0]
             weight = len(requests.get(_url("/board"), headers=_bearer(secrets[0]), timeout=30).content) / 1000
             yield Measure(f"page of {SCOPES} scopes", weight, WEIGHT, "promised", 1.0, "kB")
@@ -61,7 +62,17 @@ def measures() -> Iterator[Measure]:
                           - statistics.median(before)), LATER, "promised", 1.0)  # fmt: skip
             yield Measure(f"a tick is later with {BOARDS} boards, p95", max(0.0, _p95(after) - _p95(before)), LATER,
                           "promised")  # fmt: skip
+            yield from _of_parts(store, parts)
             yield from _in_browser(store, secrets[0])
+
+
+def _of_parts(store: Path, secrets: list[str]) -> Iterator[Measure]:
+    """Boards of tokens of one account each: as many boards are made for each tick as there are accounts."""
+    ticking = _ticking(store)
+    waits = asyncio.run(_follow(secrets))
+    ticking.communicate()
+    what = f"update of {BOARDS} boards of {BOARDS // EACH} accounts"
+    yield Measure(f"{what}, median", statistics.median(waits), UPDATE, "promised", 1.0)
 
 
 def _in_browser(store: Path, secret: str) -> Iterator[Measure]:
@@ -113,8 +124,9 @@ def _bearer(secret: str) -> dict[str, str]:
 def _tokens(path: Path) -> list[str]:
     secrets: list[str] = []
     records: list[TokenRecord] = []
-    for number in range(BOARDS // EACH + 1):
-        secret, record = issue(f"desk-{number}", "viewer", ("portfolio",), datetime.now(UTC), None)
+    scopes = ["portfolio"] * (BOARDS // EACH + 1) + [f"account/a-{number:04d}" for number in range(BOARDS // EACH)]
+    for number, scope in enumerate(scopes):
+        secret, record = issue(f"desk-{number}", "viewer", (scope,), datetime.now(UTC), None)
         secrets.append(secret)
         records.append(record)
     write_tokens(path, TokenFile(tuple(records)))

@@ -229,7 +229,7 @@ def test_a_short_history_is_explained_once() -> None:
     assert body.partition("Why\n")[2].splitlines()[:2] == [
         "  fall: at least 10.11% against >= 10%: the run had seen 36 s of the 15 min: the true peak may be higher, the "
         "fall is at least this",
-        "  the loss is UNKNOWN over 15m: for the same reason; what the stage closes does not depend on it",
+        "  which side lost is UNKNOWN over 15m: for the same reason; what the stage closes does not depend on it",
     ]
     other = replace(side, reason="a gap of 9 s lies in the window")
     body = decision_message(decision(triggers=(fall,), attribution=other), SUBJECT, context, is_enforced=True).body

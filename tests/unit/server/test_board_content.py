@@ -14,17 +14,19 @@ from rich.console import Console
 
 from killswitch.cli import ksctl
 from killswitch.cli.live.top import nearest, screen
+from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision
 from killswitch.model.flags import Flag
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import RouteCount
-from killswitch.operations.board import Board, board_of, read_board
+from killswitch.operations.board import Board, BoardSilence, board_of, read_board
 from killswitch.operations.commands import operator_event
 from killswitch.operations.lifting import after_resets
 from killswitch.operations.notifying import HeldMessage, SilenceView
 from killswitch.operations.preview import Preview
-from killswitch.operations.status import RunnerState, StoreStatus
+from killswitch.operations.status import LockView, OpenClosing, RunnerState, StoreStatus
+from killswitch.operations.waiting_approvals import WaitingApproval
 from killswitch.server.board.parts import section_html
 from killswitch.server.board.previews import command_preview
 from killswitch.store.sqlite import open_store
@@ -118,6 +120,24 @@ def test_a_scope_on_its_way_back_says_so_because_its_stage_is_over_and_its_lock_
     assert (first.note, other.note) == (f"way back: {progress}", "")
     assert "bots may trade" not in section_html("locks", shown(machine("account/main"), recoveries=(way_back(),)))
     assert "bots may trade" in section_html("locks", shown())
+
+
+def test_every_way_back_is_listed_below_the_locks_with_its_step_and_what_it_waits_for() -> None:
+    """In the order of the run, also of a scope that has no policy any more; the page escapes what a policy wrote."""
+    waiting = replace(way_back("account/hedge"), progress="waits for a reset; <b>nothing</b> is opened\u0007")
+    board = shown(machine("account/main"), recoveries=(way_back(), waiting))
+    assert board.ways_back == (
+        ("account/main", "step 0 of 1, 25% of the limits: 5s of 5s clean; 1 approval missing for the next step"),
+        ("account/hedge", "waits for a reset; <b>nothing</b> is opened\\x07"),
+    )
+    html = section_html("locks", board)
+    items = html.split("<li")[1:]
+    assert [item.count("on its way back") for item in items] == [1, 1]
+    assert "account/main" in items[0]
+    assert "step 0 of 1, 25% of the limits" in items[0]
+    assert "account/hedge" in items[1]
+    assert "&lt;b&gt;nothing&lt;/b&gt; is opened" in items[1]
+    assert "on its way back" not in section_html("locks", shown())
 
 
 def test_a_firing_that_nobody_has_acknowledged_is_shown_with_its_number() -> None:
@@ -220,6 +240,79 @@ def test_the_trigger_that_is_shown_is_the_true_one_before_the_nearest() -> None:
     found = nearest(shown(machine("account/main", near, true)).scopes[0])
     assert found is not None
     assert found.name == "true"
+
+
+def full() -> Board:
+    """A board on which every list has something."""
+    paused = Flag("pause", "policy/drawdown", AT, "ann", "maintenance", AT + timedelta(hours=1))
+    lock = LockView(
+        "f", "account/main", locked=True, mode="reduce_only", reason="fell by 10%", stage=None,
+        until=AT + timedelta(hours=1), alive_until=None, ordered=True, stale=False,
+    )  # fmt: skip
+    closing = OpenClosing("ab" * 10, "account/main", "main", Result("closing", (), (), (), None, (), 0, None, None))
+    status = StoreStatus(
+        now=AT, runner=ALIVE, view_problem=None, notices=(), locks=(lock,), closings=(closing,),
+        view=run_view(
+            AT, accounts=(account(), account("hedge", quality="stale", reason="no answer for 20 s")),
+            machines=(machine("account/main", **FIRED), machine("account/hedge", paused=paused)),
+            recoveries=(way_back("account/hedge"),), problems=("the stream was cut",),
+        ),
+        pending=(operator_event("halt", "portfolio", "ben", "x", AT),),
+        notifications=(RouteCount("r", "slack:b", 2, 0, 0, to_micros(AT), "503"),),
+        switches=(switch("armed", AT),),
+        silences=(SilenceView("s1", "ann", "a drill", "level=1", AT + timedelta(hours=1), None, is_document=False),),
+        held=(HeldMessage("desk", "near/x", "leverage is near", "warning", "silenced", "s1", AT),),
+    )  # fmt: skip
+    waiting = WaitingApproval("k", "reset", "account/main", "a reset of stop", (), 1, ("cal",), (), "c", None)
+    return board_of(status, [open_page(7, "ab" * 10)], [waiting])
+
+
+def test_the_terminal_shows_everything_that_the_page_shows() -> None:
+    """Each sentence of the page, in the same order of what a person must know first."""
+    text = drawn(full())
+    found = [
+        "close-everything fired on account/main", "NOT ACKNOWLEDGED: close-everything fired on account/main",
+        "WAITS FOR AN APPROVAL: a reset of stop (1 missing, given by cal)",
+        "CLOSING account/main on main: unknown of 0",
+        "WARNING: the stream was cut", "PENDING: halt portfolio by ben",
+        "close-everything, level 3", "account/hedge: PAUSED until 2026-11-25T04:00:00Z by ann",
+        "switch maker-alive: armed, fires in 48s; heartbeat maker",
+        "lock account/main: reduce only, until 2026-11-25T04:00:00Z: fell",
+        "way back account/hedge: step 0 of 1", "venue paper: 1 of 2 read", "hedge: stale: no answer for 20 s",
+        "messages to slack:b: 2 waiting: 503", "silenced: level=1 until 2026-11-25T04:00:00Z by ann: a drill",
+        "held: leverage is near for desk", "set in force: sha256:0123456789ab", "runner: pid 1",
+    ]  # fmt: skip
+    places = [text.find(each) for each in found]
+    assert [each for each, place in zip(found, places, strict=True) if place < 0] == []
+    assert places == sorted(places)
+
+
+def test_the_terminal_judges_the_worst_thing_as_the_page_does() -> None:
+    """The words, the circumstances and the answer are one text for both."""
+    for board in (full(), shown(), shown(machine("account/main", trigger("fall", 0.036, 0.04)))):
+        page, text = section_html("headline", board), drawn(board)
+        for words in (board.headline.text, board.headline.detail):
+            assert words in page
+            assert words in text
+
+
+def test_a_lost_terminal_counts_nothing_down_and_names_the_age() -> None:
+    text = drawn(full(), 7.0)
+    assert "LOST: the data are 7 s old" in text
+    assert "Was: ALARM" in text
+    assert "fires in" not in text
+
+
+def test_a_low_terminal_says_how_much_it_leaves_out() -> None:
+    """The worst things stay; nothing is left out in silence."""
+    silences = tuple(
+        SilenceView(f"s{number}", "ann", "x", "level=1", AT, None, is_document=False) for number in range(30)
+    )
+    text = drawn(replace(full(), silences=tuple(BoardSilence(it.id, it.matches, it.author, it.reason, None, it.until)
+                                                for it in silences)), height=40)  # fmt: skip
+    assert len(text.splitlines()) <= 40
+    assert "further lines: `ksctl status` shows them" in text
+    assert "close-everything fired on account/main" in text
 
 
 def test_top_reads_a_store_and_a_server_alike(

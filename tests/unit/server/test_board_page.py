@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from killswitch.runner.status_blob import RunnerView
@@ -146,6 +148,16 @@ def test_a_tick_moves_the_bars_without_a_new_page(board: OpenBoard, store_path: 
     assert page.evaluate("window.sameDocument") is True
 
 
+def test_a_bar_is_filled_over_its_whole_height_as_far_as_its_threshold_is_reached(board: OpenBoard) -> None:
+    """By the pixels: half of the threshold is half of the width, and the first and the last row are filled alike."""
+    page = board(quiet(machines=(machine("account/main", trigger("fall", 0.025, 0.05)),))).page
+    with Image.open(BytesIO(page.locator("#list meter").screenshot())) as drawn:
+        rows = [[drawn.getpixel((x, y)) for x in range(drawn.width)] for y in (1, drawn.height // 2, drawn.height - 2)]
+    assert rows[0] == rows[1] == rows[2]
+    filled = rows[0].count(rows[0][2])
+    assert filled / len(rows[0]) == pytest.approx(0.5, abs=0.03)
+
+
 def test_a_stage_that_fires_comes_first_and_keeps_the_focus_where_it_was(board: OpenBoard, store_path: Path) -> None:
     page = board(quiet(machines=(machine("account/aa"), machine("account/main")))).page
     page.locator("#list button").last.focus()
@@ -187,6 +199,27 @@ def test_a_page_whose_machine_slept_a_day_is_lost_at_once(board: OpenBoard, stor
     page.clock.fast_forward("24:00:00")
     assert page.evaluate("document.documentElement.className") == "lost"
     assert page.inner_text("#lost").startswith("Lost: the data are 24 h 00 min old")
+
+
+def test_a_page_that_is_open_for_a_day_has_as_much_in_it_as_at_the_beginning(board: OpenBoard) -> None:
+    """86,400 ticks, of which each moves bars and every tenth exchanges what has changed: nothing adds up."""
+    page = board(quiet()).page
+    page.evaluate("source.close(); source = null; clearTimeout(connect.timer)")
+    first = page.evaluate("document.getElementsByTagName('*').length")
+    found = page.evaluate(
+        """() => {
+          const key = list.firstElementChild.dataset.key, whole = list.firstElementChild.outerHTML;
+          const switches = document.getElementById("switches").innerHTML;
+          for (let tick = 0; tick < 86400; tick += 1) {
+            const is_more = tick % 10 === 0;
+            apply({beat, html: is_more ? {switches} : {}, scopes: is_more ? {[key]: whole} : {},
+                   values: {[key]: [[0, (tick % 100) / 100, `${tick}%`]]}}, number + 1);
+          }
+          return [document.getElementsByTagName("*").length, list.querySelector("label b").textContent, number];
+        }"""
+    )
+    assert found[0] == first
+    assert found[1] == "86399%"
 
 
 def test_a_page_looks_lost_within_a_second_of_two_intervals(browser: Browser, served: Served, store_path: Path) -> None:

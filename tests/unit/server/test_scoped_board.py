@@ -10,7 +10,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -129,6 +130,7 @@ def facts_of_all(view: RunnerView | None = None) -> BoardFacts:
             alert("trigger/drawdown/account/zebra/fall", "account/zebra", "fall of zebra is unknown"),
             alert("trigger/drawdown/account/main/fall", "account/main", "fall is unknown"),
             alert("hedge/account/main", "account/main", "the hedge on zebra costs 27.18"),
+            alert("file/account/main", "account/main", "see account__okapi.json"),
             alert("wall-clock/ahead", "runner", "the clock is ahead"),
         ),
         switches=(switch("night", "main", "zebra"), switch("zoo", "okapi")),
@@ -269,6 +271,17 @@ def test_whatever_happens_to_others_changes_nothing_of_the_board(
     assert shown(one, before, text, closes) == shown(two, after, "", not closes)
 
 
+@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("audience", [("portfolio",), MAIN], ids=str)
+def test_a_section_reads_the_fields_of_the_board_that_are_compared_and_no_others(
+    section: str, audience: tuple[str, ...]
+) -> None:
+    """Or a change of another one would not reach the page: a template fails for a field that is not there."""
+    whole = board_for(facts_of_all(), audience)
+    part = SimpleNamespace(**{field: getattr(whole, field) for field in SECTIONS[section]})
+    assert section_html(section, cast("Board", part)) == section_html(section, whole)
+
+
 # Over HTTP
 
 
@@ -330,6 +343,41 @@ def test_two_audiences_cost_one_read_of_the_store_and_each_has_numbers_without_g
         await feed.read_now()  # nobody watches
         put_view(store_path, replace(view_of_all(), as_of=datetime.now(UTC)))
         assert (await feed.newest(MAIN)).number == 3
+
+    anyio.run(watch)
+
+
+class CountingChannel:
+    """Counts how often a change is made into what is sent."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def changed(self, before: Board | None, after: Board) -> dict[str, object]:
+        self.made += 1
+        return {"scopes": len(after.scopes)}
+
+
+def test_two_hundred_boards_cost_one_read_and_one_rendering_for_each_set_of_scopes(store_path: Path) -> None:
+    """25 people with eight boards each, of the portfolio and of two accounts; all get the change."""
+    put_all(store_path)
+    counting = CountingChannel()
+    audiences = (("portfolio",), MAIN, ("account/zebra",))
+
+    async def watch() -> None:
+        feed = BoardFeed(store_path, lambda: 0.0, {"html": counting})
+        streams = [
+            await feed.follow("html", f"person {number // 8}", lambda: None, audiences[number // 8 % 3])
+            for number in range(200)
+        ]
+        reads = feed.reads
+        put_view(store_path, replace(view_of_all(), as_of=datetime.now(UTC)))
+        await feed.read_now()
+        assert (feed.reads - reads, counting.made) == (1, 3)
+        for each in streams:
+            each.end("seen")
+            events = [event async for event in each.events()]
+            assert events[0].startswith(b"id: 2\nevent: change")
 
     anyio.run(watch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -288,3 +289,16 @@ def test_documents_that_cannot_be_read_are_not_a_set_without_drills(verb: tuple[
     result = CliRunner().invoke(ksctl, ["drill", *verb, "--policies", str(tmp_path / "misspelled")])
     assert result.exit_code == 1
     assert "KS1001" in result.output and "kind Drill" not in result.output
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_its_path(tmp_path: Path) -> None:
+    """Before anything runs: a drill by a scheduler fails with a line, and not with a traceback."""
+    at = tmp_path / "set"
+    shutil.copytree(policies_folder() / "futures-drawdown", at)
+    weekly = DOCUMENT | {"metadata": {"name": "weekly"}, "spec": {"mode": "dry_run", "every": "7d"}}
+    (at / "drill.yaml").write_text(json.dumps(weekly))
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "drills"
+    result = CliRunner().invoke(ksctl, ["drill", "run", "weekly", "--policies", str(at), "--folder", str(folder)])
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert f"the folder {folder / 'weekly'} of the drill cannot be made" in result.output

@@ -13,9 +13,9 @@ from killswitch.graph.unwinding import SlippageRule, UnwindingRule
 from killswitch.model.decision import Decision, Rung
 from killswitch.model.snapshot import AccountSnapshot, Event, Order, Snapshot
 from killswitch.operations.pages.plan import execution_text
-from killswitch.planning.interpreter import Interpreter, Outcome
+from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome
 from tests import graphs
-from tests.worlds import account, after, operator_event, position, rules, snapshot
+from tests.worlds import account, after, fill, operator_event, position, rules, snapshot
 
 POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
 
@@ -29,6 +29,7 @@ def book(**more: Any) -> AccountSnapshot:
     return account("1000", rows, instruments=(rules("BTC"), rules("ETH")), **more)
 
 
+CLOSED_BY_BOTS = (fill("f1", after(), "BTC", "sell", "3", "10"), fill("f2", after(), "ETH", "buy", "2", "10"))
 DOWN = account(None, None, quality="down", reason="no route")
 
 
@@ -195,9 +196,16 @@ def test_c1_an_empty_answer_with_margin_in_use_is_closed_by_force_on_the_last_kn
 
 
 def test_force_does_not_close_positions_that_are_flat_since() -> None:
-    """An account that was read flat is flat: nothing is sent on earlier positions."""
-    flat = account("1000", ())
+    """An account whose fills explain that it is flat is flat: nothing is sent on earlier positions."""
+    flat = account("1000", (), fills=CLOSED_BY_BOTS)
     assert only(outcome_of(at(0, book()), at(1, flat), at(2, DOWN, events=(close(force=True),)))).intents == ()
+
+
+def test_c1_an_empty_answer_that_nothing_explains_is_not_flat_for_a_forced_close() -> None:
+    """The orders reduce only: where somebody has closed it indeed, they do nothing."""
+    empty = account("1000", ())
+    forced = outcome_of(at(0, book()), at(1, empty), at(2, DOWN, events=(close(force=True),)))
+    assert orders(only(forced)) == WHOLE
 
 
 def test_force_on_an_account_that_was_never_read_waits() -> None:
@@ -224,6 +232,9 @@ def test_force_closes_known_positions_and_no_unknown_holdings(market: str) -> No
     assert waiting.decisions == ()
     assert f"cash is a {market} account: without reduce-only orders --force would sell blind" in waiting.notices[0].text
     assert orders(only(interpreter.tick(at(2, other, events=(command,))))) == {("cash", *each[1:]) for each in WHOLE}
+    flat = replace(other, positions=())
+    for minute in (3, 4):
+        assert interpreter.tick(at(minute, flat, events=(command,))) == NO_OUTCOME
     assert not interpreter.unfinished_closes()
 
 
@@ -279,7 +290,7 @@ def test_of_two_rows_of_one_position_none_counts_where_one_is_invalid() -> None:
 
 def test_positions_are_known_where_only_the_equity_is_missing() -> None:
     """The last answer with positions is that of minute 1, whose equity was unknown: 4 of BTC, and no ETH any more."""
-    without = replace(rows(("BTC", "long", "4")), equity=None)
+    without = replace(rows(("BTC", "long", "4")), equity=None, fills=CLOSED_BY_BOTS[1:])
     forced = outcome_of(at(0, book()), at(1, without), at(2, DOWN, events=(close(force=True),)))
     assert orders(only(forced)) == {("main", "BTC", Decimal(4), Decimal(0))}
 
