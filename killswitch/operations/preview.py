@@ -20,6 +20,7 @@ from killswitch.model.effects import Orders, kind_of
 from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
+from killswitch.operations.gate_answers import GateAnswer
 from killswitch.operations.lifting import ScopeHold
 from killswitch.planning.actions.net_exposure import ScopeExposure
 from killswitch.planning.expectations import ComparedExpectation, compared
@@ -64,6 +65,8 @@ class Preview(Struct, frozen=True):
     """The ways back after resets that have begun."""
     holds: tuple[ScopeHold, ...] = ()
     """The locks by hand in force, newest first: of locks, halts, pauses and closes."""
+    gate_answers: tuple[GateAnswer, ...] = ()
+    """What the gate would answer now to the orders that open against the exposures."""
 
     @property
     def pending(self) -> bool:
@@ -226,6 +229,7 @@ def encode_preview(shown: Preview, against: Mapping[str, object] | None = None) 
     further: dict[str, object] = {"expectations": shown.expectations} if shown.expectations else {}
     further |= {"hedges": shown.hedges} if shown.hedges else {}
     further |= {"net_exposures": shown.net_exposures} if shown.net_exposures else {}
+    further |= {"gate_answers": shown.gate_answers} if shown.gate_answers else {}
     further |= {"recoveries": shown.recoveries} if shown.recoveries else {}
     further |= {"holds": shown.holds} if shown.holds else {}
     further |= {"limits": shown.policies.limits} if shown.policies.limits else {}
