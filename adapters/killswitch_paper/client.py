@@ -42,6 +42,8 @@ from killswitch.model.venue import (
     OrderRequest,
     Prices,
     RateLimitedError,
+    SentTransfer,
+    TransferFate,
     Transfers,
     VenueAdapter,
     VenueDownError,
@@ -56,6 +58,7 @@ from killswitch_paper.wire import (
     BatchAnswer,
     RequestRefusal,
     TransferRequest,
+    TransferState,
     encode,
     is_loopback,
     read_used,
@@ -94,7 +97,7 @@ class HttpVenue(VenueAdapter):
         self.traits = replace(described, conditional_orders=ONE_PRICE)
         """From the account's options; the server does not publish them."""
         self.close_book = self._close_book if described.whole_book else None
-        self.transfers = Transfers(self._base, self.account, self._transfer)
+        self.transfers = Transfers(self._base, self.account, self._transfer, self._transfer_fate)
         self.batches = Batching(described.batch, self._submit_batch) if described.batch > 1 else None
         self._used: Mapping[str, int] = {}
 
@@ -139,6 +142,11 @@ class HttpVenue(VenueAdapter):
 
     async def _transfer(self, account: str, amount: Decimal, transfer: str) -> None:
         await self._change("POST", "transfers", {}, encode(TransferRequest(account, amount, transfer)))
+
+    async def _transfer_fate(self, sent: SentTransfer) -> TransferFate:
+        """What the market does not have may still be on its way to it, so that its absence proves nothing."""
+        found = await self._query(TransferState, "GET", "transfers", {"id": sent.id})
+        return "moved" if found.moved else "open"
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         query = {"symbol": symbol, "client_order_id": client_order_id}

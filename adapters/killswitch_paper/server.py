@@ -28,6 +28,7 @@ from killswitch_paper.wire import (
     StateRequest,
     TakeRequest,
     TransferRequest,
+    TransferState,
     check_numbers,
     encode,
     is_loopback,
@@ -93,6 +94,7 @@ def _application(handlers: _Handlers) -> web.Application:
             web.delete(f"{account}/orders/{{order}}", handlers.cancel),
             web.post(f"{account}/flows", handlers.flow),
             web.post(f"{account}/transfers", handlers.transfer),
+            web.get(f"{account}/transfers", handlers.find_transfer),
             web.post(f"{account}/taken", handlers.take_over),
             web.post("/v1/states", handlers.set_state),
         ]
@@ -245,6 +247,10 @@ class _Handlers:
         self._require_begun()
         self._market.move(account, wanted.to, wanted.amount, wanted.id)
         return web.Response(status=204)
+
+    async def find_transfer(self, request: web.Request) -> web.Response:
+        self._account(request)
+        return _json(TransferState(self._market.has_moved(_query(request, "id"))))
 
     async def take_over(self, request: web.Request) -> web.Response:
         body = await _body(request, TakeRequest)

@@ -12,6 +12,7 @@
     POST   /v1/accounts/{account}/orders/batch              [OrderRequest] → [BatchAnswer], one for each, in order
     POST   /v1/accounts/{account}/book/close                204
     POST   /v1/accounts/{account}/transfers                 TransferRequest → 204; it costs nothing of any limit
+    GET    /v1/accounts/{account}/transfers?id=             TransferState; it costs nothing of any limit
     POST   /v1/accounts/{account}/flows                     FlowRequest → Flow
     POST   /v1/accounts/{account}/taken                     TakeRequest → Fill
     POST   /v1/states                                       StateRequest → 204
@@ -109,6 +110,12 @@ class TransferRequest(Struct, frozen=True):
     to: str
     amount: Decimal
     id: str
+
+
+class TransferState(Struct, frozen=True):
+    """Whether a transfer of this id was made. One that was not may still arrive."""
+
+    moved: bool
 
 
 class TakeRequest(Struct, frozen=True, forbid_unknown_fields=True):

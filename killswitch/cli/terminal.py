@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
     from killswitch.render.document import Page, Section
+    from killswitch.telemetry.library_output import LibraryOutput
     from killswitch.telemetry.process_log import LogFormat, LogLevel, ProcessLog
 
 _ALARMS: Final = re.compile(
@@ -139,6 +140,8 @@ def render_page(form: str, page: Page, within: int | None = None) -> str:
 
 _log: list[ProcessLog] = []
 """The log that notes are written to instead of stderr, if the verb has one."""
+_libraries: list[LibraryOutput] = []
+"""What prints the records and warnings of libraries, where there is no log."""
 _log_format: list[LogFormat] = ["text"]
 """What `--log-format` has chosen."""
 
@@ -154,8 +157,17 @@ def chosen_log() -> LogFormat:
 
 
 def start_log() -> None:
-    """From now on, write notes and all other output on stderr as events of a log, if that was chosen."""
-    if chosen_log() == "json" and not _log:
+    """From now on, write notes and all other output on stderr as events of a log, if that was chosen.
+
+    Otherwise what libraries log and warn about is printed without credentials.
+    """
+    if chosen_log() == "text":
+        from killswitch.telemetry.library_output import LibraryOutput
+
+        if not _libraries:
+            _libraries.append(LibraryOutput())
+        _libraries[0].take_over()
+    elif not _log:
         from killswitch.telemetry.process_log import ProcessLog
 
         _log.append(ProcessLog(sys.stderr))
@@ -163,9 +175,11 @@ def start_log() -> None:
 
 
 def hide_in_log(hide: Callable[[str], str]) -> None:
-    """Redact these secrets in the log too, if there is one."""
+    """Redact these secrets in the log too, or in what libraries print."""
     for log in _log:
         log.hide(hide)
+    for each in _libraries:
+        each.hide = hide
 
 
 def print_note(text: str, level: LogLevel = "info", *, at: datetime | None = None, **about: object) -> None:

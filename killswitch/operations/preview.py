@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec import json as msgjson
@@ -33,6 +34,9 @@ from killswitch.planning.recovery.recoveries import RecoveryView
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.status_blob import AccountView, account_view
+
+if TYPE_CHECKING:  # the function of the gate's verdicts is no part of the start of `ksctl close`
+    from killswitch.operations.gate_answers import GateAnswer
 
 PREVIEW_FORMAT = "killswitch.preview/v1"
 
@@ -64,6 +68,8 @@ class Preview(Struct, frozen=True):
     """The ways back after resets that have begun."""
     holds: tuple[ScopeHold, ...] = ()
     """The locks by hand in force, newest first: of locks, halts, pauses and closes."""
+    gate_answers: tuple[GateAnswer, ...] = ()
+    """What the gate would answer now to the orders that open against the exposures."""
 
     @property
     def pending(self) -> bool:
@@ -226,6 +232,7 @@ def encode_preview(shown: Preview, against: Mapping[str, object] | None = None) 
     further: dict[str, object] = {"expectations": shown.expectations} if shown.expectations else {}
     further |= {"hedges": shown.hedges} if shown.hedges else {}
     further |= {"net_exposures": shown.net_exposures} if shown.net_exposures else {}
+    further |= {"gate_answers": shown.gate_answers} if shown.gate_answers else {}
     further |= {"recoveries": shown.recoveries} if shown.recoveries else {}
     further |= {"holds": shown.holds} if shown.holds else {}
     further |= {"limits": shown.policies.limits} if shown.policies.limits else {}

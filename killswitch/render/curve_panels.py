@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
+from math import nan
 from typing import Protocol
 
 from msgspec import Struct
+
+from killswitch.model.instant import to_micros
 
 COLUMNS = 76
 """Cells of a line in a file: a terminal of 80 columns shows them with its margins."""
@@ -63,6 +66,32 @@ def panel_lines(points: Sequence[TimedValue], opened: datetime, columns: int = C
     return "\n".join(lines)
 
 
+def drawn_points(points: Sequence[TimedValue]) -> tuple[list[int], list[float]]:
+    """Return times (microseconds) and values for a line, with a NaN in every blank: no line says what nobody knows.
+
+    A point between two blanks stays joined to the next one, because a line of one point is not seen.
+    """
+    longest, last = _longest(points, COLUMNS), len(points) - 1
+    at, values = [to_micros(points[0].at)], [points[0].value]
+    was_blank = True
+    for number, (earlier, later) in enumerate(pairwise(points), start=1):
+        is_blank = later.at - earlier.at > longest and not was_blank and number < last
+        if is_blank:
+            at.append(to_micros(earlier.at + (later.at - earlier.at) / 2))
+            values.append(nan)
+        at.append(to_micros(later.at))
+        values.append(later.value)
+        was_blank = is_blank
+    return at, values
+
+
+def _longest(points: Sequence[TimedValue], columns: int) -> timedelta:
+    """The longest distance between two points that is no blank, of so many cells."""
+    cell = max((points[-1].at - points[0].at) / columns, timedelta(microseconds=1))
+    distances = sorted(later.at - earlier.at for earlier, later in pairwise(points))
+    return MAX_GAP * max(cell, distances[len(distances) // 2] if distances else cell)
+
+
 def _cells(points: Sequence[TimedValue], columns: int) -> str:
     lows = list(_lows(points, columns))
     known = [low for low in lows if low is not None]
@@ -74,8 +103,7 @@ def _lows(points: Sequence[TimedValue], columns: int) -> Iterator[float | None]:
     """Yield the lowest value of each cell; between two neighbouring points the value of the earlier one."""
     first, last = points[0].at, points[-1].at
     cell = max((last - first) / columns, timedelta(microseconds=1))
-    distances = sorted(later.at - earlier.at for earlier, later in pairwise(points))
-    longest = MAX_GAP * max(cell, distances[len(distances) // 2] if distances else cell)
+    longest = _longest(points, columns)
     found: list[list[float]] = [[] for _ in range(columns)]
     for point in points:
         found[min(columns - 1, (point.at - first) // cell)].append(point.value)

@@ -112,13 +112,21 @@ def _mark_tables(tokens: Sequence[Token]) -> None:
             case "tr_open":
                 row, column = token, 0
             case "th_open":
+                _align(token)
                 heads.append(tokens[index + 1].content)
             case "td_open":
                 content = tokens[index + 1].content
+                _align(token)
                 token.attrSet("data-label", heads[column])
                 if heads[column].lower() == "level" and content[:1].isdigit() and row is not None:
                     row.attrJoin("class", f"level level-{content[0]}")
                 column += 1
+
+
+def _align(token: Token) -> None:
+    """A column of numbers, which its head aligns to the right, by the class that phones show as text."""
+    if token.attrs.pop("style", None) == "text-align:right":
+        token.attrJoin("class", "number")
 
 
 def _tick_boxes(tokens: Sequence[Token]) -> None:

@@ -39,14 +39,15 @@ LIVE_NAME = RUNNER_VIEW
 class UnfinishedCloseView(Struct, frozen=True):
     """An operator's close that is not complete, by the id of its event.
 
-    `accounts` cannot be polled; `unseen` are not seen closed yet. Nothing is ordered for it after `until`.
+    `accounts` cannot be polled; `unseen` are not seen closed yet, absent without one. After `until` nothing is
+    ordered for it.
     """
 
     event: str
     accounts: tuple[str, ...]
     since: datetime
     until: datetime
-    unseen: tuple[str, ...] = ()
+    unseen: tuple[str, ...] | UnsetType = UNSET
 
 
 class AccountView(Struct, frozen=True):
@@ -154,7 +155,7 @@ def unfinished_close_views(unfinished: Mapping[str, UnfinishedClose]) -> tuple[U
     return tuple(
         UnfinishedCloseView(
             id_, tuple(sorted(each.accounts)), from_micros(each.since), from_micros(each.until),
-            tuple(sorted(each.unseen)),
+            tuple(sorted(each.unseen)) or UNSET,
         )
         for id_, each in unfinished.items()
     )  # fmt: skip

@@ -8,22 +8,21 @@ orders may still arrive which an earlier one allowed: `limits` lets nothing plai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from msgspec import MsgspecError
 
-from killswitch.gate.lock_reader import LockVerdict, lock_path, read_lock, read_own_lock
+from killswitch.gate.lock_reader import lock_path, read_lock, read_own_lock
 from killswitch.gate.sentinel import sentinel_at
 from killswitch.limits.moment import GateMoment, LockState
 from killswitch.limits.question import GateVerdict, OutcomeReport, Question, decode_question, decode_report
 from killswitch.limits.reservations import Reservations
 from killswitch.limits.verdict import PreparedBook, book_of, verdict
 from killswitch.limits.view import GateView, decode_gate_view
-from killswitch.model.lock_parts import merged_parts, strictest_mode
-from killswitch.model.snapshot import LockPart
+from killswitch.operations.gate_answers import lock_state
 
 BOOK_KEPT: Final = timedelta(milliseconds=250)
 """How long an account that was prepared for questions is used, where its view does not change: a state grows old."""
@@ -126,17 +125,3 @@ class Gate:
             book = book_of(found, moment)
             self._books[account] = (moment.now, book)
         return book
-
-
-def lock_state(found: Sequence[LockVerdict]) -> LockState:
-    """What several lock files say together: the strictest mode, and every part."""
-    locking = [each for each in found if each.mode is not None]
-    if not locking:
-        return LockState()
-    mode = strictest_mode([each.mode for each in locking if each.mode is not None])
-    reason = "; ".join(dict.fromkeys(each.reason for each in locking))
-    if not all(each.only for each in locking):
-        whole = [LockPart(each.mode, None) for each in locking if each.mode is not None and not each.only]
-        parts = tuple(part for each in locking for part in each.only)
-        return LockState(mode, reason, (*whole, *parts) if parts else ())
-    return LockState(mode, reason, merged_parts(part for each in locking for part in each.only))

@@ -21,25 +21,15 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 
 from killswitch.model.legible import legible
+from killswitch.telemetry.library_output import without_credentials, without_paths
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["info", "warning", "error", "critical"]
-HIDDEN: Final = "[hidden credential]"
-_CREDENTIALS: Final = re.compile(
-    r"\bkst_[A-Za-z0-9_-]{16,}"  # a token of ours
-    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"  # a JWT
-    r"|(?i:(?<=bearer\s))\s*\S+|(?i:(?<=basic\s))\s*[A-Za-z0-9+/=_-]{8,}"  # a header
-    r"|(?<=://)[^\s/]+(?=@)"  # user and password of an address
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
-    re.DOTALL,
-)
-"""What looks like a credential, whosever it is."""
 _KEY_BEGINS: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?!.*-----END )")
 _KEY_GOES_ON: Final = re.compile(
     r"\s*(?:[A-Za-z0-9+/=]*|(?:Proc-Type|DEK-Info): .*|-----END [A-Z ]*PRIVATE KEY-----.*)\s*"
 )
 """A line of a private key that is printed line by line: base64, a header or nothing, or its end."""
-_ADDRESS: Final = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#]+)[/?#][^\s)'\">]+")
 MOST: Final = 20_000
 """Characters of one text: a longer one is cut, so that a line stays one write."""
 OWN_FIELDS: Final = ("timestamp", "level", "event", "logger")
@@ -101,7 +91,7 @@ class ProcessLog:
 
     def _without_secrets(self, value: object) -> object:
         if isinstance(value, str):
-            text = _CREDENTIALS.sub(HIDDEN, self._hide(legible(value)))
+            text = without_credentials(self._hide(legible(value)))
             return text if len(text) <= MOST else f"{text[:MOST]}…"
         if value is None or isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value)):
             return value
@@ -117,9 +107,7 @@ def _without_paths(_logger: object, _method: str, event: Event) -> Event:
     have a signature. A client logs both where a service answers with a header that is none."""
     if str(event.get("logger", "")).partition(".")[0] == "killswitch":
         return event
-    return {
-        name: _ADDRESS.sub(rf"\1/{HIDDEN}", value) if isinstance(value, str) else value for name, value in event.items()
-    }
+    return {name: without_paths(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _unchanged(text: str) -> str:

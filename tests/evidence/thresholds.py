@@ -7,14 +7,18 @@ in the same folder.
 expected move of an hour (12 hours of five-minute returns). Two rules are compared where the fixed one fires falsely in
 no more books than the scaled one.
 
-`walk`: all thresholds of the recommended set times one factor. Before each crash folder but the first, the factor with
+`walk`: a fall within a quarter of an hour, confirmed for two minutes, or within 48 hours, confirmed for five: the two
+measures of the recommended sets that fire first. Before each crash folder but the first, the pair of thresholds with
 the smallest mean drawdown over the earlier ones is taken, of those that fired falsely in no more of their books than is
-wanted; where none is within it, the one that fired least. It is judged on that folder alone.
+wanted; where none is within it, the one that fired least. It is judged on that folder alone. A second table has the
+smallest drawdown at each share of false firings over all folders, which nobody could have chosen beforehand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -24,6 +28,7 @@ from msgspec import Struct
 from tests.evidence.first_falls import (
     Moments,
     Scaled,
+    Trigger,
     closed_at,
     confirmed,
     fall_within,
@@ -42,7 +47,13 @@ KINDS = ("hedged", "directional", "concentrated")
 ALL = "all three"
 FIXED = (0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.085, 0.10, 0.13, 0.17)
 TIMES = (2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
-FACTORS = (0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5)
+QUARTERS = tuple(each / 1000 for each in range(30, 81, 5))
+LONGS = tuple(each / 100 for each in range(8, 21, 2))
+PAIRS = tuple(product(QUARTERS, LONGS))
+"""Thresholds over 15 minutes and over 48 hours that `walk` chooses from."""
+SHARES = (0.0, 0.05, 0.10, 0.15, 0.25, 0.40)
+"""Of books that fire falsely: the rows of the second table."""
+SHIPPED = "as shipped"
 HOUR, CONFIRM = 60 * MINUTE, 2 * MINUTE
 SCALED = Scaled(1.0, 0.005, 0.60, 0.07, HOUR, 12 * HOUR, 5 * MINUTE)
 
@@ -194,9 +205,10 @@ def walk(markets: Path, policies: Path, *, count: int, seed: int, jobs: int, say
     found = Outcomes()
 
     def play(book: Measured, _: Moments) -> None:
-        for factor in FACTORS:
-            fired = first_firing(book.equity, np.asarray(book.at), triggers[book.kind], factor)
-            found.add(_factor(factor), book, closed_at(book.held, fired)[0], fired)
+        fired = first_firing(book.equity, np.asarray(book.at), triggers[book.kind])
+        found.add(SHIPPED, book, closed_at(book.held, fired)[0], fired)
+        for rule, place, drawdown in closed_by_pairs(book):
+            found.add(rule, book, drawdown, place)
         found.add(V6, book, worst_fall(v6_equity(book.held)), None)
 
     _measured(markets, count, seed, play, with_moments=False)
@@ -206,13 +218,28 @@ def walk(markets: Path, policies: Path, *, count: int, seed: int, jobs: int, say
         of_kind, judged = _walked(found, kind)
         rows += of_kind
         numbers |= judged
-    head = ("kind", "judged on", "bars", "factor", "earlier: mean", "95th", "fires falsely", "later: mean", "95th",
+    head = ("kind", "judged on", "bars", "15m", "48h", "earlier: mean", "95th", "fires falsely", "later: mean", "95th",
             "fires falsely", "as shipped: mean", "95th", f"{V6}: mean", "95th")  # fmt: skip
-    return PartResult("walk", "", "", {"walk": PageTable(head, tuple(rows), 3)}, numbers, {})
+    tables = {"walk": PageTable(head, tuple(rows), 3), "frontier": _frontier(found)}
+    notes = {"bars": ", ".join(f"{folder} ({bars})" for folder, bars in sorted(found.bars.items()))}
+    return PartResult("walk", "", "", tables, numbers, notes)
 
 
-def _factor(factor: float) -> str:
-    return f"{factor:g}"
+def closed_by_pairs(book: Measured) -> Iterator[tuple[str, int | None, float]]:
+    """For each pair: its name, where it fires first, and the worst drawdown with everything closed there."""
+    at = np.asarray(book.at)
+    quarters, longs = (
+        [first_firing(book.equity, at, [Trigger("equity.drawdown", window, each, confirm)]) for each in thresholds]
+        for window, confirm, thresholds in ((15 * MINUTE, CONFIRM, QUARTERS), (48 * HOUR, 5 * MINUTE, LONGS))
+    )
+    drawdown = cache(lambda place: closed_at(book.held, place)[0])
+    for pair, firings in zip(PAIRS, product(quarters, longs), strict=True):
+        place = min((each for each in firings if each is not None), default=None)
+        yield _pair(pair), place, drawdown(place)
+
+
+def _pair(pair: tuple[float, float]) -> str:
+    return f"{percent(pair[0])} / {percent(pair[1], 0)}"
 
 
 def _walked(found: Outcomes, kind: str) -> tuple[list[tuple[str, ...]], dict[str, float]]:
@@ -221,16 +248,16 @@ def _walked(found: Outcomes, kind: str) -> tuple[list[tuple[str, ...]], dict[str
     rows: list[tuple[str, ...]] = []
     pooled = {"later": Outcome(), "shipped": Outcome(), "reference": Outcome()}
     for number, later in enumerate(folders[1:], start=1):
-        factor = _factor(chosen(found, kind, folders[:number]))
-        earlier = found.of(factor, [kind], folders[:number])
+        pair = chosen(found, kind, folders[:number])
+        earlier = found.of(_pair(pair), [kind], folders[:number])
         judged = {
             name: found.of(rule, [kind], [later])
-            for name, rule in (("later", factor), ("shipped", _factor(1.0)), ("reference", V6))
+            for name, rule in (("later", _pair(pair)), ("shipped", SHIPPED), ("reference", V6))
         }
         past = (*earlier.figures, earlier.false_text)
-        rows.append((kind, later, found.bars[later], factor, *past, *_row(judged)))
+        rows.append((kind, later, found.bars[later], *_pair(pair).split(" / "), *past, *_row(judged)))
         pooled = {name: pooled[name].and_also(outcome) for name, outcome in judged.items()}
-    rows.append((kind, "all later crashes", "", "", "", "", "", *_row(pooled)))
+    rows.append((kind, "all later crashes", "", "", "", "", "", "", *_row(pooled)))
     numbers: dict[str, float] = {f"{kind}/books": len(pooled["later"].drawdowns)}
     for name, outcome in pooled.items():
         numbers[f"{kind}/{name}/mean"] = mean(outcome.drawdowns)
@@ -239,15 +266,33 @@ def _walked(found: Outcomes, kind: str) -> tuple[list[tuple[str, ...]], dict[str
     return rows, numbers
 
 
+def _frontier(found: Outcomes) -> PageTable:
+    """The smallest mean drawdown at each share of false firings, of all folders at once."""
+    rows = []
+    for kind in KINDS:
+        outcomes = {pair: found.of(_pair(pair), [kind]) for pair in PAIRS}
+        for share in SHARES:
+            quiet = [pair for pair, outcome in outcomes.items() if outcome.false_share <= share]
+            if quiet:
+                best = min(quiet, key=lambda pair: (mean(outcomes[pair].drawdowns), pair))
+                outcome = outcomes[best]
+                rows.append((
+                    kind, f"{share:.0%}", *_pair(best).split(" / "), outcome.false_text, *outcome.figures,
+                ))  # fmt: skip
+        shipped = found.of(SHIPPED, [kind])
+        rows.append((kind, SHIPPED, "", "", shipped.false_text, *shipped.figures))
+    return PageTable(("kind", "at most", "15m", "48h", "fires falsely", "mean", "95th"), tuple(rows), 2)
+
+
 def _row(judged: Mapping[str, Outcome]) -> tuple[str, ...]:
     ours = judged["later"]
     return (*ours.figures, ours.false_text, *judged["shipped"].figures, *judged["reference"].figures)
 
 
-def chosen(found: Outcomes, kind: str, folders: Sequence[str]) -> float:
-    """The factor that these folders recommend."""
-    outcomes = {each: found.of(_factor(each), [kind], folders) for each in FACTORS}
-    quiet = [each for each, outcome in outcomes.items() if outcome.false_share <= BOUNDS[kind]]
+def chosen(found: Outcomes, kind: str, folders: Sequence[str]) -> tuple[float, float]:
+    """The pair of thresholds that these folders recommend."""
+    outcomes = {pair: found.of(_pair(pair), [kind], folders) for pair in PAIRS}
+    quiet = [pair for pair, outcome in outcomes.items() if outcome.false_share <= BOUNDS[kind]]
     if not quiet:
-        return min(FACTORS, key=lambda each: (outcomes[each].false_share, -each))
-    return min(quiet, key=lambda each: (mean(outcomes[each].drawdowns), each))
+        return min(PAIRS, key=lambda pair: (outcomes[pair].false_share, mean(outcomes[pair].drawdowns), pair))
+    return min(quiet, key=lambda pair: (mean(outcomes[pair].drawdowns), pair))

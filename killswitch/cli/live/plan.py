@@ -244,8 +244,11 @@ def _of_recording(loaded: LoadedPolicies, other: OtherSet | None, recording: Pat
 def _of_venues(
     loaded: LoadedPolicies, other: OtherSet | None, store: Store | None, read_timeout: float, store_at: str | None
 ) -> Shown:
+    from msgspec.structs import replace
+
     from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.model.snapshot import Snapshot
+    from killswitch.operations.gate_answers import gate_answers
     from killswitch.operations.lifting import manual_holds
     from killswitch.operations.preview import closes_under_way, from_store, preview
     from killswitch.operations.status import runner_state
@@ -279,7 +282,9 @@ def _of_venues(
         return preview_both(loaded.policies, other, snapshot, store, armed)
     interpreter, memory = from_store(loaded.policies, store)
     holds = () if store is None else manual_holds(store, now)
-    return preview(loaded.policies, snapshot, interpreter, memory, armed, holds=holds), None
+    shown = preview(loaded.policies, snapshot, interpreter, memory, armed, holds=holds)
+    answers = gate_answers(shown.net_exposures, loaded.policies.limits, store_at, now)
+    return replace(shown, gate_answers=answers), None
 
 
 def require_new_file(out: Path | None) -> None:

@@ -30,6 +30,8 @@ from killswitch.model.legible import harmless_cell
 from killswitch.risk.trading_cost import slippage
 
 COMPLIANCE_FORMAT: Final = "killswitch.compliance/v1"
+FRACTION_PLACES: Final = 8
+"""Of a fraction that is a quotient, which has no last digit: a millionth of a per cent."""
 CLOSING_FORMAT: Final = "killswitch.closing/v1"
 
 
@@ -214,11 +216,13 @@ def closing_report(incident: Incident) -> ClosingReport:
 def _closing_row(order: OrderOutcome) -> ClosingRow:
     slipped = None
     if order.side is not None and order.price is not None and order.arrival_mark:
-        slipped = slippage(order.side, order.arrival_mark, order.price)
+        slipped = round(slippage(order.side, order.arrival_mark, order.price), FRACTION_PLACES)
     same = {name: getattr(order, name) for name in ClosingRow.__struct_fields__ if name != "slipped"}
     return ClosingRow(slipped=slipped, **same)
 
 
+_OF_ACT: Final = ("who", "authority", "policy_set", "commit")
+"""What a row of an order repeats of the act that it is a part of."""
 _JSON = msgspec.json.Encoder(decimal_format="string")
 
 
@@ -238,7 +242,9 @@ def as_csv(report: ComplianceReport | ClosingReport) -> str:
     else:
         head = ("row", *dict.fromkeys((*Act.__struct_fields__, *OwnedOrder.__struct_fields__)))
         rows = [{"row": "act", **asdict(each)} for each in report.acts]
-        rows += [{"row": "order", **asdict(each)} for each in report.orders]
+        # A spreadsheet filters rows: each order has whose decision it was, and by which authority.
+        by = {each.decision: {name: getattr(each, name) for name in _OF_ACT} for each in report.acts}
+        rows += [{"row": "order", **by.get(each.decision, {}), **asdict(each)} for each in report.orders]
     if report.title.startswith(DRILL):  # a spreadsheet shows rows alone
         rows = [{**row, "outcome": f"{DRILL}{row['outcome']}"} for row in rows]
     written = io.StringIO()
@@ -257,8 +263,14 @@ def _cell(value: object) -> str:
         case datetime():
             return rfc3339(value)
         case Decimal():
-            return f"{value:f}"
+            return _digits(value)
         case str():
             return harmless_cell(value)
         case _:
             return str(value)
+
+
+def _digits(value: Decimal) -> str:
+    """Return the number without the zeros that a product of venue numbers ends in."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -13,7 +13,7 @@ from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.filters import escape
 from killswitch.incident.report.templates import GENERIC, REPORT, SUFFIX, environment, render, template_variables
 from killswitch.model.instant import to_micros
-from killswitch.render.curve_panels import panels
+from killswitch.render.curve_panels import drawn_points, panels
 from killswitch.render.document import Code, Figure, Page, Prose, Section
 from killswitch.render.html import html
 
@@ -98,8 +98,8 @@ def equity_figure(incident: Incident) -> Figure | None:
         marks.append(ChartMark(to_micros(incident.reset.at), "reset", 0))
     drawn = ["", ""]
     for panel in panels(curve.points, incident.opened_at):
-        at = [to_micros(point.at) for point in panel.points]
-        series = {"value of a unit": [point.value for point in panel.points]}
+        at, values = drawn_points(panel.points)
+        series = {"value of a unit": values}
         what = "enlarged: " if panel.is_enlarged else ""
         seen = [mark for mark in marks if at[0] <= mark.at <= at[-1]]
         for number, size in enumerate((_DESK, _PHONE)):

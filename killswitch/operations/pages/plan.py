@@ -91,6 +91,8 @@ def _exposures(shown: Preview) -> Iterator[Section]:
             if (decision.policy, decision.scope) == (each.policy, each.scope):
                 left = exposure_lines(decision.net_exposure, with_bases=False)
                 lines += [f"after {decision.stage}: {line}" for line in left]
+        suggested = {order for option in each.exposure.options for order in option.orders}
+        lines += [answer.line for answer in shown.gate_answers if answer.order in suggested]
         title = f"Exposed to the market, {each.policy} on {each.scope}; nothing is sent for it"
         yield from section(title, Items(tuple(lines)))
 

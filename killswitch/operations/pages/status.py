@@ -292,7 +292,7 @@ def _waits_for(status: StoreStatus, event: Event) -> str:
     if found is None:
         return ""
     if not found.accounts:
-        return f"; {' and '.join(found.unseen) or 'its scope'} is not seen closed yet"
+        return f"; {' and '.join(found.unseen or ()) or 'its scope'} is not seen closed yet"
     return f"; waits for {' and '.join(found.accounts)}, which cannot be read, until {instant(found.until)}"
 
 

@@ -68,6 +68,9 @@ class HeldAlert(Struct, frozen=True, omit_defaults=True):
     by: str
 
 
+A = TypeVar("A", SentAlert, HeldAlert)
+
+
 class MessageGroup(Struct, frozen=True, omit_defaults=True):
     """What one receiver gets together. Microseconds of the clock that does not jump.
 
@@ -187,7 +190,10 @@ def without_ended(state: RoutingState, is_active: Callable[[str], bool]) -> Rout
 
 
 def renamed_routing(state: RoutingState, renamed: Mapping[str, str]) -> RoutingState:
-    """The state once policies have other names: their firings go on under these, and end with a reset of them."""
+    """The state once policies have other names: their firings go on under these, and end with a reset of them.
+
+    `renamed`: former name → name.
+    """
     if not renamed:
         return state
 
@@ -197,14 +203,27 @@ def renamed_routing(state: RoutingState, renamed: Mapping[str, str]) -> RoutingS
         return f"{kind}/{renamed[policy]}/{scope}" if kind == "firing" and policy in renamed else alert
 
     def of(item: Announcement) -> Announcement:
-        return replace(item, alert=name(item.alert))
+        if name(item.alert) == item.alert:
+            return item
+        policy = renamed.get(item.attributes.policy, item.attributes.policy)
+        return replace(item, alert=name(item.alert), attributes=replace(item.attributes, policy=policy))
 
-    sent = {
-        receiver: {name(alert): replace(each, announcement=of(each.announcement)) for alert, each in alerts.items()}
-        for receiver, alerts in state.sent.items()
-    }
-    pages = tuple(replace(page, announcement=of(page.announcement)) for page in state.pages)
-    return replace(state, sent=sent, pages=pages, real=tuple(map(name, state.real)))
+    def moved(alerts: Mapping[str, A]) -> dict[str, A]:
+        return {name(alert): replace(each, announcement=of(each.announcement)) for alert, each in alerts.items()}
+
+    groups = {
+        key: replace(
+            group, pending=tuple(map(of, group.pending)),
+            members={name(alert): of(each) for alert, each in group.members.items()},
+        )
+        for key, group in state.groups.items()
+    }  # fmt: skip
+    return replace(
+        state, sent={receiver: moved(alerts) for receiver, alerts in state.sent.items()},
+        held={receiver: moved(alerts) for receiver, alerts in state.held.items()}, groups=groups,
+        pages=tuple(replace(page, announcement=of(page.announcement)) for page in state.pages),
+        real=tuple(map(name, state.real)),
+    )  # fmt: skip
 
 
 _ENCODER = msgjson.Encoder()

@@ -58,10 +58,10 @@ def test_a_loss_since_midnight_begins_at_the_close_of_midnight_or_the_first_one(
 
 def test_the_rules_of_a_set_are_read_from_what_closes_in_it() -> None:
     """With a variant's thresholds in both policies; the portfolio's own scope; no stage that only warns."""
-    quiet = rules_of(POLICIES / "one-exchange-hedged" / "policy.yaml", "quiet")
-    assert [scope for scope, _ in quiet.policies] == ["account", "account"]
-    assert [(each.window // MINUTE, each.threshold) for each in quiet.triggers] == [
-        (15, 0.045), (60, 0.07), (15, 0.07), (60, 0.1), (15, 0.1), (60, 0.14), (24 * 60, 0.12),
+    tight = rules_of(POLICIES / "one-exchange-hedged" / "policy.yaml", "tight")
+    assert [scope for scope, _ in tight.policies] == ["account", "account"]
+    assert [(each.window // MINUTE, round(each.threshold, 6)) for each in tight.triggers] == [
+        (15, 0.03), (60, 0.047), (15, 0.05), (60, 0.071), (15, 0.08), (60, 0.112), (48 * 60, 0.1),
     ]  # fmt: skip
     breaker = rules_of(POLICIES / "circuit-breaker" / "policy.yaml")
     assert [(each.measure, each.threshold) for each in breaker.triggers] == [("equity.loss_from_start", 0.05)]

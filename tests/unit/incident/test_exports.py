@@ -70,8 +70,14 @@ def test_csv_has_a_row_for_each_order_and_no_formula(ended: FilledStore, tmp_pat
     rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"))))
     incident = incident_of(ended.store, find_incident(ended.store, None), StartedAs("s"))
     assert [row["client_order_id"] for row in rows] == [each.client_order_id for each in incident.orders]
+    numbers = [row[name] for row in rows for name in ("slipped", "slippage", "delay", "fee", "amount") if row[name]]
+    assert not [each for each in numbers if "." in each and each.endswith("0")]
+    assert all(len(row["slipped"].partition(".")[2]) <= 8 for row in rows)
     chosen = find_incident(ended.store, None)
     found = compliance_report(incident, [read_decision(ended.store, each) for each in chosen.decisions])
+    by = {each.decision: (each.who, each.authority, each.policy_set) for each in found.acts}
+    for row in csv.DictReader(io.StringIO(as_csv(found))):
+        assert (row["who"], row["authority"], row["policy_set"]) == by[row["decision"]]
     from msgspec.structs import replace
 
     poisoned = replace(found, acts=(replace(found.acts[0], who="=cmd()"),))

@@ -8,7 +8,14 @@ from decimal import Decimal
 import pytest
 
 from killswitch.market.paper import PaperMarket
-from killswitch.model.venue import AccountSpec, OrderRejectedError, Transfers, VenueAdapter
+from killswitch.model.venue import (
+    AccountSpec,
+    OrderRejectedError,
+    SentTransfer,
+    TransferFate,
+    Transfers,
+    VenueAdapter,
+)
 from killswitch_paper.client import HttpVenue
 from killswitch_paper.local import LocalVenue
 from killswitch_paper.server import serve
@@ -95,3 +102,24 @@ def _transfers(venue: VenueAdapter) -> Transfers:
 async def _moved(source: VenueAdapter, target: VenueAdapter) -> None:
     assert _transfers(source).place == _transfers(target).place
     await _transfers(source).send(_transfers(target).name, Decimal(100), "t1")
+
+
+def test_a_transfer_whose_answer_was_lost_is_looked_up_over_http() -> None:
+    """The market has made it: `moved`. One that it does not have may still arrive: `open`, and never `failed`."""
+
+    async def run() -> tuple[TransferFate, TransferFate]:
+        one = market()
+        server = await serve(one, port=0, now=lambda: START)
+        venue = HttpVenue(AccountSpec("treasury", "paper", "swap", "USDT", server.address, {}, {}), 5.0)
+        try:
+            find = _transfers(venue).find
+            assert find is not None
+            sent = SentTransfer("main", Decimal(100), "t1", START)
+            before = await find(sent)
+            one.move("treasury", "main", Decimal(100), "t1")  # the answer of this one never arrives
+            return before, await find(sent)
+        finally:
+            await venue.close()
+            await server.close()
+
+    assert asyncio.run(run()) == ("open", "moved")

@@ -285,14 +285,17 @@ def test_every_futures_policy_has_a_tight_variant(repository: Path, name: str) -
         assert abs(tight[1].value - own[1] * tight[0].value / own[0]) <= Decimal("0.0005")
 
 
-def test_the_quiet_variant_for_hedged_books_raises_every_threshold_of_both_policies(repository: Path) -> None:
-    """Selected in one of them alone, the other would still fire early."""
-    loaded = load([repository / "policies" / "one-exchange-hedged"])
+@pytest.mark.parametrize("name", ["one-exchange-hedged", "several-exchanges"])
+def test_the_tight_variant_for_hedged_books_lowers_every_threshold_of_both_policies(
+    repository: Path, name: str
+) -> None:
+    """Selected in one of them alone, the other would still fire late."""
+    loaded = load([repository / "policies" / name])
     specs = [each.model.spec for each in loaded.documents if isinstance(each.model, PolicyDocument)]
     assert len(specs) == 2
     for policy in specs:
-        quiet = policy.variants["quiet"].triggers
-        assert set(quiet) == set(policy.triggers)
-        for name, changed in quiet.items():
+        tight = policy.variants["tight"].triggers
+        assert set(tight) == set(policy.triggers)
+        for trigger, changed in tight.items():
             assert changed.at_least is not None
-            assert changed.at_least.value > threshold(policy, name)[2]
+            assert changed.at_least.value < threshold(policy, trigger)[2]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from math import isnan
 
 import pytest
 
 from killswitch.incident.record.document import EquityPoint
-from killswitch.render.curve_panels import COLUMNS, panel_lines, panels
+from killswitch.render.curve_panels import COLUMNS, drawn_points, panel_lines, panels
 from tests.worlds import after
 
 OPENED = after(hours=2)
@@ -74,3 +75,29 @@ def test_a_flat_curve_and_two_points_can_be_drawn() -> None:
     """No division by a span of zero, in value or in time."""
     assert "▁" in panel_lines(points((0, 100.0), (1, 100.0)), OPENED)
     assert "▁" in panel_lines(points((0, 100.0), (0, 100.0)), OPENED)
+
+
+def blanks(*at: float) -> list[float]:
+    """The seconds at which the line of these points is broken."""
+    drawn, values = drawn_points(points(*((each, 100.0 - each) for each in at)))
+    first = drawn[0]
+    kept = [(time - first) / 1e6 + at[0] for time, value in zip(drawn, values, strict=True) if not isnan(value)]
+    assert kept == pytest.approx(list(at))
+    return [(time - first) / 1e6 + at[0] for time, value in zip(drawn, values, strict=True) if isnan(value)]
+
+
+def test_a_drawn_line_is_broken_where_nothing_was_read() -> None:
+    """A tick a second, and no answer for 40 s: nobody knows what equity was between, and no line says it."""
+    assert blanks(*range(31), *range(71, 100)) == [50.5]
+    assert blanks(*range(100)) == []
+
+
+def test_points_that_are_kept_further_apart_before_a_firing_break_no_line() -> None:
+    """Every 15 s in the hour before, every second in the two minutes after."""
+    assert blanks(*range(-3600, 0, 15), *range(120)) == []
+
+
+def test_a_point_between_two_blanks_stays_joined_to_the_next() -> None:
+    """A line of one point is not seen, and what it shows may be the lowest."""
+    assert blanks(*range(31), 70, *range(110, 140)) == [50.0]
+    assert blanks(0, 100, 200) == []

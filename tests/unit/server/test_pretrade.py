@@ -17,7 +17,8 @@ from killswitch.limits.question import Question, decode_verdict, encode_question
 from killswitch.limits.view import GateView, encode_gate_view
 from killswitch.model.decision import LockOrder
 from killswitch.model.snapshot import LockPart
-from killswitch.server.pretrade import Gate, MistakenQuestionError, NoViewError, lock_state
+from killswitch.operations.gate_answers import lock_state
+from killswitch.server.pretrade import Gate, MistakenQuestionError, NoViewError
 from tests.unit.limits.gates import NOW, asks, gate_account, held, limits, sizes, usdt, view
 from tests.unit.server.conftest import Served
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.accounts.redaction import Redactor
-from killswitch.telemetry.process_log import HIDDEN, ProcessLog
+from killswitch.telemetry.library_output import HIDDEN
+from killswitch.telemetry.process_log import ProcessLog
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 KEY = "planted-key-5d1e-Zk9"

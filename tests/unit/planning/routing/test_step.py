@@ -7,7 +7,13 @@ from msgspec.structs import replace
 from killswitch.graph.routing import Escalation, Inhibition, MessageSilence
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.planning.routing.holding import Times
-from killswitch.planning.routing.state import Acknowledgement, encode_routing, read_routing
+from killswitch.planning.routing.state import (
+    Acknowledgement,
+    Announcement,
+    encode_routing,
+    read_routing,
+    renamed_routing,
+)
 from killswitch.planning.routing.step import route
 from tests.unit.planning.routing.routing_world import (
     ANY,
@@ -16,6 +22,7 @@ from tests.unit.planning.routing.routing_world import (
     PAGE_INHIBITS,
     START,
     Routing,
+    about,
     firing,
     node,
     notice,
@@ -260,3 +267,27 @@ def test_messages_that_no_route_takes_are_recorded() -> None:
     run = Routing(of)
     assert run.step(notice("a")) == []
     assert run.suppressed == [("", "a-begins", "no_route")]
+
+
+def renamed_reset() -> Announcement:
+    """The reset of the firing of `p` on account a, once the policy is called `q`."""
+    return replace(reset("r1"), alert="firing/q/account/a", attributes=about("account/a", "info", "reset", policy="q"))
+
+
+def test_a_held_firing_of_a_policy_that_was_renamed_ends_with_the_reset_of_its_new_name() -> None:
+    """A policy that only observes: its firings can be silenced. Over while it was held, it is never sent."""
+    routing = Routing(tree(silences=(replace(SILENCE, rule=ANY),)))
+    assert routing.step(firing("f1", is_urgent=False)) == []
+    routing.state = renamed_routing(routing.state, {"p": "q"})
+    routing.step(renamed_reset(), after=MINUTE)
+    assert routing.step(after=2 * HOUR) == []
+
+
+def test_a_repeated_firing_of_a_policy_that_was_renamed_ends_with_the_reset_of_its_new_name() -> None:
+    routing = Routing(tree(GROUPED))
+    routing.step(firing("f1", is_urgent=False))
+    assert routing.step(after=MINUTE) == [("desk", ("f1",), "first")]
+    assert routing.step(after=HOUR) == [("desk", ("f1",), "repeat")]
+    routing.state = renamed_routing(routing.state, {"p": "q"})
+    assert routing.step(renamed_reset(), after=MINUTE) == [("desk", ("r1",), "all_clear")]
+    assert routing.step(after=2 * HOUR) == []
