@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.applied_set import Approval, ChangeClass, identities, same_person
-from killswitch.model.instant import from_micros
+from killswitch.model.instant import from_micros, rfc3339
 from killswitch.source.candidate import Candidate, FirstParentStep, SourceKind, VerifiedCommit
 from killswitch.source.statement_signatures import StatementProblem, VerifiedStatement
 from killswitch.source.statements import ARRIVAL_SEPARATOR, Purpose, Statement, arrival_subject
@@ -56,11 +56,15 @@ class CountedApprovals(Struct, frozen=True):
 
 
 class Given(Struct, frozen=True):
-    """What was given for a candidate: verified statements, the ids that are spent, and the trust set of the base."""
+    """What was given for a candidate: verified statements, the ids that are spent, and the trust set of the base.
+
+    `remembered_since`: microseconds from which on it is known which are spent; None: always.
+    """
 
     statements: tuple[VerifiedStatement, ...]
     spent: frozenset[str]
     trust: Trust | None
+    remembered_since: int | None = None
 
 
 def count_approvals(
@@ -128,9 +132,14 @@ def count_drill_approvals(subject: str, change: ApprovedChange, given: Given, au
     )
 
     def other(statement: Statement) -> StatementProblem | None:
-        if statement.subject == subject:
-            return None
-        return StatementProblem("KS8308", f"it approves `{statement.subject or '-'}`, not `{subject}`")
+        if statement.subject != subject:
+            return StatementProblem("KS8308", f"it approves `{statement.subject or '-'}`, not `{subject}`")
+        since = given.remembered_since
+        if since is not None and statement.given < since:
+            began = rfc3339(from_micros(since))
+            why = f"it was given before the record of this store began at {began}, and may be spent: approve it again"
+            return StatementProblem("KS8310", why)
+        return None
 
     found = _counted(change, "drill", replace(given, statements=by_others), needed, other)
     return replace(found, not_counted=(*found.not_counted, *refused))

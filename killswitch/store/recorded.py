@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from killswitch.model.record_entry import RecordEntry
 from killswitch.record.checkpoint import Start, read_checkpoint
-from killswitch.record.line import LineContent, leaf_of
+from killswitch.record.line import LineContent, content_of, leaf_of
 from killswitch.store import rows
 from killswitch.store import statements as sql
 from killswitch.store.errors import DamagedStoreError
@@ -22,6 +23,7 @@ from killswitch.store.record_chain import ChainWriter, RecordTip, keep_waiting, 
 
 PAGE: Final = 5_000
 """Lines that are read at once."""
+_BEGINNINGS: Final = ('"kind":"chain"', '"kind":"epoch"')
 _BODIES: Final = {"decision": sql.DECISION_BODY, "command": sql.EVENT_BODY}
 """Kind of entry → where its body is kept already, under the id in the key of that name."""
 
@@ -82,6 +84,18 @@ class RecordedStore(StoreHandle):
             return tip_of(found[0] if found else None)
         except (TypeError, ValueError) as error:
             raise DamagedStoreError(self.place, f"the end of the record cannot be read ({error})") from error
+
+    def record_began_at(self) -> datetime | None:
+        """When the record began, or the epoch of its last restore; None where retention has removed that line, or
+        nothing is recorded yet."""
+        removed = self.record_start().number
+        found = [
+            content.at
+            for kind in _BEGINNINGS
+            for row in self._read(sql.NAMING_LINES, removed=removed, kind=kind)
+            if (content := content_of(_as_bytes(row.line))) is not None and content.kind in ("chain", "epoch")
+        ]
+        return datetime.fromisoformat(found[-1]) if found else None
 
     def record_trouble(self) -> str | None:
         """Why the end of the record is not as the store keeps it apart: its number, and the leaf of its last line.

@@ -130,9 +130,6 @@ def _run_printed_commands(incident: Incident, folder: Path) -> None:
         if command.words[1:3] == ("close", "--live"):
             continue  # a close by hand holds the scope as well, and the reset would have to name which of them it ends
         done = finish(words, cwd=folder, timeout=WAIT_LIMIT, env=minimal_environment())
-        if command.words[1] == "acknowledge":
-            assert "waits for an acknowledgement; waiting: none" in done.stderr, "this set notifies nobody"
-            continue
         if command.words[1] == "reset":
             assert "the text is empty" in done.stderr, "a blank reason is refused"
             words = [word or "seen" for word in words]
@@ -142,7 +139,7 @@ def _run_printed_commands(incident: Incident, folder: Path) -> None:
         assert done.returncode == 0, (text, done.stdout, done.stderr)
         assert done.stdout or done.stderr
     verbs = [command.words[1] for command in incident.commands]
-    assert verbs == ["status", "acknowledge", "explain", "history", "close", "close", "replay", "reset", "report"]
+    assert verbs == ["status", "explain", "history", "close", "close", "replay", "reset", "report"]
     assert (folder / f"incident-{incident.id}.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 

@@ -287,6 +287,12 @@ def test_events_record_a_run_line_by_line(tmp_path: Path) -> None:
     assert (trip["decision"], trip["acted_on"], len(trip["closes"])) == (decision.id, True, 8)
     closes = [each for each in records if each["kind"] == "close"]
     assert (closes[-1]["decision"], closes[-1]["status"], closes[-1]["ended"]) == (decision.id, "flat", True)
+    states: dict[str, list[str]] = {}
+    for each in records:
+        if each["kind"] == "order":
+            states.setdefault(each["order"], []).append(each["state"])
+    assert len(states) == 8, "one order for each position"
+    assert {(found[0], found[-1]) for found in states.values()} == {("sending", "filled")}
     last = records[-1]
     assert (last["kind"], last["why"], last["unfinished"]) == ("shutdown", "stopped by SIGTERM", [])
     assert [each["stage"] for each in last["latched"]] == ["close-everything"]

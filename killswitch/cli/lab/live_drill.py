@@ -139,7 +139,10 @@ def _approvals(document: DrillDocument, site: LiveSite, store: SqlStore, now: in
     verified, problems = verify_all((*(each.read_bytes() for each in site.approvals_at), *delivered), trust, now)
     spent = frozenset(one for each in live_runs(store) for one in each.spent)
     place = (settings.name, *statement_place(settings))
-    counted = drill_approvals(document, place, Given(verified, spent, trust), site.who)
+    began = store.record_began_at()
+    since = None if began is None else to_micros(began.replace(microsecond=0))  # as statements are dated
+    given = Given(verified, spent, trust, since)
+    counted = drill_approvals(document, place, given, site.who)
     return CountedApprovals(counted.needed, counted.approvals, (*counted.not_counted, *problems))
 
 

@@ -204,7 +204,9 @@ def _scopes(board: Board, room: int | None, width: int, *, lost: bool) -> Table:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=True, width=width, header_style="dim")
-    for name in ("", "scope", "policy", "stage", "nearest trigger", "value", "threshold"):
+    # the word goes with its colour, also where columns are few
+    table.add_column("", no_wrap=True, min_width=max(map(len, WORDS.values())))
+    for name in ("scope", "policy", "stage", "nearest trigger", "value", "threshold"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for scope in board.scopes[:room]:
         style = "dim" if lost else STYLES[scope.tone]

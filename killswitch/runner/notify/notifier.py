@@ -168,7 +168,8 @@ class Notifier:
             if notice.part_of and notice.severity == "info":
                 id_ = digest("part", str(to_micros(notice.as_of)), notice.part_of, notice.text)
                 why = f"a part of {notice.part_of}: {shortened(notice.text, LONGEST_LINE)}"
-                yield Suppression(to_micros(notice.as_of), f"{BEGINS}{notice.alert}", id_, "", "", "inhibited", why)
+                about = f"{BEGINS}{notice.alert}" if notice.alert else notice.title
+                yield Suppression(to_micros(notice.as_of), about, id_, "", "", "inhibited", why)
 
     def _close_of(self, decision: str) -> tuple[str, frozenset[str]] | None:
         """The incident of a decision, and the accounts on which it closes."""

@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -141,6 +141,20 @@ def test_a_restore_that_is_killed_at_any_write_leaves_no_store_without_its_epoch
     assert kills > 5, "copy, mark, epoch, link"
     assert check_store(new).record.epochs
     assert not (site / ".new.sqlite.restoring").exists()
+
+
+def test_a_record_began_with_its_chain_or_with_the_last_restore(site: Path) -> None:
+    """From then on the store remembers which approvals are spent."""
+    with closing(open_store(str(site / "ks.sqlite"), read_only=True)) as store:
+        assert store.record_began_at() == NOW
+    assert back_up(site / "ks.sqlite", site / "backup.sqlite").is_whole
+    for number, backup in enumerate(("backup", "new-1"), start=1):
+        later = NOW + timedelta(days=number)
+        restore(site / f"{backup}.sqlite", site / f"new-{number}.sqlite", "ingrid", '"kind":"epoch"', later)
+        with closing(open_store(str(site / f"new-{number}.sqlite"), read_only=True)) as store:
+            assert store.record_began_at() == later
+    with closing(open_store(str(site / "empty.sqlite"))) as store:
+        assert store.record_began_at() is None
 
 
 @pytest.mark.parametrize("companion", ["-wal", "-shm", "-journal"])

@@ -31,7 +31,18 @@ from tests.evidence.results import (
     wilson,
     write_result,
 )  # fmt: skip
-from tests.evidence.thresholds import FIXED, PAIRS, TIMES, Measured, Outcome, Outcomes, chosen, closed_by_pairs, pairs
+from tests.evidence.thresholds import (
+    FIXED,
+    PAIRS,
+    SHIPPED,
+    TIMES,
+    Measured,
+    Outcome,
+    Outcomes,
+    chosen,
+    closed_by_pairs,
+    pairs,
+)  # fmt: skip
 from tests.evidence.verdicts import requirements
 from tests.evidence.writing import rendered
 from tests.runs import START
@@ -211,6 +222,18 @@ def test_every_table_of_the_page_says_the_bars(results: dict[str, PartResult]) -
     page = rendered(results).partition("## Methods")[0]
     for section in page.split("\n## ")[1:]:
         assert "bars" in section.lower(), section.partition("\n")[0]
+
+
+def test_more_false_firings_never_cost_more_drawdown_in_the_table_of_what_they_cost(
+    results: dict[str, PartResult],
+) -> None:
+    """A pair that is quiet enough for one row is so for the next; no row is noisier than it says."""
+    rows = [row for row in results["walk"].tables["frontier"].rows if row[1] != SHIPPED]
+    for kind in sorted({row[0] for row in rows}):
+        mine = [[float(cell.split("%")[0]) for cell in (row[1], row[4], row[5])] for row in rows if row[0] == kind]
+        assert all(found <= most for most, found, _ in mine)
+        means = [each for *_, each in mine]
+        assert len(means) > 1 and means == sorted(means, reverse=True)
 
 
 def test_every_recommended_set_is_on_the_page_with_every_rule(results: dict[str, PartResult]) -> None:

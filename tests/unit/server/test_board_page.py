@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from killswitch.runner.status_blob import RunnerView
@@ -144,6 +146,16 @@ def test_a_tick_moves_the_bars_without_a_new_page(board: OpenBoard, store_path: 
     expect(page.locator("#list label")).to_contain_text("3.00%")
     assert page.locator("#list meter").evaluate("e => e.value") == pytest.approx(0.6)
     assert page.evaluate("window.sameDocument") is True
+
+
+def test_a_bar_is_filled_over_its_whole_height_as_far_as_its_threshold_is_reached(board: OpenBoard) -> None:
+    """By the pixels: half of the threshold is half of the width, and the first and the last row are filled alike."""
+    page = board(quiet(machines=(machine("account/main", trigger("fall", 0.025, 0.05)),))).page
+    with Image.open(BytesIO(page.locator("#list meter").screenshot())) as drawn:
+        rows = [[drawn.getpixel((x, y)) for x in range(drawn.width)] for y in (1, drawn.height // 2, drawn.height - 2)]
+    assert rows[0] == rows[1] == rows[2]
+    filled = rows[0].count(rows[0][2])
+    assert filled / len(rows[0]) == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_stage_that_fires_comes_first_and_keeps_the_focus_where_it_was(board: OpenBoard, store_path: Path) -> None:

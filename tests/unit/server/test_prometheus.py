@@ -11,9 +11,14 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # it ships no types
 from prometheus_client.parser import text_string_to_metric_families
 
+from killswitch.model.instant import to_micros
 from killswitch.operations.prometheus import Family, Sample, prometheus_text
+from killswitch.runner.status_blob import LIVE_NAME, encode_view
 from killswitch.store.sqlite import open_store
 from tests.incidents import FilledStore, filled_store, whole_incident
+from tests.outboxes import START, waiting
+from tests.unit.server.boards import machine, put_view, run_view
+from tests.unit.server.conftest import Served
 from tests.worlds import after
 
 CHART = Path(__file__).parents[3] / "charts" / "killswitch"
@@ -70,10 +75,31 @@ def test_a_label_is_escaped() -> None:
 NAMED = re.compile(r"\bkillswitch_[a-z_]+\b")
 
 
-def known_names() -> set[str]:
-    """The names that `/metrics` may have, as its module writes them."""
-    source = Path(prometheus_text.__code__.co_filename).read_text(encoding="utf-8")
-    return set(re.findall(r'"(killswitch_[a-z_]+)"', source))
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What is exported of a store that has something of everything."""
+    folder = tmp_path_factory.mktemp("everything")
+    written = filled_store(folder)
+    whole_incident(written)
+    waiting(written.store, ["arrived"])
+    written.store.settle("arrived", to_micros(START), None)
+    locks = folder / "locks"
+    locks.mkdir()
+    (locks / "account__main.json").write_text("{}", encoding="utf-8")  # no lock file: unreadable, so it locks
+    view = run_view(after(minutes=20), machines=(machine(),), lock_folder=str(locks))
+    written.store.put_live(LIVE_NAME, encode_view(view))
+    text = prometheus_text(written.store, after(minutes=20))
+    written.store.close()
+    yield text
+
+
+def lines_named(text: str) -> dict[str, list[frozenset[str]]]:
+    """The names of labels of each line, by the name of its metric."""
+    found: dict[str, list[frozenset[str]]] = {}
+    for family in text_string_to_metric_families(text):
+        for each in family.samples:
+            found.setdefault(each.name, []).append(frozenset(each.labels))
+    return found
 
 
 def rules() -> list[dict[str, object]]:
@@ -81,13 +107,49 @@ def rules() -> list[dict[str, object]]:
     return [rule for group in found["groups"] for rule in group["rules"]]
 
 
-def test_every_alert_rule_and_every_panel_uses_a_metric_that_exists() -> None:
-    """A rule on a name that nothing exports never fires."""
+def queries() -> list[str]:
     dashboard = json.loads((CHART / "files" / "dashboard.json").read_text(encoding="utf-8"))
-    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
-    used = {name for text in (*(str(rule["expr"]) for rule in rules()), *queries) for name in NAMED.findall(text)}
-    assert used <= known_names()
-    assert known_names() - used <= {"killswitch_account_positions", "killswitch_notifications_delivered"}
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    return [*(str(rule["expr"]) for rule in rules()), *panels]
+
+
+def test_every_alert_rule_and_every_panel_uses_a_metric_that_is_exported(exported: str) -> None:
+    """By what is answered, not by what a source file spells: a rule on a name that nothing exports never fires."""
+    used = {name for text in queries() for name in NAMED.findall(text)}
+    names = set(lines_named(exported))
+    assert used <= names
+    assert names - used == {"killswitch_account_positions", "killswitch_notifications_delivered"}
+
+
+@pytest.mark.parametrize("query", sorted(set(queries())))
+def test_a_query_groups_and_selects_by_labels_that_the_metric_has(exported: str, query: str) -> None:
+    """A group by a label that no line has is one group of everything, and a selector of it selects nothing."""
+    lines = lines_named(exported)
+    for labels, name in re.findall(r"by \(([a-z_, ]+)\) \((killswitch_[a-z_]+)", query):
+        assert all(set(labels.split(", ")) <= each for each in lines[name])
+    for name, label in re.findall(r"(killswitch_[a-z_]+)\{([a-z_]+)=", query):
+        assert all(label in each for each in lines[name])
+
+
+def test_the_server_answers_with_text_that_prometheus_parses_and_its_own_counts(
+    served: Served, store_path: Path
+) -> None:
+    """State of the book and counters of the server in one answer, each metric once, with the version of the format."""
+    put_view(store_path, run_view(after()))
+    answer = served.ask("GET", "/metrics", "viewer portfolio")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    names = [family.name for family in text_string_to_metric_families(answer.text)]
+    assert len(names) == len(set(names))
+    assert {"killswitch_stage_level", "killswitch_account_up"} <= set(names)
+    assert any(name.startswith("killswitch_server_") for name in names)
+
+
+def test_probes_tell_a_process_that_answers_from_a_store_that_can_be_read(served: Served, store_path: Path) -> None:
+    """`/healthz` and `/readyz` need no token, and say nothing of the book."""
+    assert [served.ask("GET", path).json() for path in ("/healthz", "/readyz")] == [{"status": "ok"}] * 2
+    for path in (store_path, *store_path.parent.glob("ks.sqlite-*")):
+        path.unlink(missing_ok=True)
+    assert [served.ask("GET", path).status_code for path in ("/healthz", "/readyz")] == [200, 503]
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))

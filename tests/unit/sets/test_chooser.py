@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.operations.first_set import BOOKS
+from tests.evidence.results import read_results
 from tests.unit.docs.pages import sections
 
 CHOOSER = "Which policies fit the book"
@@ -50,6 +51,28 @@ def test_the_chooser_recommends_what_init_writes(page: str, repository: Path) ->
     assert [chosen(row) for row in chooser(repository, page)] == list(
         dict.fromkeys(BOOKS[kind][0] for kind in ("hedged", "directional", "concentrated", "several", "spot"))
     )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_sentences_below_the_chooser_have_the_figures_of_the_evidence(page: str, repository: Path) -> None:
+    """False firings before the crashes, what the tight variant changes, and the sets that are named besides."""
+    crashes, calm = (read_results()[part].numbers for part in ("crashes", "calm"))
+
+    def falsely(kind: str, name: str) -> str:
+        false, books = (calm[f"{kind}/{name}/before/{each}"] for each in ("false", "books"))
+        return f"{false / books:.0%}"
+
+    def high(name: str) -> str:
+        return f"{crashes[f'hedged/{name}/p95']:.1%}"
+
+    hedged = "one-exchange-hedged"
+    expected = [
+        falsely("hedged", hedged), falsely("directional", "one-exchange-directional"), high(f"{hedged} (tight)"),
+        high(hedged), falsely("hedged", f"{hedged} (tight)"), f"{crashes['spot/circuit-breaker/mean']:.1%}",
+        high("futures-drawdown"), high("none"),
+    ]  # fmt: skip
+    text = (repository / page).read_text(encoding="utf-8").partition("On ordinary days before them")[2]
+    assert re.findall(r"[\d.]+%", text.partition("`ksctl init`")[0]) == expected
 
 
 def test_the_chooser_is_on_the_first_screen(repository: Path) -> None:

@@ -7,16 +7,37 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from killswitch.journal.entries import (
+    Abandoned,
+    Absent,
+    Acknowledged,
+    Filled,
+    OrderDetached,
+    OrderSending,
+    PlannedWork,
+    Recorded,
+    Rejected,
+    Unknown,
+)
 from killswitch.model.alert import NO_ALERTS, Alerts
 from killswitch.runner.event_emitter import EventEmitter
 from killswitch.telemetry import background_writer
 from killswitch.telemetry.background_writer import BackgroundWriter
-from killswitch.telemetry.events import RunEvent, Shutdown, decode_event, encode_event, event_schema
+from killswitch.telemetry.events import (
+    OrderChanged,
+    OrderStateName,
+    RunEvent,
+    Shutdown,
+    decode_event,
+    encode_event,
+    event_schema,
+)
 from killswitch.telemetry.provider import ExportStatus, LogCapture
 from tests import worlds
 
@@ -49,6 +70,40 @@ def test_whether_telemetry_arrives_is_unknown_before_the_first_export() -> None:
     assert not status.has_exported
     status.watch(lambda: True)
     assert status.has_exported
+
+
+STATES: tuple[tuple[type[Recorded], dict[str, Any], str], ...] = (
+    (OrderSending, {"side": "sell", "amount": Decimal(5), "price": Decimal(99)}, "sending"),
+    (Acknowledged, {"order": "v1", "filled": Decimal(0)}, "acknowledged"),
+    (Unknown, {"text": "no answer; key SECRET"}, "unknown"),
+    (OrderDetached, {"text": "the position goes on"}, "set aside"),
+    (Absent, {"text": "no such order"}, "absent"),
+    (Abandoned, {"text": "no answer for a day"}, "abandoned"),
+    (Rejected, {"reason": "margin", "text": "too little margin"}, "rejected"),
+    (Filled, {"order": "v1", "filled": Decimal(5), "price": Decimal(98)}, "filled"),
+)
+
+
+def test_every_state_of_an_order_is_a_line_as_it_was_journaled(tmp_path: Path) -> None:
+    """In their order, under the client order id, without secrets; what is of no order is no line."""
+    path = tmp_path / "events"
+    writer = BackgroundWriter(str(path), "events")
+    emitter = EventEmitter(writer, lambda text: text.replace("SECRET", "***"))
+    place: dict[str, Any] = {
+        "decision": "d" * 20, "at": worlds.START, "account": "main", "symbol": "BTC", "position_side": "long",
+    }  # fmt: skip
+    emitter.wrote(PlannedWork(**place, target=Decimal(0)))
+    for kind, fields, _ in STATES:
+        emitter.wrote(kind(**place, client_order_id="ks1", **fields))
+    assert writer.close()
+    found = [decode_event(line) for line in path.read_bytes().splitlines()]
+    assert all(isinstance(each, OrderChanged) for each in found)
+    orders = [each for each in found if isinstance(each, OrderChanged)]
+    assert [each.state for each in orders] == [state for _, _, state in STATES]
+    assert {state for _, _, state in STATES} == set(get_args(OrderStateName))
+    assert {(each.order, each.decision, each.account) for each in orders} == {("ks1", "d" * 20, "main")}
+    assert (orders[0].side, orders[0].amount, orders[-1].filled) == ("sell", Decimal(5), Decimal(5))
+    assert orders[2].text == "no answer; key ***"
 
 
 def test_a_file_is_appended_to_in_order(tmp_path: Path) -> None:

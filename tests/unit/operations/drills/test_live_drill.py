@@ -501,11 +501,11 @@ ANN, BEN = ssh_signer("ann@desk.example"), ssh_signer("ben@desk.example")
 
 
 def counted(contents: list[bytes], *, needed: int = 2, author: str = "olga", spent: frozenset[str] = frozenset(),
-            drill: DrillDocument | None = None) -> tuple[bool, str]:  # fmt: skip
+            drill: DrillDocument | None = None, since: int | None = None) -> tuple[bool, str]:  # fmt: skip
     """Whether the approvals are enough, and why some do not count."""
     trust = trust_of([ANN, BEN, ssh_signer("ann@desk.example", 2)], needed)
     verified, problems = verify_all(contents, trust, NOW)
-    found = drill_approvals(drill or document(), ("desk", None, None), Given(verified, spent, trust), author)
+    found = drill_approvals(drill or document(), ("desk", None, None), Given(verified, spent, trust, since), author)
     return found.is_approved, "; ".join(each.line for each in (*found.not_counted, *problems))
 
 
@@ -551,6 +551,15 @@ def test_an_approval_counts_for_one_run() -> None:
     approved, why = counted(contents, spent=frozenset({verified[0].id}))
     assert not approved
     assert "KS8310" in why
+
+
+def test_an_approval_from_before_the_record_may_be_spent_and_is_given_again() -> None:
+    """In the time that a restore has lost, or in another store of the account: nobody knows."""
+    given = [approval(given=NOW - 2 * HOUR), approval(BEN, given=NOW - HOUR)]
+    assert counted(given, since=NOW - 2 * HOUR)[0]
+    approved, why = counted(given, since=NOW - 2 * HOUR + 1)
+    assert not approved
+    assert "KS8310" in why and "given before the record of this store began" in why
 
 
 @pytest.mark.parametrize(
