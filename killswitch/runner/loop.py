@@ -8,6 +8,7 @@ such error as long as the store can record elsewhere (ADR 0020).
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -23,7 +24,7 @@ from killswitch.execution.effects.performing import RunEnd
 from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.applied_set import AppliedSet
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import MINUTE, to_micros
+from killswitch.model.instant import MINUTE, SECOND, to_micros
 from killswitch.model.record_entry import RecordEntry
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
 from killswitch.model.store import ALERTS, HEARTBEAT_DATES, Commands, JournalEntry, Store, TickRecord
@@ -54,6 +55,10 @@ REREAD_WITHIN = 2.0
 
 LOCKING: Final = ("lock", "halt", "pause", "close")
 """Kinds of commands that lock: one that waits for a run is applied before any lock file is kept open."""
+LOOK_EVERY: Final = 1.0
+"""Seconds between two passes that look whether what a close by hand names is closed, at first."""
+LOOK_SHARE: Final = 0.1
+"""The part of the age of the close after which the next pass looks."""
 REMEMBERED_NOTICES = 200
 """Number of the newest notices from which a start knows what was reported already."""
 
@@ -158,10 +163,23 @@ class Runner:
             self._scheduler.next_due = due
             self.ticks += 1
             while self._end(stop, ticks) is None:
-                if (wake := await self._scheduler.until(due, stop, self.poller)) is None:
+                look = self._look_at()
+                wake = await self._scheduler.until(min(due, look), stop, self.poller)
+                if wake is None and (look >= due or stop.is_set()):
                     break
-                await self.woken(wake)
+                await self.woken(wake or "call")
         return end
+
+    def _look_at(self) -> float:
+        """When a pass looks again at closes by hand that are not seen closed: later and later, infinite without one.
+
+        A long interval of the ticks must not delay what the first answer left out.
+        """
+        closes = self.interpreter.unfinished_closes().values()
+        if not closes:
+            return math.inf
+        age = (to_micros(self.clock.now()) - max(each.since for each in closes)) / SECOND
+        return self.clock.monotonic() + max(LOOK_EVERY, age * LOOK_SHARE)
 
     def _interval(self) -> float:
         """Seconds between two scheduled ticks now: fewer while a way back declares closer attention."""
