@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec import json as msgjson
@@ -20,7 +21,6 @@ from killswitch.model.effects import Orders, kind_of
 from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
-from killswitch.operations.gate_answers import GateAnswer
 from killswitch.operations.lifting import ScopeHold
 from killswitch.planning.actions.net_exposure import ScopeExposure
 from killswitch.planning.expectations import ComparedExpectation, compared
@@ -34,6 +34,9 @@ from killswitch.planning.recovery.recoveries import RecoveryView
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.status_blob import AccountView, account_view
+
+if TYPE_CHECKING:  # the function of the gate's verdicts is no part of the start of `ksctl close`
+    from killswitch.operations.gate_answers import GateAnswer
 
 PREVIEW_FORMAT = "killswitch.preview/v1"
 

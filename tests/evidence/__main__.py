@@ -4,7 +4,8 @@
 
 The bars are in $KILLSWITCH_SHARED/data/market, else in ../shared/data/market. Each part keeps its result in
 tests/evidence/results/; docs/evidence.md and the figures in the policies' READMEs are written from all of them, and
-what changed on the page is printed. The same bars, seed and counts make the same results.
+what changed on the page is printed. The same bars, seed and counts make the same results. With 3 books all parts take
+about ten minutes of processor time: `crashes` eight, in `jobs` processes, and each of the others less than one.
 """
 
 from __future__ import annotations

@@ -80,6 +80,49 @@ spec:
       reset: {auto: {when: 'market.volatility("A", "10m", "1m") < 1.0', for: 5m}}
       actions: [{close: {side: both, fraction: 100%}}]
 """
+OF_OTHER_ACTIONS = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: geared}
+spec:
+  mode: enforce
+  scope: {each: account, match: {currency: USDT}}
+  max_gap: 10m
+  triggers: {high: {signal: exposure.leverage, at_least: 2.2, on_unknown: hold}}
+  stages:
+    - name: cut
+      level: 1
+      any: [high]
+      cooldown: 10m
+      reset: {auto: {when: 'exposure.leverage < 1.5', for: 5m}}
+      actions:
+        - lock_trading: {mode: all, for: 30m}
+        - reduce: {to: 1.5, of: gross, order: proportion, flows: page, adverse_move: 5%}
+---
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: neutral}
+spec:
+  mode: enforce
+  scope: {each: account, match: {currency: USDT}}
+  max_gap: 10m
+  triggers: {fallen: {signal: equity.drawdown_from_peak, at_least: 2%, on_unknown: hold}}
+  stages:
+    - name: neutralise
+      level: 1
+      any: [fallen]
+      cooldown: 20m
+      reset: {auto: {when: 'equity.drawdown_from_peak < 0.01', for: 10m}}
+      actions:
+        - neutralise:
+            by: notional
+            window: 1h
+            sample: 1m
+            least: 20
+            if_unknown: notional
+            fallback: nothing
+            open: {account: main, instrument: A, at_most: 5000 USDT}
+"""
 OF_ONE_SIGNAL = """
 apiVersion: killswitch.dev/v1
 kind: Policy
@@ -118,8 +161,9 @@ FOLDERS = (
     "from-peak",
     "look-ahead",
     "of-many-signals",
+    "of-other-actions",
 )
-WRITTEN = {"from-peak": FROM_PEAK, "of-many-signals": OF_MANY_SIGNALS}
+WRITTEN = {"from-peak": FROM_PEAK, "of-many-signals": OF_MANY_SIGNALS, "of-other-actions": OF_OTHER_ACTIONS}
 BARS = 260
 MOVES = st.sampled_from([(5, -0.04), (5, -0.02), (5, 0.03), (40, -0.004), (40, 0.003)])
 """Minutes, and the move in each."""

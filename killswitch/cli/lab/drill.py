@@ -203,12 +203,13 @@ def _show(context: click.Context, result: DrillResult, folder: Path, output: str
 
 
 def _document(policies_at: Sequence[Path], name: str) -> DrillDocument:
-    from killswitch.operations.drills.live_checks import find_drill
+    from killswitch.operations.drills.live_checks import drills_at, find_drill
 
     try:
         return find_drill(policies_at, name)
     except ValueError as error:
-        _require_readable(policies_at)
+        if not drills_at(policies_at):
+            _require_readable(policies_at)
         raise click.ClickException(str(error)) from error
 
 

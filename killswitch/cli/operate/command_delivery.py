@@ -49,7 +49,7 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.pages.wording import decision_section
-from killswitch.operations.status import StoreStatus, runner_state, store_status
+from killswitch.operations.status import RunnerState, StoreStatus, runner_state, store_status
 from killswitch.preflight.run_start import arming_summary, lock_paths, require_locks
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths, assemble
@@ -223,7 +223,8 @@ def _deliver(request: CommandRequest, site: CommandSite, *, live: bool, confirm:
                 unprocessed = _send_to_runner(request, store, site.store_at, status, status.view)
                 if unprocessed is None:
                     return
-                _require_continuation(request, unprocessed, status, live=live)
+                now = runner_state(store.lease(), datetime.now(UTC))
+                _require_continuation(request, unprocessed, status, now, live=live)
             _tick_here(request, store, site, status.view, live=live, queued=unprocessed)
 
 
@@ -273,9 +274,13 @@ def is_runner_alive(store: Store) -> bool:
     return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
 
 
-def _require_continuation(request: CommandRequest, unprocessed: Event, status: StoreStatus, *, live: bool) -> None:
+def _require_continuation(
+    request: CommandRequest, unprocessed: Event, status: StoreStatus, now: RunnerState, *, live: bool
+) -> None:
     """The runner ended before it processed the command: execute it here with --live, otherwise leave it pending."""
-    ended = f"the runner (pid {status.runner.pid}) ended before it processed {unprocessed.id} ({request.kind})"
+    hangs = now.liveness == "silent" and now.is_process_running
+    what = "hangs, and has not processed" if hangs else "ended before it processed"
+    ended = f"the runner (pid {status.runner.pid}) {what} {unprocessed.id} ({request.kind})"
     if not live:
         raise click.ClickException(
             f"{ended}: the command waits, and the next tick of any runner on this store processes it"

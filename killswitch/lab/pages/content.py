@@ -145,7 +145,7 @@ def _firings(run: Run, reasons: Reasons) -> Table:
             instant(firing.at), f"{firing.level} {firing.stage or ''}".strip(), _why(firing, reasons),
             firing.source or "-", closed_text(firing.closed),
             f"{money(firing.gross_before)} → {money(firing.gross_after)}", verified_text(firing),
-            hedge_text(firing), money(firing.cost),
+            hedge_text(firing), "-" if firing.ended is None else money(firing.cost),
         )
         for firing in run.firings
     )  # fmt: skip

@@ -46,7 +46,10 @@ def _uncovered(report: RecordReport) -> Iterator[str]:
         yield "none: an anchor covers every entry" if report.entries else "there are no entries"
         return
     first, last = report.uncovered
-    yield f"{count_of(last - first + 1, 'entry')}, from {first:,} to {last:,}, are covered by no anchor"
+    if first == last:
+        yield f"1 entry, {last:,}, is covered by no anchor"
+    else:
+        yield f"{count_of(last - first + 1, 'entry')}, from {first:,} to {last:,}, are covered by no anchor"
     yield "a cut end, a changed last line and a rewrite of them would not show"
 
 

@@ -36,6 +36,14 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def only_the_first_line_of(log: Path) -> Path:
+    """A log of its own, in a folder next to it."""
+    (segment,) = log.glob("*.jsonl")
+    first = log.parent / "first.jsonl"
+    first.write_bytes(segment.read_bytes().splitlines(keepends=True)[0])
+    return first
+
+
 def test_an_intact_record_exits_0_and_says_what_no_anchor_covers(place: Path) -> None:
     """A chain that is whole says nothing about its end."""
     result = run("verify", "--store", place / "ks.sqlite")
@@ -43,6 +51,7 @@ def test_an_intact_record_exits_0_and_says_what_no_anchor_covers(place: Path) ->
     assert "verdict    verified" in result.stdout
     assert "7 entries, from 1 to 7, are covered by no anchor" in result.stdout
     assert "6 lines (2, 3, 4, 5, 6, 7) announced what is not known to have happened" in result.stdout
+    assert "1 entry, 1, is covered by no anchor" in run("verify", "--log", only_the_first_line_of(place / "log")).stdout
 
 
 def test_with_the_anchor_of_the_last_line_every_entry_is_covered(place: Path) -> None:

@@ -21,6 +21,7 @@ from killswitch.model.store import StoredDecision
 from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
 from killswitch.operations.pages.wording import headline
 from killswitch.render.layout import table
+from killswitch.runner.lease import this_process
 from killswitch.store.sqlite import open_store
 from tests import incidents
 from tests.unit.operations.test_operator_commands import Deployment
@@ -234,3 +235,15 @@ def test_a_command_continues_when_the_runner_ends_before_processing_it(deploymen
         assert "the command waits, and the next tick of any runner on this store processes it" in fees_after.stderr
     assert fees_after.exit_code == 1
     assert deployment.pending() == 1
+
+
+def test_a_runner_that_hangs_is_not_said_to_have_ended(deployment: Deployment) -> None:
+    """Its process is there, and its lease is over: whoever reads "ended" starts a second one."""
+    deployment.run()
+    store = open_store(str(deployment.store))
+    store.acquire(this_process(), to_micros(datetime.now(UTC)), 1_000_000)
+    store.close()
+    result = deployment.invoke(close, "--reason", "drill", "--wait", "2s")
+    assert result.exit_code == 1
+    assert "hangs, and has not processed hand-" in result.stderr
+    assert "the command waits, and the next tick of any runner on this store processes it" in result.stderr
