@@ -34,6 +34,7 @@ from tests.runner_world import Seen
 from tests.unit.runner.test_margin_transfers import topped_up
 from tests.virtual_time import VirtualTime
 from tests.wire.binance.venue import BinanceWire
+from tests.wire.binance.wallets import move
 from tests.wire.bybit.venue import BybitWire
 from tests.wire.server import KEY, SECRET
 
@@ -278,6 +279,35 @@ def test_a_lost_answer_is_found_by_amount_and_time_among_what_had_no_answer() ->
         later = SentTransfer("MAIN", D(7), "kstr3", time.now() + timedelta(seconds=1))
         assert await ways.find(later) == "open"
         assert wire.ledger.wallets["USDT"] == 1000 - 14 and wire.wallets["MAIN"] == 5014
+
+    at_binance(play)
+
+
+@pytest.mark.parametrize("mishap", ["lost", "silent", "done"])
+def test_an_equal_transfer_of_somebody_else_in_the_same_second_is_not_taken_for_ours(mishap: Mishap) -> None:
+    """It is in the list before the request: what never arrived stays unknown, and what did is found all the same."""
+
+    async def play(wire: BinanceWire, ways: Transfers, time: VirtualTime) -> None:
+        assert ways.find is not None
+        sent = SentTransfer("MAIN", D(7), "kstr1", time.now())
+        params = {"type": "UMFUTURE_MAIN", "asset": "USDT", "amount": "7"}
+        move(wire, params)
+        wire.mishaps = Script(Rule("transfer", mishap))
+        with pytest.raises((FateUnknownError, TimeoutError)):
+            async with asyncio.timeout(8):
+                await ways.send("MAIN", D(7), "kstr1")
+        assert await ways.find(sent) == ("moved" if mishap == "done" else "open")
+
+    at_binance(play)
+
+
+def test_a_list_that_cannot_be_read_before_a_transfer_does_not_stop_it() -> None:
+    """The margin moves; only a lookup would be less exact."""
+
+    async def play(wire: BinanceWire, ways: Transfers, time: VirtualTime) -> None:
+        wire.hidden_transfers = True
+        await ways.send("MAIN", D(7), "kstr1")
+        assert wire.wallets["MAIN"] == 5007
 
     at_binance(play)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
@@ -39,6 +40,12 @@ SIZE: Final = 100
 """Most rows of transfers, or of interest, in one answer."""
 
 
+LISTED_FOR: Final = 120_000
+"""How far back the list of transfers is read before one is sent, in ms: a decision is valid for half of that."""
+LIST_TIMEOUT: Final = 2.0
+"""Seconds for which a transfer waits for that list."""
+
+
 class Binance(TransferCalls, Dialect, ABC):
     """One account at Binance. The account is read from the venue's own rows, see `rows`."""
 
@@ -60,7 +67,7 @@ class Binance(TransferCalls, Dialect, ABC):
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._answered_transfers: set[str] = set()
+        self._other_transfers: set[str] = set()
         """The venue's ids of the transfers whose answers this process has had."""
 
     @classmethod
@@ -126,21 +133,30 @@ class Binance(TransferCalls, Dialect, ABC):
         return None if place is None or self.spec.environment != "production" else (place, self.wallet)
 
     async def transfer(self, to: str, amount: Decimal, transfer: str) -> None:
-        """A universal transfer, which takes no id of ours."""
+        """A universal transfer, which takes no id of ours: what the list has before it is another one."""
+        with suppress(Exception):  # an unread list makes only a lookup less exact, and must not delay the margin
+            async with asyncio.timeout(LIST_TIMEOUT):
+                rows = await self._listed_transfers(to, int(self.client.now().timestamp() * 1000) - LISTED_FOR)
+                self._other_transfers |= {str(row.get("tranId")) for row in rows}
         params = {"type": f"{self.wallet}_{to}", "asset": self.spec.currency, "amount": format(amount, "f")}
         body = await self.client.call("sapiPostAssetTransfer", params, changes=True)
-        self._answered_transfers.add(identifier(value_at(body, "tranId"), "a transfer"))
+        self._other_transfers.add(identifier(value_at(body, "tranId"), "a transfer"))
+
+    async def _listed_transfers(self, to: str, since: int) -> list[Row]:
+        """The transfers to the wallet `to` since a time of our clock (ms)."""
+        begin = int(self.client.venue_time(since).timestamp() * 1000)
+        params = {"type": f"{self.wallet}_{to}", "startTime": begin}
+        rows = await self.numbered_pages("sapiGetAssetTransfer", params)
+        return [row for row in rows if row.get("asset") == self.spec.currency and int(row["timestamp"]) >= begin]
 
     async def find_transfer(self, sent: SentTransfer) -> TransferFate:
-        """By the list of its type since it was sent: an amount that this process has had no answer for.
+        """By the list of its type since it was sent: an amount that this process has had no answer for, and that the
+        list did not have before the request.
 
         The venue does not document how late the list is, so that its absence proves nothing.
         """
-        since = int(self.client.venue_time(int(sent.since.timestamp() * 1000)).timestamp() * 1000)
-        params = {"type": f"{self.wallet}_{sent.to}", "startTime": since}
-        rows = await self.numbered_pages("sapiGetAssetTransfer", params)
-        own = [row for row in rows if row.get("asset") == self.spec.currency and int(row["timestamp"]) >= since]
-        return fate_among(without(own, "tranId", self._answered_transfers), sent.amount, ("amount", "status", "tranId"))
+        rows = await self._listed_transfers(sent.to, int(sent.since.timestamp() * 1000))
+        return fate_among(without(rows, "tranId", self._other_transfers), sent.amount, ("amount", "status", "tranId"))
 
     async def numbered_pages(self, method: str, params: Row) -> list[Row]:
         """Every row of a list that comes in numbered pages; UnreadableError where it does not end."""
