@@ -23,7 +23,7 @@ from killswitch.limits.verdict import verdict
 from killswitch.limits.view import GateView, decode_gate_view
 from killswitch.model.decision import HedgeOrder
 from killswitch.model.lock_parts import merged_parts, strictest_mode
-from killswitch.model.snapshot import LockPart
+from killswitch.model.snapshot import LockPart, WrittenLock
 from killswitch.planning.actions.net_exposure import ScopeExposure
 from killswitch.runner.locks.gate_view import gate_view_file
 
@@ -65,6 +65,12 @@ def gate_answers(
         return tuple(GateAnswer(order, None, None, str(view)) for order in orders)
     sentinel = sentinel_at(sentinel_of(store_at))
     return tuple(_answer(order, view, sentinel, now) for order in orders)
+
+
+def locks_of_run(store_at: str | None) -> tuple[WrittenLock, ...]:
+    """The trading locks that a run has written and that were in force at its last tick; none where no run has."""
+    view = _view(store_at)
+    return () if isinstance(view, str) else view.locks
 
 
 def _view(store_at: str | None) -> GateView | str:

@@ -248,7 +248,7 @@ def _of_venues(
 
     from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.model.snapshot import Snapshot
-    from killswitch.operations.gate_answers import gate_answers
+    from killswitch.operations.gate_answers import gate_answers, locks_of_run
     from killswitch.operations.lifting import manual_holds
     from killswitch.operations.preview import closes_under_way, from_store, preview
     from killswitch.operations.status import runner_state
@@ -274,6 +274,7 @@ def _of_venues(
         heartbeats={} if store is None else dated_heartbeats(store, now, received),
         alerts=received.alerts,
         alerts_as_of=received.alerts_as_of,
+        locks=locks_of_run(store_at),
     )
     armed = frozenset(name for name, account in accounts.items() if account.armed)
     if other is not None:

@@ -157,7 +157,7 @@ def _account(
     try:
         listing = load_plug_ins().named(venue)[0]
     except NoSuchVenueError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(f"{error}\n{PAPER} is the paper venue, which needs no account") from error
     return FirstAccount(
         name, listing.adapter, _common(venue, listing.markets, watched, market, set_at), currency, listing.exchange,
         label, credentials=listing.credentials,

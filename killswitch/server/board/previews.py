@@ -131,7 +131,7 @@ class CommandPreviews:
             interpreter, memory = from_store(loaded.policies, store)
             snapshot = Snapshot(
                 tick_time(store, CLOCK), tuple(each.state for each in gate.accounts), "killswitch.snapshot/v1",
-                events=(event,), closings=closes_under_way(store),
+                events=(event,), closings=closes_under_way(store), locks=gate.locks,
             )  # fmt: skip
             armed = frozenset(each.account for each in view.accounts if each.armed)
             shown = preview(loaded.policies, snapshot, interpreter, memory, armed, with_levels=False)

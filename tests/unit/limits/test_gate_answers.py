@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from killswitch.graph.limits import LimitsRule
 from killswitch.limits.view import Pause, encode_gate_view
 from killswitch.model.decision import HedgeOption, HedgeOrder, NetExposure
-from killswitch.operations.gate_answers import GateAnswer, gate_answers
+from killswitch.model.snapshot import WrittenLock
+from killswitch.operations.gate_answers import GateAnswer, gate_answers, locks_of_run
 from killswitch.operations.preview import encode_preview, preview
 from killswitch.planning.actions.net_exposure import ScopeExposure
 from killswitch.planning.interpreter import Interpreter
@@ -83,6 +84,14 @@ def test_without_a_run_the_answer_is_unknown_and_says_why(tmp_path: Path) -> Non
     assert [each.is_allowed for each in (unnamed, unwritten, damaged)] == [None, None, None]
     assert "no store of a run is named" in unnamed.line
     assert "no run has written" in unwritten.line and "cannot be read" in damaged.line
+
+
+def test_a_preview_knows_the_locks_that_the_run_has_written(tmp_path: Path) -> None:
+    """So that it suggests no hedge on an account that is locked for every order; without a run it knows none."""
+    store, lock = str(tmp_path / "ks.sqlite"), WrittenLock("d1", "operator", "account/main", START, ("main",))
+    assert locks_of_run(None) == locks_of_run(store) == ()
+    gate_view_file(store).write_bytes(encode_gate_view(view(gate_account(), locks=(lock,))))
+    assert locks_of_run(store) == (lock,)
 
 
 def test_no_answer_is_given_for_an_account_without_limits_or_without_a_suggestion(tmp_path: Path) -> None:

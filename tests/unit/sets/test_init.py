@@ -164,6 +164,7 @@ def test_a_set_that_is_not_valid_is_reported_and_not_written(tmp_path: Path) -> 
             "twice",
         ),
         (("desk", "--venue", "binanceusd", "--book", "hedged"), "no venue is called binanceusd"),
+        (("desk", "--venue", "papper", "--book", "hedged"), "paper is the paper venue, which needs no account"),
         (("desk", "--venue", "paper", "--account", "a: b", "--book", "hedged"), "a: b"),
     ],
 )
