@@ -175,7 +175,7 @@ class Runner:
 
         A long interval of the ticks must not delay what the first answer left out.
         """
-        closes = self.interpreter.unfinished_closes().values()
+        closes = [each for each in self.interpreter.unfinished_closes().values() if each.unseen]
         if not closes:
             return math.inf
         age = (to_micros(self.clock.now()) - max(each.since for each in closes)) / SECOND

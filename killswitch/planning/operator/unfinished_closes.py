@@ -70,6 +70,7 @@ class Absence(Struct):
 
     answers: int = 0
     newest: datetime | None = None
+    is_enough: bool = False
 
 
 class UnfinishedClose(Struct):
@@ -114,7 +115,7 @@ class UnfinishedClose(Struct):
     @property
     def unseen(self) -> frozenset[str]:
         """The accounts that were looked at, and are not seen without the positions yet."""
-        return frozenset(name for name, absence in self.absences.items() if not absence.answers)
+        return frozenset(name for name, absence in self.absences.items() if not absence.is_enough)
 
 
 class Look(Struct, frozen=True):
@@ -162,8 +163,10 @@ def look(close: UnfinishedClose, tick: CommandInput, policies: PolicySet) -> Loo
     to_close, still_open = _sorted(close, shown - at_work, readable)
     for name, account in readable.items():
         is_absent = not any(key[0] == name for key in (*to_close, *still_open, *at_work))
-        _count(close.absences.setdefault(name, Absence()), account, is_absent=is_absent)
-    done = all(name in readable and _is_enough(close.absences[name], readable[name]) for name in names)
+        absence = close.absences.setdefault(name, Absence())
+        _count(absence, account, is_absent=is_absent)
+        absence.is_enough = _is_enough(absence, account)
+    done = all(name in readable and close.absences[name].is_enough for name in names)
     return Look(
         frozenset(shown), frozenset(to_close), frozenset(still_open | to_close), book.seen.unreadable,
         bool(at_work), done and not close.accounts,
