@@ -36,9 +36,9 @@ from killswitch.record.line import content_of, digest_of, keys_of, leaf_of, read
 from killswitch.store.recorded import StoredLine
 
 COLUMNS: Final = (
-    "seq", "at", "kind", "scope", "policy", "policy_set", "commit", "decision", "stage", "account", "symbol", "side",
-    "entry", "client_order_id", "command", "verb", "message", "state", "class", "result", "announces", "answers",
-    "late", "leaf", "line",
+    "seq", "at", "kind", "scope", "policy", "policy_set", "commit", "decision", "incident", "stage", "account",
+    "symbol", "side", "entry", "client_order_id", "command", "verb", "message", "state", "class", "result",
+    "announces", "answers", "late", "leaf", "line",
 )  # fmt: skip
 """Columns of a table: keys of a line, its leaf, and the line itself, which has all of them."""
 _BATCH: Final = 10_000

@@ -152,6 +152,8 @@ class TickRecord(Struct, frozen=True):
     """Entries of the record besides those of what this record holds."""
     refused_events: frozenset[str] = frozenset()
     """The ids of consumed events whose commands were refused."""
+    incidents: Mapping[str, str] = {}
+    """Decision → its incident, where that is known."""
 
 
 class Outgoing(Struct, frozen=True):

@@ -45,7 +45,7 @@ def entries_around(
         before += _of_set(record.applied, record.as_of)
     for each in commands:
         before += of_command(each, record.as_of, is_refused=each.id in record.refused_events)
-    before += [of_decision(decision) for decision in record.decisions]
+    before += [of_decision(decision, record.incidents.get(decision.id)) for decision in record.decisions]
     after = [of_notice(notice) for notice in record.notices]
     return before, after + [of_message(message, record.as_of) for message in record.messages]
 
@@ -99,10 +99,11 @@ def loosening(what: str, at: datetime, result: str, **about: str) -> RecordEntry
     return RecordEntry("loosening", at, {"class": what, "result": result, **about})
 
 
-def of_decision(decision: Decision) -> RecordEntry:
-    """The decision by the digest of its record, which the store keeps."""
+def of_decision(decision: Decision, incident: str | None) -> RecordEntry:
+    """The decision by the digest of its record, which the store keeps. `incident`: None where it is not known."""
     fields = with_known({
         "decision": decision.id,
+        "incident": incident,
         "policy": decision.policy,
         "policy_set": decision.policy_set,
         "commit": decision.commit,

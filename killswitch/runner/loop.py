@@ -445,6 +445,7 @@ class Runner:
                 renamed=renamed,
                 refused_events=outcome.refused,
                 entries=watched,
+                incidents=self.observers.incidents_of(outcome.decisions),
             )
         )
         self.reloads.committed(snapshot.as_of)

@@ -6,7 +6,7 @@ store ends a run: a runner that cannot record must not act.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -75,6 +75,14 @@ class Observers:
         self.recorder = recorder
         self.observers = (*self.observers, self.notifier)
         self._unrecorded = NO_ALERTS
+
+    def incidents_of(self, decisions: Iterable[Decision]) -> Mapping[str, str]:
+        """The incident of each decision of the tick, where it is known."""
+
+        def found() -> Mapping[str, str]:
+            return {each.id: incident for each in decisions if (incident := self._incidents.of(each)) is not None}
+
+        return self.isolation.call("the incidents of a tick", found, {})
 
     def add(self, observer: Observer) -> None:
         """Notify one more observer, the last of all."""

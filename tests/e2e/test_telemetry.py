@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from killswitch.store.sqlite import open_store
 from killswitch.telemetry.events import decode_event
 from tests.e2e.processes import WAIT_LIMIT, Site, ksctl, paper, process, terminate, until
 from tests.e2e.test_run import CRASHING, UNMOVING
@@ -103,7 +105,10 @@ spec: {{receiver: desk, receivers: {{desk: {{targets: [{{file: {{path: '{file}'}
 def test_one_search_by_the_incident_finds_every_span_of_it_and_every_line_of_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tick, its decision, the close, each order, each message and the report; the log is JSON to its last line."""
+    """The tick, its decision, the close, each order, each message and the report; the log is JSON to its last line.
+
+    The decision on record names it too.
+    """
     with receiver() as collector, paper(*CRASHING) as address:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
         site = Site(tmp_path, address)
@@ -128,6 +133,9 @@ def test_one_search_by_the_incident_finds_every_span_of_it_and_every_line_of_the
     assert (decided["level"], decided["incident"], decided["policy"]) == ("warning", incident, "stop")
     assert {each["incident"] for each in events if each.get("kind") == "close"} == {incident}
     assert all({"timestamp", "level", "event"} <= each.keys() for each in events)
+    with closing(open_store(str(site.store), read_only=True)) as store:
+        recorded = [json.loads(line.text) for line in store.record_lines()]
+    assert [each["incident"] for each in recorded if each["kind"] == "decision"] == [incident]
 
 
 def test_an_operator_close_without_a_runner_is_a_trace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
