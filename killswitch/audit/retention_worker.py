@@ -148,9 +148,9 @@ class RetentionWorker:
         if process is None or not self._is_under_way or self._monotonic() - self._begun < LONGEST:
             return None
         return (
-            f"the declared retention of the store (process {process.pid}) began {LONGEST / 3600:g} h ago or earlier, and "
-            "has not ended, so that nothing else is removed. See whether the folder of its archive answers, and end the "
-            "process: the next one goes on where it was"
+            f"the declared retention of the store (process {process.pid}) began {LONGEST / 3600:g} h ago or earlier, "
+            "and has not ended, so that nothing else is removed. See whether the folder of its archive answers, and "
+            "end the process: the next one goes on where it was"
         )
 
     def _run(self) -> str | None:
