@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
