@@ -17,18 +17,22 @@ from typing import Final, Protocol
 from killswitch.audit.retention_clock import retained_at
 from killswitch.audit.retention_settings import RetentionSettings
 from killswitch.model.alert import Alert, Alerts
+from killswitch.model.legible import one_line
 from killswitch.model.snapshot import IN_PROGRESS, Snapshot
 from killswitch.model.store import RETAINED
 from killswitch.worker import Worker
 
 AUTHOR: Final = "ksctl run --retain"
-COMMAND: Final = (sys.executable, "-c", "from killswitch.cli import main; main()", "store", "retain")
+COMMAND: Final = (sys.executable, "-P", "-c", "from killswitch.cli import main; main()", "store", "retain")
+"""With -P, so that no file of the folder in which the run was started is taken for a module of the program."""
 RETRIED_AFTER: Final = 6 * 3600.0
 """Seconds after which one that failed is tried again."""
 LOOKS_EVERY: Final = 300.0
 """The longest seconds between two looks at the clock: it may be set meanwhile."""
 WAITS: Final = 10.0
 """Seconds after which one that may not begin looks again."""
+LONGEST: Final = 2 * 3600.0
+"""Seconds after which one that has not ended is reported: the folder of the archive may not answer any more."""
 STOP_WITHIN: Final = 5.0
 """Seconds that the end of a run waits for one under way, before it is killed."""
 _LONGEST_REASON: Final = 500
@@ -73,6 +77,7 @@ class RetentionWorker:
         self._failed_at: float | None = None
         self._is_closing = True
         self._has_run = False
+        self._is_under_way = False
         self._is_stopping = False
         self._process: subprocess.Popen[bytes] | None = None
         self._problem: str | None = None
@@ -84,10 +89,10 @@ class RetentionWorker:
 
     @property
     def alerts(self) -> Alerts:
-        """A warning while the declared retention is refused or fails; unknown before the first one of this run."""
-        problem = self._problem
+        """A warning while the declared retention is refused, fails or does not end; unknown before the first one."""
+        problem = self._overdue() or self._problem or self._worker.problem
         found = () if problem is None else (Alert("retention/failed", "warning", problem),)
-        return Alerts(found, () if self._has_run else ("retention",))
+        return Alerts(found, () if self._has_run or found else ("retention",))
 
     def ticked(self, report: TickSnapshot) -> None:
         """Start the thread with the first tick, and know of each whether a close is in progress."""
@@ -129,11 +134,25 @@ class RetentionWorker:
             return min(due_in, LOOKS_EVERY)
         if self._is_closing or self._store.in_memory_because is not None:
             return WAITS
-        self._begun = self._monotonic()
-        self._problem = self._run()
+        self._begun, self._is_under_way = self._monotonic(), True
+        try:
+            self._problem = self._run()
+        finally:
+            self._is_under_way = False
         self._failed_at = None if self._problem is None else self._monotonic()
         self._has_run = True
         return WAITS
+
+    def _overdue(self) -> str | None:
+        """That the one under way does not end, and what to look at."""
+        process = self._process
+        if process is None or not self._is_under_way or self._monotonic() - self._begun < LONGEST:
+            return None
+        return (
+            f"the declared retention of the store (process {process.pid}) began {LONGEST / 3600:g} h ago or earlier, "
+            "and has not ended, so that nothing else is removed. See whether the folder of its archive answers, and "
+            "end the process: the next one goes on where it was"
+        )
 
     def _run(self) -> str | None:
         """Run the process to its end; why it failed."""
@@ -144,8 +163,10 @@ class RetentionWorker:
         except OSError as error:
             return f"the declared retention of the store cannot be started: {error.strerror or error}"
         with self._process as process:
+            if self._is_stopping:  # `finish` has not seen this one
+                process.terminate()
             _, errors = process.communicate()
         if process.returncode == 0 or self._is_stopping:
             return None
-        text = errors.decode("utf-8", "replace").strip()[-_LONGEST_REASON:]
+        text = one_line(errors.decode("utf-8", "replace").strip()[-_LONGEST_REASON:])
         return f"the declared retention of the store was not carried out: {text or f'code {process.returncode}'}"

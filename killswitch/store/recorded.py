@@ -86,8 +86,10 @@ class RecordedStore(StoreHandle):
             raise DamagedStoreError(self.place, f"the end of the record cannot be read ({error})") from error
 
     def record_began_at(self) -> datetime | None:
-        """When the record began, or the epoch of its last restore; None where retention has removed that line, or
-        nothing is recorded yet."""
+        """When the record began, or the epoch of its last restore; None where nothing is recorded yet.
+
+        Where retention has removed that line, the time of the first one that is kept, which is later.
+        """
         removed = self.record_start().number
         found = [
             content.at
@@ -95,7 +97,10 @@ class RecordedStore(StoreHandle):
             for row in self._read(sql.NAMING_LINES, removed=removed, kind=kind)
             if (content := content_of(_as_bytes(row.line))) is not None and content.kind in ("chain", "epoch")
         ]
-        return datetime.fromisoformat(found[-1]) if found else None
+        if not found:
+            kept = (content_of(each.text) for each in self.record_lines())
+            found = [next((content.at for content in kept if content is not None), "")]
+        return datetime.fromisoformat(found[-1]) if found[-1] else None
 
     def record_trouble(self) -> str | None:
         """Why the end of the record is not as the store keeps it apart: its number, and the leaf of its last line.

@@ -26,6 +26,8 @@ BATCH: Final = 1_000
 """Rows that one transaction deletes: a few milliseconds."""
 _DECISIONS_AT_ONCE: Final = 50
 """A decision has hundreds of journal entries, and one over a large book has a megabyte."""
+_DECISIONS_REMOVED_AT_ONCE: Final = 5
+"""SQLite overwrites what it deletes, and a run whose write waits for half a second goes on in memory."""
 _NAMING: Final = ('"kind":"decision"', '"kind":"command"')
 
 
@@ -132,8 +134,8 @@ class RetainedStore(RecordedStore):
     def _remove_decisions(self, before: int, named: Collection[str]) -> int:
         """Delete decisions with their journal and incident; those that a line names stay."""
         ids = [str(row.id) for row in self._read(sql.OLD_DECISIONS, before=before) if row.id not in named]
-        for at in range(0, len(ids), _DECISIONS_AT_ONCE):
-            self._remove_by_id(sql.REMOVE_DECISION, ids[at : at + _DECISIONS_AT_ONCE])
+        for at in range(0, len(ids), _DECISIONS_REMOVED_AT_ONCE):
+            self._remove_by_id(sql.REMOVE_DECISION, ids[at : at + _DECISIONS_REMOVED_AT_ONCE])
         return len(ids)
 
     def _remove_commands(self, before: int, named: Collection[str]) -> int:

@@ -5,11 +5,14 @@ A **key** is what a pager deduplicates by, so it decides what rings. What must r
 had: each firing, each close that left something, each urgent notice. One cause rings once: what follows from an account
 that does not answer has the key of its outage, within one incident, so that a pager shows it as updates of one page. A
 chat, a mail and a phone get each of them either way, at the same instant.
+
+What was sent last of an active alert has the keys of all its pages (`Announcement.page`), because its end may come long
+after them, after a restart, or under another name of the policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from hashlib import blake2b
 from typing import Final
 
@@ -26,18 +29,22 @@ OUTAGE: Final = "outage/"
 
 BEGINS: Final = "alert/"
 """How the alerts begin of which `killswitch.engine.alerts` decides when they are over."""
+MOST_KEYS: Final = 24
+"""Keys that are remembered of one alert, the newest: its end is a request to a pager for each of them."""
 
 
 class PageThread(Struct, frozen=True):
     """The thread of a notice, the key of its page (empty: its own id), and the keys of the pages that its end ends.
 
-    `is_update`: whether a page with this key was sent that is not over, or is sent in this tick.
+    `is_update`: whether a page with this key was sent that is not over, or is sent in this tick. `earlier`: the keys of
+    pages before it about the same alert, which is not over.
     """
 
     thread: str
     key: str = ""
     resolves: tuple[str, ...] = ()
     is_update: bool = False
+    earlier: tuple[str, ...] = ()
 
 
 def digest(*parts: str) -> str:
@@ -83,31 +90,54 @@ def incident_on(
     return ""
 
 
-def place_of(notice: Notice, incident: str, unread: Iterable[str], routing: RoutingState) -> PageThread:
+def place_of(
+    notice: Notice, incident: str, unread: Iterable[str], routing: RoutingState, ending: Collection[str] = ()
+) -> PageThread:
     """Return where a notice belongs.
 
     `incident`: that of the close under way on its account; empty without one. `unread`: the accounts that cannot be
     read now. `routing`: what was sent before, so that an end has the thread of its beginning, after a restart too.
+    `ending`: the alerts, by key, that this tick finds to be over.
     """
-    account, begun = account_of(notice), _page_sent(notice.alert, routing)
+    account, alert = account_of(notice), f"{BEGINS}{notice.alert}" if notice.alert else ""
+    begun = page_sent(alert, routing)
     thread = begun[0] if begun and is_end(notice) else incident or notice_thread(notice)
     outage = digest("page", thread, f"{OUTAGE}{account}")
     own = digest("page", thread, notice.alert)
     if is_end(notice):
-        ended = (begun[1] if begun else own, outage) if account else (begun[1] if begun else own,)
-        return PageThread(thread, resolves=tuple(dict.fromkeys(ended)))
+        ended = begun[1:] or ((own, outage) if account else (own,))
+        over = {f"{BEGINS}{key}" for key in ending} | {alert}
+        return PageThread(thread, resolves=tuple(key for key in ended if not _is_shared(key, alert, over, routing)))
     if account and account in unread:
-        others = (name for name, page in _pages_sent(routing) if name != f"{BEGINS}{notice.alert}" and outage in page)
-        return PageThread(thread, outage, is_update=bool(notice.part_of) or any(others))
-    return PageThread(thread, own if notice.alert and not is_urgent(notice) else "")
+        others = (name for name, page in _pages_sent(routing) if name != alert and outage in page)
+        return PageThread(thread, outage, is_update=bool(notice.part_of) or any(others), earlier=begun[1:])
+    return PageThread(thread, own if notice.alert and not is_urgent(notice) else "", earlier=begun[1:])
 
 
-def _page_sent(alert: str, routing: RoutingState) -> tuple[str, ...]:
-    """Return thread and key of the message with which an active alert was sent; empty if it was not."""
-    return next((page for name, page in _pages_sent(routing) if alert and name == f"{BEGINS}{alert}"), ())
+def page_of(thread: str, *keys: str) -> tuple[str, ...]:
+    """Return what an announcement keeps of its page and of those before it: the thread, and the newest keys."""
+    return (thread, *tuple(dict.fromkeys(keys))[-MOST_KEYS:])
+
+
+def page_sent(alert: str, routing: RoutingState) -> tuple[str, ...]:
+    """Return the thread of the message with which an active alert was sent, and the keys of all its pages, whoever got
+    them; empty if it was not sent."""
+    pages = [page for name, page in _pages_sent(routing) if name == alert]
+    return page_of(pages[0][0], *(key for page in pages for key in page[1:])) if pages else ()
+
+
+def _is_shared(key: str, alert: str, over: Collection[str], routing: RoutingState) -> bool:
+    """Return whether the page is also of another alert that is not over, at everybody who was sent this one: its end
+    ends the page then."""
+    sharing = [
+        any(key in each.announcement.page[1:] for name, each in alerts.items() if name not in over)
+        for alerts in routing.sent.values()
+        if alert in alerts or not alert
+    ]
+    return any(sharing) and (not alert or all(sharing))
 
 
 def _pages_sent(routing: RoutingState) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield each active alert that somebody was sent, with thread and key of its message."""
+    """Yield each active alert that somebody was sent, with the thread and the keys of its pages."""
     for alerts in routing.sent.values():
         yield from ((name, each.announcement.page) for name, each in alerts.items() if each.announcement.page)

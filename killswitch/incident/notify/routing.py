@@ -30,7 +30,7 @@ from killswitch.incident.notify.message import (
     repeats_message,
     trigger_texts,
 )
-from killswitch.incident.notify.page_threads import BEGINS, PageThread, digest, firing_keys
+from killswitch.incident.notify.page_threads import BEGINS, PageThread, digest, firing_keys, page_of
 from killswitch.incident.notify.scope_members import ScopeMembers, members_of, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
 from killswitch.incident.record.document import Person
@@ -89,8 +89,8 @@ class NotificationRouter:
         `snapshot`, of this tick, has the currencies. `corrects` is since when the stage was reported as not fired.
         `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.
         `incident` is the id of the decision's incident, where it is known; `thread` that of the messages about it;
-        `resolves`: the keys of the pages that a reset to normal ends; `machines` are the scopes after the tick,
-        `notices` what else the tick notifies of.
+        `resolves`: the keys of the pages of the incident so far, which a reset to normal ends; `machines` are the
+        scopes after the tick, `notices` what else the tick notifies of.
         """
         if decision.is_hold:
             subject = self._subject("notice", "warning", decision, None, lambda stage: True)
@@ -108,7 +108,8 @@ class NotificationRouter:
         is_end = subject.event == "reset" and decision.level == 0
         message = replace(message, key="" if is_end else message.id, resolves=resolves if is_end else ())
         message = self._with_link(replace(message, thread=thread or decision.id), subject)
-        yield self._of_decision(message, subject, decision, is_enforced)
+        found = self._of_decision(message, subject, decision, is_enforced)
+        yield replace(found, page=page_of(message.thread, *resolves, *firing_keys(decision))) if found.lasts else found
 
     def _with_link(self, message: Message, subject: MessageAttributes) -> Message:
         """The message of a firing with the link to the page that acknowledges it, where there is a server.
@@ -200,12 +201,13 @@ class NotificationRouter:
             facts = self._closing_facts(notice, snapshot)
             facts = facts if cause is None else (f"cause: {cause}", *facts)
             message = notice_message(notice, subject, self._started, facts, place)
+            earlier = () if place is None else place.earlier
             graph = self._graphs.get(notice.policy)
             yield Announcement(
                 message.id, to_micros(message.at), subject, f"{BEGINS}{notice.alert}" if notice.alert else message.id,
                 encode_message(message), is_urgent=is_urgent(notice) and (graph is None or graph.mode == "enforce"),
                 lasts=bool(notice.alert) and not notice.is_over, ends=notice.is_over,
-                page=(message.thread, message.key) if notice.alert and message.key else (),
+                page=page_of(message.thread, *earlier, message.key) if notice.alert and message.key else (),
             )  # fmt: skip
 
     def _closing_facts(self, notice: Notice, snapshot: Snapshot | None) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class Announcement(Struct, frozen=True, omit_defaults=True):
 
     `alert` is the stable identity of what it is about: announcements of one alert keep their order, and the one that
     `ends` it goes to whoever was sent one that `lasts`. One that neither lasts nor ends stands for itself. `page`: the
-    thread and the key of its message, which its end has to name.
+    thread of its message, and the keys of all pages about the alert so far, which its end has to name.
     """
 
     id: str

@@ -18,7 +18,15 @@ from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, Ta
 from killswitch.incident.notify.fallback import Fallbacks
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
 from killswitch.incident.notify.message import LONGEST_LINE
-from killswitch.incident.notify.page_threads import BEGINS, account_of, digest, firing_keys, incident_on, place_of
+from killswitch.incident.notify.page_threads import (
+    BEGINS,
+    account_of,
+    digest,
+    firing_keys,
+    incident_on,
+    page_sent,
+    place_of,
+)
 from killswitch.incident.notify.routing import FIRING, NotificationRouter
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
 from killswitch.incident.record.incident_decisions import group_decisions, stored_runbooks
@@ -151,10 +159,11 @@ class Notifier:
         for repeats in self._groups.due(snapshot.as_of):
             found += self._router.announce_repeats(repeats)
         unread = [each.account for each in snapshot.accounts if each.quality != "ok"]
+        ending = {notice.alert for notice in notices if notice.is_over}
         for notice in notices:
             if self._groups.is_sent_at_once(notice):
                 incident = incident_on(account_of(notice), snapshot, self._close_of) if account_of(notice) else ""
-                place = place_of(notice, incident, unread, self._routing)
+                place = place_of(notice, incident, unread, self._routing, ending)
                 found += self._router.announce_notice(notice, snapshot, place, _cause(notice, notices, before))
         self._forget_firings(machines)
         messages = self._routed(found, snapshot, before)
@@ -178,12 +187,14 @@ class Notifier:
         found = stored.decision if stored is not None else found
         return None if found is None else (self._thread(found), frozenset(found.accounts_at_work))
 
-    def _keys_of_incident(self, reset: Decision) -> tuple[str, ...]:
-        """The keys of the pages of the incident that a reset ends."""
+    def _keys_of_incident(self, decision: Decision) -> tuple[str, ...]:
+        """The keys of the pages of an incident before the decision that goes on with it or ends it: those that were
+        sent, also where it began long ago or under another name of its policy, and those of what was not."""
+        sent = page_sent(_firing(decision), self._routing)[1:] if _continues(decision) else ()
         for incident in reversed(group_decisions(self._recent)):
-            if incident.reset is reset:
-                return tuple(key for each in incident.decisions for key in firing_keys(each))
-        return ()
+            if incident.reset is decision:
+                return tuple(dict.fromkeys((*sent, *(key for each in incident.decisions for key in firing_keys(each)))))
+        return sent
 
     def _forget_firings(self, machines: Sequence[MachineStatus] | None) -> None:
         """Forget real firings that no scope has in force: of a stage that does not latch, or of a policy that is gone,
@@ -287,8 +298,12 @@ class Notifier:
         for found in reversed(group_decisions(self._recent)):
             about = (*found.decisions, *found.suspicions, *((found.reset,) if found.reset is not None else ()))
             if any(each.id == decision.id for each in about):
-                return found.id
-        return decision.id
+                return self._begun(decision) or found.id
+        return self._begun(decision) or decision.id
+
+    def _begun(self, decision: Decision) -> str:
+        """The thread of the pages of the incident that the decision goes on with or ends; empty if none was sent."""
+        return next(iter(page_sent(_firing(decision), self._routing)), "") if _continues(decision) else ""
 
     def ticked(self, _report: TickReport) -> None:
         """Wake the delivery of committed messages."""
@@ -390,6 +405,15 @@ class Notifier:
 def _ended_silences(event: Event) -> tuple[str, ...]:
     """The silences that a command ends before their time."""
     return event.ids or () if event.kind == "silence" and event.until is None else ()
+
+
+def _firing(decision: Decision) -> str:
+    return f"{FIRING}{decision.policy}/{decision.scope}"
+
+
+def _continues(decision: Decision) -> bool:
+    """Whether its scope was above normal before: what was sent of it is of the same incident."""
+    return decision.kind in (None, "reset") and decision.previous_level > 0
 
 
 def _corrected(decision: Decision, before: AlertState) -> Instant | None:

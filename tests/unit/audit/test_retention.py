@@ -9,12 +9,14 @@ import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine, event
 
 from killswitch.audit import checker, retaining
 from killswitch.audit.exporting import export_segments
@@ -315,6 +317,37 @@ def test_what_a_later_line_names_too_is_kept(tmp_path: Path) -> None:
     assert site.retain()[0].counts == {"lines": 3, "bodies": 1}
     report = site.report()
     assert (report.verdict, report.withheld.count) == ("verified", 0)
+
+
+def test_a_transaction_removes_few_decisions_because_a_tick_waits_for_it(tmp_path: Path) -> None:
+    """Each may have a megabyte that SQLite overwrites, and a run that waits for half a second goes on in memory."""
+    site = Site(tmp_path)
+    for number in range(23):
+        site.fire(f"decision-{number}", ago(60))
+    site.fire("young", ago(1))
+    left: list[int] = []
+
+    def count(_: object) -> None:
+        with closing(sqlite3.connect(site.path)) as raw:
+            left.append(raw.execute("SELECT count(*) FROM decisions").fetchone()[0])
+
+    event.listen(Engine, "commit", count)
+    try:
+        site.retain()
+    finally:
+        event.remove(Engine, "commit", count)
+    steps = [before - after for before, after in pairwise(left) if before != after]
+    assert site.ids() == ["young"]
+    assert sum(steps) == 23 and max(steps) <= 5
+
+
+def test_a_record_whose_beginning_was_removed_began_no_earlier_than_what_is_left(site: Site) -> None:
+    """Approvals from before a store are not counted as unspent because retention has removed its first line."""
+    with site.opened() as store:
+        assert store.record_began_at() == ago(60)
+    site.retain()
+    with site.opened() as store:
+        assert store.record_began_at() == ago(20)
 
 
 def test_a_run_goes_on_writing_while_old_lines_are_removed(site: Site) -> None:

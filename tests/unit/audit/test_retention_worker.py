@@ -16,8 +16,9 @@ import pytest
 from killswitch.audit.log_files import AuditError, verify_log, verify_source
 from killswitch.audit.retention_clock import retained_at, retained_blob
 from killswitch.audit.retention_settings import read_retention_settings
-from killswitch.audit.retention_worker import COMMAND, RETRIED_AFTER, RetentionWorker
+from killswitch.audit.retention_worker import COMMAND, LONGEST, RETRIED_AFTER, RetentionWorker
 from killswitch.cli.live.run_outputs import declared_retention
+from killswitch.model.alert import Alerts
 from killswitch.model.record_entry import RecordEntry
 from killswitch.model.store import RETAINED
 from killswitch.store.sql import SqlStore
@@ -121,6 +122,55 @@ def test_one_that_hangs_ends_with_the_run(site: Site) -> None:
     until((site.folder / "began").exists)
     assert worker.finish()
     assert worker.alerts.found == ()
+
+
+def test_one_that_does_not_end_is_a_warning_that_names_its_process(site: Site) -> None:
+    """The folder of the archive may not answer any more; the warning ends with the process."""
+    may_end = site.folder / "may-end"
+    program = f"import os, time\nwhile not os.path.exists({str(may_end)!r}): time.sleep(0.01)"
+    worker = site.worker(f"open({str(site.folder / 'began')!r}, 'w')\n{program}")
+    worker.ticked(NO_CLOSE)
+    until((site.folder / "began").exists)
+    site.seconds = LONGEST - 1
+    assert worker.alerts == Alerts((), ("retention",))
+    site.seconds = LONGEST
+    (alert,) = worker.alerts.found
+    assert (alert.key, alert.severity, worker.alerts.unknown) == ("retention/failed", "warning", ())
+    assert "began 2 h ago or earlier, and has not ended" in alert.text
+    may_end.touch()
+    until(lambda: not worker.alerts.found)
+    assert worker.finish()
+
+
+def test_no_file_of_the_folder_of_the_run_is_taken_for_a_module(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A desk may have a `secrets.py` where it starts `ksctl run`."""
+    (site.folder / "secrets.py").write_text("raise SystemExit('a file of the desk was run')")
+    monkeypatch.chdir(site.folder)
+    worker = site.worker()
+    worker.ticked(NO_CLOSE)
+    until(lambda: worker.alerts.unknown == ())
+    assert worker.alerts.found == ()
+    worker.finish()
+
+
+def test_the_text_of_a_process_that_failed_is_one_line_without_control_characters(site: Site) -> None:
+    """It may name a file that somebody else has named, and a defect prints many lines."""
+    worker = site.worker(r"import sys; sys.exit('Error: \x1b[2Jfile\n  in line 2')")
+    worker.ticked(NO_CLOSE)
+    until(lambda: worker.alerts.found)
+    assert worker.alerts.found[0].text.endswith(r"was not carried out: Error: \x1b[2Jfile\n  in line 2")
+    worker.finish()
+
+
+def test_a_step_that_breaks_is_a_warning_too(site: Site) -> None:
+    """Otherwise nobody would learn that nothing is removed."""
+    worker = site.worker()
+    site.store.close()
+    (site.folder / "ks.sqlite").write_bytes(b"no store any more, and no database either" * 100)
+    worker.ticked(NO_CLOSE)
+    until(lambda: worker.alerts.found)
+    assert worker.alerts.found[0].text.startswith("retention failed and is repeated: ")
+    worker.finish()
 
 
 def test_the_process_removes_what_is_older_while_the_run_writes(site: Site) -> None:

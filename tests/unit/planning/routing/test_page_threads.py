@@ -20,7 +20,8 @@ from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Closing, Residual
-from killswitch.model.store import TickRecord
+from killswitch.model.store import ROUTING, TickRecord
+from killswitch.planning.routing.state import encode_routing, read_routing, renamed_routing
 from killswitch.runner.notify.notifier import Notifier
 from tests.decisions import cut
 from tests.runner_world import World
@@ -191,6 +192,89 @@ def test_the_thread_of_an_all_clear_is_that_of_its_page_after_a_restart(tmp_path
     again.known, again.at = desk.known, desk.at
     (over,) = again.tick()
     assert (over.thread, page.key in over.resolves) == (page.thread, True)
+
+
+def over(decision: Decision, desk: Desk) -> Decision:
+    """The reset of a firing."""
+    return replace(
+        decision, id="r" * 20, stage="reset", kind="reset", level=0, previous_level=decision.level, intents=(),
+        as_of=desk.at + timedelta(seconds=1),
+    )  # fmt: skip
+
+
+def test_a_reset_ends_the_pages_of_its_firing_however_many_others_fired_since_and_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    desk = Desk(world)
+    (fired,) = desk.tick(decisions=(CLOSE,))
+    for number in range(30):
+        desk.tick(decisions=(replace(CLOSE, id=f"{number:020d}", scope=f"account/{number}", as_of=desk.at),))
+    desk.store.close()
+    again = Desk(world)
+    again.known, again.at, again.open = desk.known, desk.at, desk.open
+    (end,) = again.tick(decisions=(over(CLOSE, again),))
+    assert (fired.key in end.resolves, end.thread, len(again.open)) == (True, fired.thread, 30)
+
+
+def test_a_reset_under_another_name_of_the_policy_ends_the_page_of_its_firing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    desk = Desk(world)
+    (fired,) = desk.tick(decisions=(CLOSE,))
+    renamed = renamed_routing(read_routing(desk.store.live(ROUTING)), {CLOSE.policy: "another"})
+    live = {ROUTING: encode_routing(renamed)}
+    at = desk.at + timedelta(seconds=1)
+    desk.store.commit_tick(TickRecord(at, "sha256:0", (), (), (), (), (), None, (), 0, (), (), live))
+    desk.store.close()
+    again = Desk(world)
+    again.known, again.at, again.open = desk.known, at, desk.open
+    (end,) = again.tick(decisions=(over(replace(CLOSE, policy="another"), again),))
+    assert (end.thread, again.open) == (fired.thread, set())
+
+
+def test_a_later_incident_of_the_scope_names_no_page_of_the_one_before(desk: Desk) -> None:
+    (first,) = desk.tick(decisions=(CLOSE,))
+    desk.tick(decisions=(over(CLOSE, desk),))
+    desk.tick(decisions=(replace(CLOSE, id="2" * 20, as_of=desk.at),))
+    (end,) = desk.tick(decisions=(replace(over(CLOSE, desk), id="3" * 20),))
+    assert first.key not in end.resolves
+    assert desk.open == set()
+
+
+def test_a_close_that_goes_on_again_does_not_end_the_page_of_the_outage_that_lasts(desk: Desk) -> None:
+    """It ends with the outage."""
+    desk.tick(decisions=(CLOSE,))
+    (outage,) = desk.tick(OUTAGE, closes=closing(), is_read=False)
+    desk.tick(OUTAGE, STALLED, closes=closing(), is_read=False)
+    desk.tick(OUTAGE, closes=closing(), is_read=False)
+    assert outage.key in desk.open
+    desk.tick(closes=closing())
+    assert outage.key not in desk.open
+
+
+def test_an_outage_that_is_over_leaves_the_page_open_of_the_close_that_still_fails(desk: Desk) -> None:
+    desk.tick(decisions=(CLOSE,))
+    (outage,) = desk.tick(OUTAGE, closes=closing(), is_read=False)
+    desk.tick(OUTAGE, STALLED, closes=closing(), is_read=False)
+    desk.tick(STALLED, closes=closing())
+    assert outage.key in desk.open
+    desk.tick(closes=closing())
+    assert outage.key not in desk.open
+
+
+def test_the_end_of_an_alert_ends_every_page_of_it(desk: Desk) -> None:
+    """One that grew has rung twice; one that was sent before and in an incident has a page of each."""
+    desk.tick(replace(STALLED, part_of=(), measure=(Decimal(1),)))
+    desk.tick(replace(STALLED, part_of=(), measure=(Decimal(2),), text="closing on account main is worse"))
+    assert len(desk.open) == 2
+    desk.tick()
+    assert desk.open == set()
+    desk.tick(replace(OUTAGE, measure=(Decimal(0),)), is_read=False, after=7200)
+    (fired,) = desk.tick(replace(OUTAGE, measure=(Decimal(0),)), is_read=False, decisions=(CLOSE,))
+    desk.tick(replace(OUTAGE, measure=(Decimal(1),), text="refused"), is_read=False, closes=closing())
+    assert len(desk.open) == 3
+    desk.tick()
+    assert desk.open == {fired.key}
 
 
 FOUND = st.sets(st.sampled_from(("unread", "order", "stalled", "uncloseable", "fired", "left")))
