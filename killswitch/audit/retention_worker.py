@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from killswitch.audit.retention_clock import retained_at
 from killswitch.audit.retention_settings import RetentionSettings
 from killswitch.model.alert import Alert, Alerts
+from killswitch.model.legible import one_line
 from killswitch.model.snapshot import IN_PROGRESS, Snapshot
 from killswitch.model.store import RETAINED
 from killswitch.worker import Worker
@@ -167,5 +168,5 @@ class RetentionWorker:
             _, errors = process.communicate()
         if process.returncode == 0 or self._is_stopping:
             return None
-        text = errors.decode("utf-8", "replace").strip()[-_LONGEST_REASON:]
+        text = one_line(errors.decode("utf-8", "replace").strip()[-_LONGEST_REASON:])
         return f"the declared retention of the store was not carried out: {text or f'code {process.returncode}'}"

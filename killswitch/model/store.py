@@ -116,6 +116,8 @@ EPOCH = "epoch"
 """The live blob with the id of the chain that a restore has begun: a part of client order ids (`killswitch.audit`)."""
 RECOVERY = "recovery"
 """The live blob with the ways back after resets (`killswitch.planning.recovery`)."""
+HAND_CLOSES = "hand_closes"
+"""The live blob with the accounts that active closes by hand are no longer about (`killswitch.planning.operator`)."""
 ENTRY_SWEEPS = "entry_sweeps"
 """The live blob with the locks from before which nothing can arrive any more (`killswitch.planning.entry_sweeps`)."""
 
@@ -141,7 +143,7 @@ class TickRecord(Struct, frozen=True):
     """Messages that a receiver is not sent, each with its reason."""
     live: Mapping[str, bytes] = {}
     """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`, `OWN_QUANTITIES`, `REALISED`,
-    `BREACH_ANSWERS`, `RECOVERY`, `ENTRY_SWEEPS`, `HEARTBEAT_DATES`."""
+    `BREACH_ANSWERS`, `RECOVERY`, `HAND_CLOSES`, `ENTRY_SWEEPS`, `HEARTBEAT_DATES`."""
     trim: HistoryTrim | None = None
     """None where no sample is kept for longer than other rows."""
     applied: AppliedSet | None = None

@@ -25,6 +25,7 @@ from killswitch.model.store import (
     BREACH_ANSWERS,
     ENTRY_SWEEPS,
     FLAGS,
+    HAND_CLOSES,
     LOCKED_BOOKS,
     OWN_QUANTITIES,
     REALISED,
@@ -187,7 +188,7 @@ class Interpreter:
         self._active = {decision.id: targets_of([decision]) for decision in unfinished if ordered_on(decision)}
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
-        self._commands.restore(past, outage)
+        self._commands.restore(past, outage, live(HAND_CLOSES))
         self._flags.restore(live(FLAGS), outage)
         self.recoveries.restore(live(RECOVERY))
         self._breaches.restore(live(LOCKED_BOOKS), (*past, *unfinished))
@@ -247,7 +248,7 @@ class Interpreter:
         """Add the snapshot to every history and step every machine. None: nothing to decide or to notify."""
         now = self._now = to_micros(snapshot.as_of)
         self._remember_instruments(snapshot)
-        worked_on = self._keep_active_targets(snapshot)
+        closed = self._keep_active_targets(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
         present = self._evaluators.in_snapshot(snapshot, now)
         hindrances = Hindrances(snapshot.sentinel, snapshot.unwritten)
@@ -258,7 +259,7 @@ class Interpreter:
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
         facts.ownership = self._owners.observe(snapshot, now, events, self._instruments)
         self._realised.observe(snapshot, now, events)
-        self._known.observe(facts, worked_on)
+        self._known.observe(facts, closed)
         self.recoveries.attend(self._evaluators)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
@@ -440,12 +441,15 @@ class Interpreter:
                 self._instruments[account.account, instrument.symbol] = sound_instrument(instrument)
 
     def _keep_active_targets(self, snapshot: Snapshot) -> frozenset[PnlKey]:
-        """Keep the targets of decisions that the snapshot shows as being worked on; returns all positions until now."""
-        worked_on = self._worked_on()
+        """Keep the targets of decisions that the snapshot shows as being worked on.
+
+        Returns the positions that were closed to nothing until now: a part that stays is no reason for it to be gone.
+        """
+        closed = frozenset(key for targets in self._active.values() for key, aim in targets.items() if not aim.target)
         if self._active:
             working = {closing.decision for closing in snapshot.closings if closing.status in IN_PROGRESS}
             self._active = {id_: targets for id_, targets in self._active.items() if id_ in working}
-        return worked_on
+        return closed
 
     def _worked_on(self) -> frozenset[PnlKey]:
         """The positions that active closes work on."""
@@ -624,6 +628,7 @@ class Interpreter:
             OWN_QUANTITIES: self._owners.changed(),
             REALISED: self._realised.changed(),
             RECOVERY: self.recoveries.changed(),
+            HAND_CLOSES: self._commands.changed(),
             ENTRY_SWEEPS: self._sweeps.changed(),
         }
         return {name: blob for name, blob in blobs.items() if blob is not None}

@@ -405,7 +405,7 @@ def manual_close_complete(event: Event, now: int, looks: int) -> Notice:
     """Notice that a manual close, which had to close further positions, is complete."""
     text = (
         f"the {close_text(event.cause)} is complete: {count_of(looks, 'further close')} closed what appeared after the "
-        f"first, and no account of {event.scope or 'portfolio'} shows any of it now"
+        "first"
     )
     return _operator_notice(event, now, "warning", "info", text, "a close by hand is complete")
 

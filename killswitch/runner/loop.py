@@ -124,6 +124,8 @@ class Runner:
         self._unjudged: tuple[str, ...] = ()
         """The keys of alerts of earlier runs that no part of this run has judged."""
         self._has_ticked = False
+        self._last_full = -math.inf
+        """Monotonic seconds of the begin of the last pass that was to poll all accounts."""
         self.ticks = 0
         """Ticks that `run` has completed."""
         self.sentinel: Callable[[], str | None] = lambda: None
@@ -165,21 +167,25 @@ class Runner:
             while self._end(stop, ticks) is None:
                 look = self._look_at()
                 wake = await self._scheduler.until(min(due, look), stop, self.poller)
-                if wake is None and (look >= due or stop.is_set()):
+                if wake is not None:
+                    await self.woken(wake)
+                elif look >= due or stop.is_set():
                     break
-                await self.woken(wake or "call")
+                else:
+                    self._scheduler.called.set()
         return end
 
     def _look_at(self) -> float:
         """When a pass looks again at closes by hand that are not seen closed: later and later, infinite without one.
 
-        A long interval of the ticks must not delay what the first answer left out.
+        A long interval of the ticks must not delay what the first answer left out, nor must pushes of other accounts:
+        the time counts from the last pass that was to poll all.
         """
         closes = [each for each in self.interpreter.unfinished_closes().values() if each.unseen]
-        if not closes:
+        if not closes or self._scheduler.called.is_set():
             return math.inf
         age = (to_micros(self.clock.now()) - max(each.since for each in closes)) / SECOND
-        return self.clock.monotonic() + max(LOOK_EVERY, age * LOOK_SHARE)
+        return self._last_full + max(LOOK_EVERY, age * LOOK_SHARE)
 
     def _interval(self) -> float:
         """Seconds between two scheduled ticks now: fewer while a way back declares closer attention."""
@@ -238,6 +244,7 @@ class Runner:
         """`wake`: what began it before its time; None for a scheduled tick."""
         with self.observers.tracer.span("tick") as span:
             began = self.clock.monotonic()
+            self._last_full = self._last_full if wake == "push" else began
             self.lease.renew()
             accounts, polled = await self._poll(wake, span)
             fresh = [account for account in accounts if account.account in polled]

@@ -11,6 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TextIO
 
 from killswitch.model.legible import legible
@@ -25,7 +26,7 @@ _CREDENTIALS: Final = re.compile(
     re.DOTALL,
 )
 """What looks like a credential, whosever it is."""
-_ADDRESS: Final = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#]+)[/?#][^\s)'\">]+")
+_ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s/?#]+)[/?#][^\s)'\">]+")
 _QUERY: Final = re.compile(r"(?<=\?)[A-Za-z0-9_.%-]+=[^\s)'\">]+")
 """The query of a request that is named without its host."""
 Hide = Callable[[str], str]
@@ -75,5 +76,7 @@ class LibraryOutput(logging.Handler):
     def _print(self, text: str, file: TextIO | None = None) -> None:
         shown = without_credentials(self.hide(without_paths(text)))
         stream = file or sys.stderr
-        if stream is not None:  # a process without a terminal may have none
+        if stream is None:  # a process without a terminal may have none
+            return
+        with suppress(OSError, ValueError):  # closed, a full disk: what a library has to say ends no tick
             print("\n".join(legible(each) for each in shown.splitlines()), file=stream)

@@ -341,6 +341,8 @@ REFUSED = [
     ("replicas=2", "additional properties 'replicas' not allowed"),
     ('retention.declared=every = "1d"\n[store]\narchive = "audit"',
      "retention.declared: a path in it is relative, to a folder that cannot be written"),
+    ('retention.declared=every = "1d"\n[store]\narchive = "/tmp/audit"',
+     "retention.declared: the archive is in /tmp, which is lost with the pod"),
     ('retention.declared=[store]\narchive = "/var/lib/killswitch/audit"',
      'retention.declared: it does not say how often. Add a line such as every = "1d"'),
     ("retention.keep=1d", "at '/retention': additional properties 'keep' not allowed"),

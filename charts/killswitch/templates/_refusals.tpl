@@ -156,6 +156,9 @@ option of an adapter, where `key` is such a name too.
 {{- if regexMatch "(?m)^[ \\t]*(archive|files)[ \\t]*=[ \\t]*[\"']*[^/\"' \\t]" . -}}
 {{- fail "retention.declared: a path in it is relative, to a folder that cannot be written. Begin it with /var/lib/killswitch/ or a volume of yours" -}}
 {{- end -}}
+{{- if regexMatch "(?m)^[ \\t]*archive[ \\t]*=[ \\t]*[\"']*/tmp/" . -}}
+{{- fail "retention.declared: the archive is in /tmp, which is lost with the pod, and its lines have left the store. Put it below /var/lib/killswitch/ or in a volume of yours" -}}
+{{- end -}}
 {{- if not (regexMatch "(?m)^[ \\t]*every[ \\t]*=" .) -}}
 {{- fail "retention.declared: it does not say how often. Add a line such as every = \"1d\" before its first table" -}}
 {{- end -}}

@@ -141,8 +141,8 @@ def plan_manual_close(
     close uses market orders, and the last good answers of derivatives accounts that cannot be read now. Of a strategy
     that shares its accounts at most its own part is closed, and nothing while that is unknown. `facts`: those of the
     snapshot. `only`: limits the scope to these accounts. `again`: a further look at a command in progress, which closes
-    these positions and writes no lock again. RefusedCommandError if no account remains, and where a position is larger
-    than the event's `most`.
+    these positions. Neither of the two writes the lock again. RefusedCommandError if no account remains, and where a
+    position is larger than the event's `most`.
     """
     scope, now = event.scope or "portfolio", facts.as_of
     book = commanded_book(event, snapshot, facts, policies, known, only)
@@ -171,7 +171,7 @@ def plan_manual_close(
     if skips_bounds_without_mark(rule):
         intents = without_fresh_marks(intents, seen.accounts, facts)
     orders = Orders(with_owners(intents, limited.closable))
-    locks = lock_of_command(event, scope) if again is None else ()
+    locks = lock_of_command(event, scope) if only is None and again is None else ()
     decision = with_effects(record, (*locks, orders, _cancels(event, view)))
     problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     hedges = {hedge.name: hedge for graph in policies.graphs for hedge in graph.hedges}.values()

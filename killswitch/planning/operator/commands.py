@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
+from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.engine.state import reset_is_refused, stage_in_force
@@ -24,6 +25,7 @@ from killswitch.model.decision import Decision, HoldCommand, Notice, decision_id
 from killswitch.model.flags import is_of_policy
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Event
+from killswitch.model.store import decoded
 from killswitch.model.words import close_text
 from killswitch.planning import notices
 from killswitch.planning.operator.closes import (
@@ -64,6 +66,7 @@ class Commanded(Struct, frozen=True):
 
 
 _NOTHING = Commanded()
+_DROPPED: Final = msgjson.Decoder(dict[str, tuple[str, ...]])
 
 
 def _refuse(tick: CommandInput, event: Event, text: str) -> Commanded:
@@ -86,6 +89,8 @@ class OperatorCommands:
         """Close → the command that gave it up."""
         self.unfinished: dict[str, UnfinishedClose] = {}
         """Event id → manual close that is not complete; the event must be kept."""
+        self._stored: dict[str, tuple[str, ...]] = {}
+        """Event id → the accounts that the close is no longer about, as stored."""
         self._by_sentinel: tuple[str, bool] | None = None
         """The halt that the sentinel has caused last, and whether its lock was seen in force; None: there was none."""
         self._outage: tuple[int, int] | None = None
@@ -94,12 +99,15 @@ class OperatorCommands:
         """Carry out later commands by the next set; what waits goes on."""
         self._policies = policies
 
-    def restore(self, past: Iterable[Decision], outage: tuple[int, int] | None = None) -> None:
+    def restore(
+        self, past: Iterable[Decision], outage: tuple[int, int] | None = None, blob: bytes | None = None
+    ) -> None:
         """Restore the applied plans and the unfinished manual closes.
 
-        `outage`: start and end of the time without measurements, which does not shorten the wait of a close.
+        `blob`: the last one of `changed`. `outage`: start and end of the time without measurements, which does not
+        shorten the wait of a close.
         """
-        self._outage = outage
+        self._outage, self._stored = outage, decoded(_DROPPED.decode, blob) or {}
         by_hand = [decision for decision in past if decision.kind == "manual"]
         self._applied |= {decision.id: decision for decision in by_hand}
         self._by_hand |= {decision.id: decision.scope for decision in by_hand}
@@ -107,16 +115,28 @@ class OperatorCommands:
         halts = [each.id for each in self._earlier if each.author == SENTINEL and each.command == "halt"]
         self._by_sentinel = (halts[-1], True) if halts else None
 
+    def changed(self) -> bytes | None:
+        """The accounts that active closes are no longer about, to be stored with the tick; None if as at the last call.
+
+        No restart may close again where somebody has given the close up, or what was opened after it was seen closed.
+        """
+        dropped = {id_: tuple(sorted(each.dropped)) for id_, each in self.unfinished.items() if each.dropped}
+        if dropped == self._stored:
+            return None
+        self._stored = dropped
+        return msgjson.encode(dropped)
+
     def apply(self, events: Iterable[Event], tick: CommandInput) -> Commanded:
         """Decisions and notices of new events, and of closes that are not complete."""
         events, done = tuple(events), _NOTHING
+        continued = {event.id for event in events if event.kind == "close" and self._is_continued(event)}
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
                 done += self._give_up(event, event.decision, tick)
         for close in tuple(self.unfinished.values()):
             done += self._continue(close, tick)
         for event in events:
-            if event.kind == "close":
+            if event.kind == "close" and event.id not in continued:
                 done += self._close(event, tick)
             elif event.kind == "apply":
                 done += self._apply(event, tick)
@@ -146,22 +166,27 @@ class OperatorCommands:
         self._by_sentinel = (done.decisions[0].id, False)
         return done
 
+    def _is_continued(self, event: Event) -> bool:
+        """Whether an earlier run has carried out a part of the close, which goes on now."""
+        before = [each for each in self._earlier if each.id == decision_id(OPERATOR, each.scope, event.id, each.as_of)]
+        if not before:
+            return False
+        since = to_micros(before[0].as_of)
+        if self._outage is not None and since <= self._outage[0] < since + LONGEST_WAIT:
+            since += self._outage[1] - self._outage[0]
+        dropped = set(self._stored.get(event.id, ()))
+        close = UnfinishedClose(event, since, since + LONGEST_WAIT, frozenset(before[-1].waits_for) - dropped)
+        close.is_continued, close.dropped = True, dropped
+        for each in before:
+            close.add_earlier(each)
+        self.unfinished[event.id] = close
+        return True
+
     def _close(self, event: Event, tick: CommandInput) -> Commanded:
         now = tick.now
         if event.id in self._given_up:
             scope = frozenset({event.scope or "portfolio"})
             return Commanded(notices=(notices.manual_close_given_up(self._given_up[event.id], now, scope),))
-        before = [each for each in self._earlier if each.id == decision_id(OPERATOR, each.scope, event.id, each.as_of)]
-        if before:  # an earlier run has carried out a part
-            since = to_micros(before[0].as_of)
-            if self._outage is not None and since <= self._outage[0] < since + LONGEST_WAIT:
-                since += self._outage[1] - self._outage[0]
-            close = UnfinishedClose(event, since, since + LONGEST_WAIT, frozenset(before[-1].waits_for))
-            close.is_continued = True
-            for each in before:
-                close.add_earlier(each)
-            self.unfinished[event.id] = close
-            return self._continue(close, tick)
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
             why = f"the command is {waited // SECOND} s old, and the book may have changed since: give it again"

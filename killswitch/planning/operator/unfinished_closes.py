@@ -2,9 +2,10 @@
 
 A close by hand is planned on one snapshot, and an answer may leave positions out. So the command stays active until
 every armed account of its scope has been seen without the positions that it names in enough answers: two in a row, and
-three where an empty one states no margin in use, as for the executor. What appears until then is closed too, up to
-the deadline of the command, with pauses that grow: it may be somebody who opens it again. What has been closed is
-closed again only if an answer that is newer than the end of that close shows it.
+three where an empty one states no margin in use, as for the executor. What appears in an account until then is closed
+too, up to the deadline of the command, with pauses that grow: it may be somebody who opens it again. What has been
+closed is closed again only if an answer that is newer than the end of that close shows it. An account that was seen
+closed is done, however long the command waits for others: what is opened there later is somebody's own decision.
 
 `leverage` reduces, and leaves positions: only one that no earlier look showed is a reason to plan again.
 
@@ -70,7 +71,6 @@ class Absence(Struct):
 
     answers: int = 0
     newest: datetime | None = None
-    is_enough: bool = False
 
 
 class UnfinishedClose(Struct):
@@ -94,7 +94,7 @@ class UnfinishedClose(Struct):
     ended: dict[str, EndedClose] = {}
     absences: dict[str, Absence] = {}
     dropped: set[str] = set()
-    """Accounts that it is no longer about: given up, or waited for too long."""
+    """Accounts that it is no longer about: seen closed, given up, or waited for too long."""
     looks: int = 0
     """The number of further closes."""
     again_at: int = 0
@@ -115,7 +115,7 @@ class UnfinishedClose(Struct):
     @property
     def unseen(self) -> frozenset[str]:
         """The accounts that were looked at, and are not seen without the positions yet."""
-        return frozenset(name for name, absence in self.absences.items() if not absence.is_enough)
+        return frozenset(self.absences) - self.dropped
 
 
 class Look(Struct, frozen=True):
@@ -165,11 +165,11 @@ def look(close: UnfinishedClose, tick: CommandInput, policies: PolicySet) -> Loo
         is_absent = not any(key[0] == name for key in (*to_close, *still_open, *at_work))
         absence = close.absences.setdefault(name, Absence())
         _count(absence, account, is_absent=is_absent)
-        absence.is_enough = _is_enough(absence, account)
-    done = all(name in readable and close.absences[name].is_enough for name in names)
+        if _is_enough(absence, account):
+            close.dropped.add(name)
     return Look(
         frozenset(shown), frozenset(to_close), frozenset(still_open | to_close), book.seen.unreadable,
-        bool(at_work), done and not close.accounts,
+        bool(at_work), close.dropped.issuperset(names) and not close.accounts,
     )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class KnownPositions:
         """Position → when a close of ours was last seen working on it."""
 
     def observe(self, facts: SnapshotFacts, closing: Collection[PnlKey]) -> None:
-        """Compare the answers of a tick with those before. `closing`: the positions that closes of ours work on."""
+        """Compare the answers of a tick with those before. `closing`: the positions that closes of ours close whole."""
         now = facts.as_of
         if self._closing or closing:
             self._closing = {key: at for key, at in self._closing.items() if now - at <= POSITIONS_LAG}

@@ -153,6 +153,15 @@ def test_no_file_of_the_folder_of_the_run_is_taken_for_a_module(site: Site, monk
     worker.finish()
 
 
+def test_the_text_of_a_process_that_failed_is_one_line_without_control_characters(site: Site) -> None:
+    """It may name a file that somebody else has named, and a defect prints many lines."""
+    worker = site.worker(r"import sys; sys.exit('Error: \x1b[2Jfile\n  in line 2')")
+    worker.ticked(NO_CLOSE)
+    until(lambda: worker.alerts.found)
+    assert worker.alerts.found[0].text.endswith(r"was not carried out: Error: \x1b[2Jfile\n  in line 2")
+    worker.finish()
+
+
 def test_a_step_that_breaks_is_a_warning_too(site: Site) -> None:
     """Otherwise nobody would learn that nothing is removed."""
     worker = site.worker()

@@ -69,3 +69,31 @@ def test_a_record_that_cannot_be_formatted_raises_nothing() -> None:
 @pytest.mark.parametrize("text", ["wss://stream.binance.com", "see https://docs.example", "a?b", "really? yes = no"])
 def test_what_is_no_path_and_no_query_stays(text: str) -> None:
     assert without_credentials(without_paths(text)) == text
+
+
+@pytest.mark.parametrize("broken", ["OSError(28, 'No space left on device')", "ValueError('closed file')"])
+def test_a_stderr_that_takes_nothing_raises_in_no_caller(broken: str) -> None:
+    """A full disk or a reader that has gone: a poll in which a library warns must not end for that."""
+    done = subprocess.run(
+        [
+            sys.executable, "-c", BEGIN
+            + "import sys\n"
+            "class Full:\n"
+            f"    def write(self, text): raise {broken}\n"
+            "    def flush(self): pass\n"
+            "sys.stderr = Full()\n"
+            "logging.getLogger('urllib3').warning('lost')\n"
+            "warnings.warn('lost')\n"
+            "print('goes on')\n",
+        ],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "goes on\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["https", "HTTP", "postgresql+psycopg", "a-name-that-is-too-long-for-a-scheme-and-goes-on-https"]
+)
+def test_an_address_has_no_path_whatever_its_scheme(name: str) -> None:
+    """Also where other text is in front of it without a space."""
+    assert without_paths(f"get {name}://h.example/secret") == f"get {name}://h.example/{HIDDEN}"

@@ -80,6 +80,14 @@ def test_a_position_that_fills_have_closed_is_gone(desk: Desk) -> None:
     assert desk.tick(1, book(1, {"A": "1"}, fills=sold), events=(CLOSE,)) == {"A": ONE}
 
 
+def test_a_close_of_a_part_does_not_explain_that_a_position_is_gone(desk: Desk) -> None:
+    """A third of it is being sold when an answer lacks it: two thirds are still to be closed."""
+    desk.tick(0, book(0, {"A": "300"}))
+    to_two = replace(CLOSE, id="lever", leverage=Decimal(2))
+    assert desk.tick(1, book(1, {"A": "300"}), events=(to_two,)) == {"A": Decimal(100)}
+    assert desk.tick(2, book(2, {}), events=(CLOSE,)) == {"A": Decimal(300)}
+
+
 @pytest.mark.parametrize(("answers", "expected"), [((1, 2), {"A": ONE}), ((1, 2, 3), {"A": ONE}), ((1, 3, 6), {})])
 def test_a_position_counts_as_gone_after_three_answers_and_five_seconds(
     desk: Desk, answers: tuple[int, ...], expected: object

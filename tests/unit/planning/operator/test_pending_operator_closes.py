@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.effects import Lock
 from killswitch.model.snapshot import AccountSnapshot, Closing, Event
 from killswitch.planning.interpreter import Interpreter
 from tests import graphs
@@ -34,6 +35,7 @@ class Desk:
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
         self.pending: list[Event] = []
+        self.live: dict[str, bytes] = {}
         self.interpreter = Interpreter(POLICIES)
 
     def tick(self, second: float, *accounts: AccountSnapshot, **more: Any) -> tuple[list[Decision], list[Notice]]:
@@ -44,12 +46,13 @@ class Desk:
         outcome = self.interpreter.tick(polled)
         self.pending = [each for each in self.pending if each.id in self.interpreter.unfinished_closes()]
         self.decisions += outcome.decisions
+        self.live |= self.interpreter.live()
         return list(outcome.decisions), list(outcome.notices)
 
     def restart(self) -> None:
         states = self.interpreter.states()
         self.interpreter = Interpreter(POLICIES)
-        self.interpreter.restore(states, lambda *_: (), past=tuple(reversed(self.decisions)))
+        self.interpreter.restore(states, lambda *_: (), past=tuple(reversed(self.decisions)), live=self.live.get)
 
 
 @pytest.fixture
@@ -194,3 +197,61 @@ def test_a_replay_of_the_recording_makes_the_same_decisions() -> None:
     interpreter = Interpreter(POLICIES)
     found = [[i.account for d in interpreter.tick(each).decisions for i in d.intents] for each in snapshots]
     assert found == [["a"], [], ["b"], []]
+
+
+def give_up(desk: Desk, scope: str | None) -> Event:
+    """An operator gives up the newest decision of the close, as `ksctl status` names it."""
+    return replace(operator_event("give_up", after(), scope, "up-1"), decision=desk.decisions[-1].id)
+
+
+def flat(desk: Desk, *unfinished: str) -> list[Closing]:
+    """Every close so far has ended, but those of these decisions."""
+    return [Closing(each.id, "closing" if each.id in unfinished else "flat") for each in desk.decisions]
+
+
+def seen_at(second: float, account: AccountSnapshot) -> AccountSnapshot:
+    return replace(account, observed_at=after(seconds=second))
+
+
+def test_nothing_is_closed_again_after_a_close_is_given_up_while_no_run_is_alive(desk: Desk) -> None:
+    """The command that gives it up is the next process: it finds both events, and the position is shown as before."""
+    desk.tick(1, seen_at(1, up("a")), events=(CLOSE,))
+    desk.restart()
+    given_up = give_up(desk, None)
+    assert closed(desk.tick(3, seen_at(3, up("a")), events=(given_up,), closings=flat(desk))) == []
+    assert desk.pending == []
+    assert [closed(desk.tick(second, seen_at(second, up("a")))) for second in (4, 5, 6)] == [[], [], []]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_no_restart_closes_again_in_an_account_for_which_the_close_was_given_up(desk: Desk, *, restarts: bool) -> None:
+    """Given up in `a` alone; in `b` somebody opens again before it is seen closed, and that is closed."""
+    desk.tick(1, *(seen_at(1, up(name)) for name in "ab"), events=(CLOSE,))
+    desk.tick(2, *(seen_at(2, up(name)) for name in "ab"), events=(give_up(desk, "account/a"),), closings=flat(desk))
+    desk.pending = [each for each in desk.pending if each.kind == "close"]
+    if restarts:
+        desk.restart()
+    found = [closed(desk.tick(at, *(seen_at(at, up(name)) for name in "ab"), closings=flat(desk))) for at in (3, 4, 5)]
+    assert {name for each in found for name, _ in each} == {"b"}
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_is_opened_after_an_account_was_seen_closed_stays(desk: Desk, *, restarts: bool) -> None:
+    """The command still waits for `b`. `a` was seen closed twice, so that a later position is somebody's decision."""
+    desk.tick(1, seen_at(1, up("a")), down("b"), events=(CLOSE,))
+    for second in (2, 3):
+        desk.tick(second, seen_at(second, up("a", "0")), down("b"), closings=flat(desk))
+    if restarts:
+        desk.restart()
+    for second in (60, 61, 62):
+        assert closed(desk.tick(second, seen_at(second, up("a")), down("b"), closings=flat(desk))) == []
+    assert closed(desk.tick(63, seen_at(63, up("a")), seen_at(63, up("b")))) == [("b", Decimal(3))]
+
+
+def test_a_lock_that_was_lifted_is_not_written_again_for_an_account_that_answers_later(desk: Desk) -> None:
+    """The first decision has locked the whole scope; by the time that `b` answers an operator may have unlocked it."""
+    first, _ = desk.tick(1, up("a"), down("b"), events=(replace(CLOSE, lock="reduce_only"),))
+    assert any(isinstance(each, Lock) for each in first[0].effects)
+    (second,), _ = desk.tick(60, up("a", "0"), up("b"), closings=flat(desk))
+    assert [intent.account for intent in second.intents] == ["b"]
+    assert not any(isinstance(each, Lock) for each in second.effects)

@@ -70,6 +70,18 @@ def test_a_called_tick_carries_out_a_command_before_the_next_interval(site: Site
     assert [each.symbol for each in venue.sent] == ["BTC"]
 
 
+@pytest.mark.parametrize("pushed", [False, True])
+def test_a_close_is_looked_at_within_seconds_although_another_account_pushes(site: Site, *, pushed: bool) -> None:
+    """Twice a second, in an interval of 30 s: `main` is polled three times after its close, and the command is over."""
+    pushes = tuple((0.5 * number, push("orders")) for number in range(1, 60)) if pushed else ()
+    venue, other = VenueWithoutStream(site.time, "main"), PushingTestVenue(site.time, "other", pushes)
+    runner = site.runner(venue, other, interval=INTERVAL)
+    left: list[int] = []
+    count_left = (20.0, lambda: left.append(len(site.store.pending_events())))
+    run(site, runner, (3.0, lambda: close_main(site, runner)), count_left)
+    assert left == [0]
+
+
 def test_without_a_call_the_command_waits_for_the_interval(site: Site) -> None:
     """The test above shows something only if this holds."""
     venue = VenueWithoutStream(site.time, "main")
