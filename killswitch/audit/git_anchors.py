@@ -6,9 +6,11 @@ not show the time.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -27,6 +29,8 @@ _LIMITS: Final = ProcessLimits(seconds=60.0)
 _BRANCH: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _SSH_ALONE: Final = ("gpg.program=false", "gpg.x509.program=false")
 """Signatures of other kinds are not judged: keys that this machine trusts for them are none of `allowed_signers`."""
+_NOT_READ: Final = "and the repository exists."
+"""The end of what git says of a repository that it does not read, also where it is there."""
 _IDENTITY: Final = "Killswitch anchor <anchor@killswitch.invalid>"
 
 
@@ -107,8 +111,20 @@ def anchors_in_clone(clone: Path, branch: str, allowed_signers: Path | None) -> 
         try:
             git.run(*given, f"{branch}:refs/heads/anchors", settings=("fetch.fsckObjects=true",))
         except AuditError as error:
-            raise AuditError(f"the branch {branch} of {clone} cannot be read: {error}") from error
+            why = (_of_another(clone) if str(error).endswith(_NOT_READ) else None) or str(error)
+            raise AuditError(f"the branch {branch} of {clone} cannot be read: {why}") from error
         return tuple(_anchors_of(git, clone, allowed_signers))
+
+
+def _of_another(clone: Path) -> str | None:
+    """That git reads no repository of another user, such as one on a foreign disk; its own way out is a setting."""
+    with suppress(OSError):
+        folders = (each for each in (clone, clone / ".git") if each.exists())
+        if hasattr(os, "geteuid") and any(each.stat().st_uid != os.geteuid() for each in folders):
+            return (
+                f"it belongs to another user, whose repositories git does not read: copy it first (`cp -r {clone} .`)"
+            )
+    return None
 
 
 def _anchors_of(git: _Git, clone: Path, allowed_signers: Path | None) -> Iterator[FetchedAnchor]:

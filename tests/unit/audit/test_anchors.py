@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -204,6 +205,21 @@ def test_a_clone_that_somebody_else_has_made_confirms_no_forged_anchor(
     except AuditError:
         return  # a damaged clone cannot be read
     assert FORGED not in [each.anchor for each in found if each.refused is None]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give a folder away")
+def test_a_clone_of_another_user_is_to_be_copied(store: SqlStore, repository: Repository) -> None:
+    """As on a disk that an auditor was given: git reads it for nobody else, and no setting of git is read here."""
+    worker_of(store, repository.settings()).publish()
+    clone, copy = repository.folder / "given", repository.folder / "copied"
+    shell(repository.folder, "git", "clone", "--quiet", "--branch", "anchors", repository.bare, clone)
+    shell(repository.folder, "chown", "-R", "4321", clone)
+    with pytest.raises(AuditError, match=r"it belongs to another user, .*: copy it first \(`cp -r "):
+        fetched_anchors(clone)
+    shell(repository.folder, "cp", "-r", clone, copy)
+    assert len(fetched_anchors(copy, repository.trust())) == 1
+    with pytest.raises(AuditError, match="couldn't find remote ref other"):
+        fetched_anchors(copy, AnchorTrust(branch="other"))
 
 
 def test_a_store_that_was_rewritten_is_contradicted_by_the_anchors(
