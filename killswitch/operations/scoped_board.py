@@ -245,6 +245,8 @@ def _without_names(board: Board, hidden: HiddenNames) -> Board:
         return tuple(replace(item, **{field: shown(getattr(item, field)) for field in fields}) for item in items)
 
     troubles = tuple(replace(each, key=shown(each.key)) for each in each_of(board.troubles, "text"))
+    # the key of a switch is made of its name
+    switches = tuple(replace(each, key=shown(each.key)) for each in each_of(board.switches, "name", "state", "detail"))
     venues = tuple(replace(each, accounts=each_of(each.accounts, "why")) for each in board.venues)
     scopes = tuple(
         replace(each, bars=each_of(each.bars, "value", "threshold")) for each in each_of(board.scopes, "note", "stage")
@@ -261,6 +263,6 @@ def _without_names(board: Board, hidden: HiddenNames) -> Board:
         locks=each_of(board.locks, "reason", "end"),
         ways_back=tuple((scope, shown(progress)) for scope, progress in board.ways_back),
         venues=venues,
-        switches=each_of(board.switches, "name", "state", "detail"),
+        switches=switches,
         pending=tuple(map(shown, board.pending)),
     )

@@ -20,6 +20,7 @@ from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
 from killswitch.incident.notify.message import LONGEST_LINE
 from killswitch.incident.notify.page_threads import (
     BEGINS,
+    MOST_KEYS,
     account_of,
     digest,
     firing_keys,
@@ -188,13 +189,13 @@ class Notifier:
         return None if found is None else (self._thread(found), frozenset(found.accounts_at_work))
 
     def _keys_of_incident(self, decision: Decision) -> tuple[str, ...]:
-        """The keys of the pages of an incident before the decision that goes on with it or ends it: those that were
-        sent, also where it began long ago or under another name of its policy, and those of what was not."""
+        """The keys of the pages of an incident before the decision that goes on with it or ends it, those of firings
+        first: also where it began long ago or under another name of its policy."""
         sent = page_sent(_firing(decision), self._routing)[1:] if _continues(decision) else ()
-        for incident in reversed(group_decisions(self._recent)):
-            if incident.reset is decision:
-                return tuple(dict.fromkeys((*sent, *(key for each in incident.decisions for key in firing_keys(each)))))
-        return sent
+        ended = (each.decisions for each in reversed(group_decisions(self._recent)) if each.reset is decision)
+        keys = [firing_keys(each) for each in next(ended, ())]
+        found = (*(fired for fired, *_ in keys), *sent, *(key for _, *left in keys for key in left))
+        return tuple(dict.fromkeys(found))[:MOST_KEYS]
 
     def _forget_firings(self, machines: Sequence[MachineStatus] | None) -> None:
         """Forget real firings that no scope has in force: of a stage that does not latch, or of a policy that is gone,

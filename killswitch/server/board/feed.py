@@ -149,10 +149,12 @@ class BoardFeed:
 
     @property
     def _is_running(self) -> bool:
-        return any(not task.done() for task in self._tasks)
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def _start(self) -> None:
         if not self._is_running:
+            for task in self._tasks:  # the other one has not seen yet that nobody watched
+                task.cancel()
             self._tasks = (asyncio.create_task(self._watch()), asyncio.create_task(self._beat()))
 
     @property

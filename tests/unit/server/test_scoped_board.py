@@ -6,6 +6,7 @@ and texts of their own. Each test compares with the board of the whole book, whi
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -41,6 +42,7 @@ from killswitch.planning.routing.state import OpenPage
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.status_blob import AccountView, RunnerView
 from killswitch.server import preview_routes
+from killswitch.server.board import feed as feed_module
 from killswitch.server.board.feed import BoardFeed, Channel
 from killswitch.server.board.parts import SECTIONS, HtmlChannel, RecordChannel, scope_html, section_html
 from killswitch.store.sqlite import open_store
@@ -223,6 +225,13 @@ def test_what_is_of_the_whole_run_is_not_called_quiet_where_it_is_not_shown() ->
     assert [name for name, _ in board.policies] == ["set in force", "runner"]
 
 
+def test_a_switch_that_is_called_like_an_account_of_others_is_not_named() -> None:
+    facts = facts_of_all()
+    named = replace(facts, status=replace(facts.status, switches=(switch("zebra", "main", "zebra"),)))
+    board = board_for(named, MAIN)
+    assert (len(board.switches), "zebra" in whole_text(board)) == (2, False)  # with the timer of the account
+
+
 def test_a_venue_is_seen_with_its_accounts_and_without_any_other() -> None:
     board = board_for(facts_of_all(), ("venue/zoo",))
     assert board.part == "shows the accounts okapi, zebra of 3; scopes of this token: venue/zoo"
@@ -343,6 +352,30 @@ def test_two_audiences_cost_one_read_of_the_store_and_each_has_numbers_without_g
         await feed.read_now()  # nobody watches
         put_view(store_path, replace(view_of_all(), as_of=datetime.now(UTC)))
         assert (await feed.newest(MAIN)).number == 3
+
+    anyio.run(watch)
+
+
+def test_whoever_comes_while_the_feed_goes_to_sleep_has_it_read_on(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader of the store sleeps at once and the heartbeat at its next beat: it must not pass for both."""
+    put_all(store_path)
+    monkeypatch.setattr(feed_module, "BEAT_EVERY", 3600.0)
+    clock = [0.0]
+
+    async def watch() -> None:
+        feed = BoardFeed(store_path, lambda: clock[0], {"records": RecordChannel()})
+        await feed.newest(MAIN)
+        await anyio.sleep(0.01)  # both begin
+        clock[0] += 2 * feed_module.IDLE_AFTER
+        await asyncio.wait([task for task in asyncio.all_tasks() if "_watch" in repr(task.get_coro())], timeout=10)
+        await feed.newest(MAIN)
+        before = feed.reads
+        with anyio.fail_after(10):
+            while feed.reads == before:
+                clock[0] += 0.01
+                await anyio.sleep(0.01)
 
     anyio.run(watch)
 

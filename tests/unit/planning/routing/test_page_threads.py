@@ -16,6 +16,7 @@ from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.notify.joining import joined, sent_again
 from killswitch.incident.notify.message import Message, decode_message
+from killswitch.incident.notify.page_threads import MOST_KEYS
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
@@ -239,6 +240,17 @@ def test_a_later_incident_of_the_scope_names_no_page_of_the_one_before(desk: Des
     (end,) = desk.tick(decisions=(replace(over(CLOSE, desk), id="3" * 20),))
     assert first.key not in end.resolves
     assert desk.open == set()
+
+
+def test_a_reset_ends_the_pages_of_an_incident_with_few_requests_to_the_pager(desk: Desk) -> None:
+    """Each key is a request, and all of them have half a minute: those of the firings are first."""
+    fired = []
+    for level in range(1, 11):
+        higher = replace(CLOSE, id=f"{level:020d}", level=level, previous_level=level - 1, as_of=desk.at)
+        fired += desk.tick(decisions=(higher,))
+    (end,) = desk.tick(decisions=(over(replace(CLOSE, level=10), desk),))
+    assert {each.key for each in fired} <= set(end.resolves)
+    assert (len(end.resolves), desk.open) == (MOST_KEYS, set())
 
 
 def test_a_close_that_goes_on_again_does_not_end_the_page_of_the_outage_that_lasts(desk: Desk) -> None:
