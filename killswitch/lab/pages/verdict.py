@@ -23,8 +23,10 @@ def verdict(results: Results, rules: Sequence[str], summary: Summary) -> tuple[s
     """Return sentences about the one book, or about all books together."""
     others = [rule for rule in rules if rule != STAGED]
     if len(results.tried) == 1 and results.wanted == 1:
-        return tuple(_of_one(results.tried[0], others))
-    return tuple(_of_many(summary, currency_of(results.tried)))
+        found = _of_one(results.tried[0], others)
+    else:
+        found = _of_many(summary, currency_of(results.tried))
+    return (*found, *_mixed_sums(results.tried))
 
 
 def partial(results: Results, rules: Sequence[str]) -> str:
@@ -47,6 +49,17 @@ def currency_of(tried: Sequence[BookRuns]) -> str | None:
     """Return the currency of all books; None where they differ."""
     found = {account.currency for each in tried for account in each.member.book.accounts}
     return found.pop() if len(found) == 1 else None
+
+
+def _mixed_sums(tried: Sequence[BookRuns]) -> Iterator[str]:
+    """That amounts of a book in several currencies are no sums: bars have no rate between them."""
+    for book in {each.member.book.name: each.member.book for each in tried}.values():
+        currencies = sorted({account.currency for account in book.accounts})
+        if len(currencies) > 1:
+            yield (
+                f"The accounts of {book.name} are in {listed(currencies)}, and are added as numbers, without a rate: "
+                "its equity, its drawdown and what it ended with say nothing. Write a book for each currency."
+            )
 
 
 def _of_one(tried: BookRuns, others: Sequence[str]) -> Iterator[str]:

@@ -218,7 +218,9 @@ def _is_at_work(key: PnlKey, accounts: Mapping[str, AccountSnapshot], tick: Comm
 
 
 def _is_newer(account: AccountSnapshot, than: datetime | None) -> bool:
-    return account.observed_at is None or than is None or account.observed_at > than
+    """Whether it is another answer than the one of a time before. Some are dated by the venue, whose clock may be set
+    back: by the order of the times nothing would be newer for as long."""
+    return account.observed_at is None or than is None or account.observed_at != than
 
 
 def _count(absence: Absence, account: AccountSnapshot, *, is_absent: bool) -> None:

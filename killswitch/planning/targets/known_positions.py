@@ -22,6 +22,7 @@ from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side
 from killswitch.valuation.position_measures import HOLDINGS, ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 from killswitch.valuation.snapshot_facts import SnapshotFacts
+from killswitch.valuation.trust import reason_positions_unusable
 
 ENOUGH_ANSWERS: Final = 3
 """Number of answers in a row without a position after which it counts as closed."""
@@ -99,11 +100,14 @@ class KnownPositions:
         return None if last is None else self.with_missing(last)
 
     def missing(self, account: AccountSnapshot, symbol: str | None = None) -> tuple[Position, ...]:
-        """The last known rows of what the account's answer leaves out; none of an account that cannot be read."""
-        if account.quality != "ok" or account.positions is None:
+        """The last known rows of what the account's answer leaves out; none of an account that cannot be read.
+
+        One impossible row makes the whole answer unusable: whoever completes it would take the rest of it for read.
+        """
+        found = self._missing.get(account.account)
+        if not found or account.positions is None or reason_positions_unusable(account) is not None:
             return ()
-        found = (each.position for each in self._missing.get(account.account, {}).values())
-        return tuple(row for row in found if symbol in (None, row.symbol))
+        return tuple(each.position for each in found.values() if symbol in (None, each.position.symbol))
 
     def with_missing(self, account: AccountSnapshot, symbol: str | None = None) -> AccountSnapshot:
         """The account with the last known rows of what its answer leaves out (in `symbol`); itself without any."""

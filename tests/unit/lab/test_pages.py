@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.campaign import RULES, BookRuns, Campaign, CampaignPart, FailedRun, Results
@@ -196,6 +197,18 @@ def test_a_partial_result_is_marked_in_every_form(policies: PolicySet) -> None:
     assert warning in html(shown)
     assert json.loads(encode(found))["complete"] is False
     assert json.loads(encode(found))["stopped"] is True
+
+
+def test_a_book_in_several_currencies_has_no_sums_and_the_page_states_it(policies: PolicySet) -> None:
+    """12,000 USDT and 2,000,000 JPY are 2,012,000 of nothing, and a fall of that is no share of anything."""
+    one = book_with_curve()
+    (account,) = one.member.book.accounts
+    other = account.model_copy(update={"account": "treasury", "currency": "JPY", "positions": ()})
+    mixed = one.member.book.model_copy(update={"accounts": (account, other)})
+    of_both = replace(one, member=replace(one.member, book=mixed))
+    found, shown = answer_and_page(policies, Results((of_both,), (), 1, True, False))
+    assert found.verdict[-1].startswith("The accounts of b are in JPY and USDT, and are added as numbers, without a")
+    assert "say nothing" in " ".join(text(shown).split())
 
 
 def test_an_empty_result_is_rendered(policies: PolicySet) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import pytest
+from msgspec.structs import replace
+
 from killswitch.graph.nodes import SignalRef
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
@@ -49,6 +52,23 @@ def test_an_empty_answer_at_the_firing_is_not_flat() -> None:
     interpreter = Interpreter(EVERYTHING)
     interpreter.tick(snapshot(after(seconds=0), book(0, "1000", {"A": "1"})))
     assert closed(interpreter.tick(snapshot(after(seconds=1), book(1, "800", {}))).decisions) == {"A": Decimal(1)}
+
+
+@pytest.mark.parametrize("contracts", ["NaN", "-1", "1E+40"])
+def test_an_impossible_row_while_another_is_left_out_ends_no_run_and_reads_nothing(contracts: str) -> None:
+    """The stage fires on what is unknown. The answer is unusable as a whole: it waits, then closes both."""
+    unknown_trips = graph(
+        (SignalRef("equity.value"),),
+        (replace(trigger("poor", 0, 900.0, op="<="), on_unknown="trip"),),
+        (stage("flatten", 1, 0, actions=(close("both", "1"),)),),
+    )
+    interpreter = Interpreter(policy_set(unknown_trips))
+    interpreter.tick(snapshot(after(seconds=0), book(0, "1000", {"A": "1", "B": "2"})))
+    interpreter.tick(snapshot(after(seconds=1), book(1, "1000", {"A": "1"})))
+    (decision,) = interpreter.tick(snapshot(after(seconds=2), book(2, "1000", {"A": contracts}))).decisions
+    assert closed((decision,)) == {}
+    whole = interpreter.tick(snapshot(after(seconds=3), book(3, "800", {"A": "1", "B": "2"})))
+    assert closed(whole.decisions) == {"A": Decimal(1), "B": Decimal(2)}
 
 
 def test_what_a_fill_explains_is_not_planned_for() -> None:

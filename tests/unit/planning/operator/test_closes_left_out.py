@@ -125,6 +125,24 @@ def test_a_close_ends_after_two_answers_without_a_position(desk: Desk) -> None:
     assert desk.pending == []
 
 
+def test_a_venue_that_sets_its_clock_back_keeps_no_close_active(desk: Desk) -> None:
+    """Its answers are dated an hour earlier from then on: each is another answer all the same."""
+    desk.tick(1, book(3600, {"A": "1"}), events=(CLOSE,))
+    desk.end()
+    desk.tick(2, book(3601, {}))
+    desk.tick(3, book(3, {}))
+    assert desk.pending == []
+
+
+def test_a_row_of_nothing_is_no_position(desk: Desk) -> None:
+    """Some venues list what was closed with a size of zero: the command ends as if the row were not there."""
+    desk.tick(1, book(1, {"A": "1", "B": "0"}), events=(CLOSE,))
+    desk.end()
+    assert [desk.tick(second, book(second, {"A": "0", "B": "0"}, margin_used="0")) for second in (2, 3)] == [{}, {}]
+    assert desk.pending == []
+    assert (len(desk.decisions), desk.notices) == (1, ())
+
+
 def test_an_empty_answer_without_a_figure_for_the_margin_needs_three(desk: Desk) -> None:
     """It may be an incomplete one, as for the executor."""
     desk.tick(1, book(1, {}, margin_used=None), events=(CLOSE,))
