@@ -164,11 +164,14 @@ class NotificationRouter:
         snapshot: Snapshot | None = None,
         recorded: RecordedDecision | None = None,
         thread: str = "",
+        *,
+        is_over: bool = False,
     ) -> Iterator[Announcement]:
         """Yield the messages about a close that has ended; none about one under way.
 
         What is left is real, whatever the close was for: a drill that has left something is a drill no longer.
         `snapshot` has the currencies and positions, `recorded` the results, `thread` is that of the incident.
+        `is_over`: whether that was reset before, so that a pager must not open its page again.
         """
         if closing.status not in IN_PROGRESS:
             subject = self._decision_subject("closed" if closing.status == "flat" else "residual", decision)
@@ -180,7 +183,7 @@ class NotificationRouter:
             is_left = subject.event == "residual"
             yield Announcement(
                 message.id, to_micros(message.at), subject, f"closing/{decision.id}",
-                encode_message(replace(message, thread=thread or decision.id, key=_closing_key(message, decision))),
+                encode_message(replace(_keyed(message, decision, is_over=is_over), thread=thread or decision.id)),
                 is_urgent=is_left, escalates=is_left, is_drill=decision.cause == "drill" and not is_left,
                 decision=decision.id,
             )  # fmt: skip
@@ -367,9 +370,12 @@ class NotificationRouter:
         )  # fmt: skip
 
 
-def _closing_key(message: Message, decision: Decision) -> str:
-    """The key of the end of a close: what it left rings by itself, and that all is closed is news of the firing."""
-    return message.id if message.event == "residual" else firing_keys(decision)[0]
+def _keyed(message: Message, decision: Decision, *, is_over: bool) -> Message:
+    """The end of a close with its key: what it left rings by itself, and that all is closed is news of the firing."""
+    if message.event == "residual":
+        return replace(message, key=message.id)
+    fired = firing_keys(decision)[0]
+    return replace(message, resolves=(fired,)) if is_over else replace(message, key=fired)
 
 
 _NEXT: Final = re.compile(r"^next( +)\S.*$", re.MULTILINE)

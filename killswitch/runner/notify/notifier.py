@@ -310,6 +310,11 @@ class Notifier:
                 return self._begun(decision) or found.id
         return self._begun(decision) or decision.id
 
+    def _is_reset(self, decision: Decision) -> bool:
+        """Whether the incident of the decision was reset meanwhile, which has ended its pages."""
+        reset = (it.decisions for it in group_decisions(self._recent) if it.reset is not None and not it.reset.level)
+        return any(each.id == decision.id for decisions in reset for each in decisions)
+
     def _begun(self, decision: Decision) -> str:
         """The thread of the pages of the incident that the decision goes on with or ends; empty if none was sent."""
         return next(iter(self._pages.of(_firing(decision))), "") if _continues(decision) else ""
@@ -406,8 +411,9 @@ class Notifier:
                 ended = read_decision(self._store, stored.decision) if closing.status not in IN_PROGRESS else None
                 thread = self._thread(stored.decision)
                 yield from self._router.announce_closing(
-                    closing, stored.decision, snapshot.as_of, snapshot, ended, thread
-                )
+                    closing, stored.decision, snapshot.as_of, snapshot, ended, thread,
+                    is_over=self._is_reset(stored.decision),
+                )  # fmt: skip
         self._ended = {closing.decision: closing.status for closing in snapshot.closings}
 
 

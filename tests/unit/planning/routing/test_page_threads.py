@@ -253,6 +253,15 @@ def test_a_reset_ends_the_pages_of_an_incident_with_few_requests_to_the_pager(de
     assert (len(end.resolves), desk.open) == (MOST_KEYS, set())
 
 
+def test_a_close_that_ends_after_the_reset_opens_no_page_again_and_what_it_left_does(desk: Desk) -> None:
+    desk.tick(decisions=(CLOSE,))
+    desk.tick(decisions=(over(CLOSE, desk),), closes=closing())
+    (flat,) = desk.tick(closes=closing("flat"))
+    assert (flat.event, flat.key, desk.open) == ("closed", "", set())
+    (left,) = desk.tick(closes=closing("residual", LEFT))
+    assert desk.rung[-1] == left.title
+
+
 def test_a_close_that_goes_on_again_does_not_end_the_page_of_the_outage_that_lasts(desk: Desk) -> None:
     """It ends with the outage."""
     desk.tick(decisions=(CLOSE,))
