@@ -12,7 +12,8 @@ after them, after a restart, or under another name of the policy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
+from functools import cached_property
 from hashlib import blake2b
 from typing import Final
 
@@ -90,54 +91,63 @@ def incident_on(
     return ""
 
 
+class SentPages:
+    """The pages of the active alerts that somebody was sent, as of one tick."""
+
+    def __init__(self, routing: RoutingState) -> None:
+        self._sent = routing.sent
+
+    @cached_property
+    def _alerts(self) -> dict[str, set[tuple[str, str]]]:
+        """Key of a page → the receivers that were sent it, each with the alert."""
+        found: dict[str, set[tuple[str, str]]] = {}
+        for receiver, alerts in self._sent.items():
+            for alert, each in alerts.items():
+                for key in each.announcement.page[1:]:
+                    found.setdefault(key, set()).add((receiver, alert))
+        return found
+
+    def of(self, alert: str) -> tuple[str, ...]:
+        """Return the thread of the message with which an alert was sent, and the keys of all its pages, whoever got
+        them; empty if it was not sent."""
+        found = (alerts[alert].announcement.page for alerts in self._sent.values() if alert in alerts)
+        pages = [page for page in found if page]
+        return page_of(pages[0][0], *(key for page in pages for key in page[1:])) if pages else ()
+
+    def has_another(self, key: str, alert: str) -> bool:
+        """Return whether the page is of another alert."""
+        return any(other != alert for _, other in self._alerts.get(key, ()))
+
+    def is_shared(self, key: str, alert: str, over: Collection[str]) -> bool:
+        """Return whether the page is also of another alert, not among those that are `over`, at everybody who was sent
+        this one: its end ends the page then."""
+        others = {receiver for receiver, other in self._alerts.get(key, ()) if other != alert and other not in over}
+        return bool(others) and others.issuperset(to for to, alerts in self._sent.items() if alert in alerts)
+
+
 def place_of(
-    notice: Notice, incident: str, unread: Iterable[str], routing: RoutingState, ending: Collection[str] = ()
+    notice: Notice, incident: str, unread: Collection[str], sent: SentPages, over: Collection[str] = ()
 ) -> PageThread:
     """Return where a notice belongs.
 
     `incident`: that of the close under way on its account; empty without one. `unread`: the accounts that cannot be
-    read now. `routing`: what was sent before, so that an end has the thread of its beginning, after a restart too.
-    `ending`: the alerts, by key, that this tick finds to be over.
+    read now. `sent`: what was sent before, so that an end has the thread of its beginning, after a restart too. `over`:
+    the alerts that end in this tick.
     """
     account, alert = account_of(notice), f"{BEGINS}{notice.alert}" if notice.alert else ""
-    begun = page_sent(alert, routing)
+    begun = sent.of(alert)
     thread = begun[0] if begun and is_end(notice) else incident or notice_thread(notice)
     outage = digest("page", thread, f"{OUTAGE}{account}")
     own = digest("page", thread, notice.alert)
     if is_end(notice):
         ended = begun[1:] or ((own, outage) if account else (own,))
-        over = {f"{BEGINS}{key}" for key in ending} | {alert}
-        return PageThread(thread, resolves=tuple(key for key in ended if not _is_shared(key, alert, over, routing)))
+        return PageThread(thread, resolves=tuple(key for key in ended if not sent.is_shared(key, alert, over)))
     if account and account in unread:
-        others = (name for name, page in _pages_sent(routing) if name != alert and outage in page)
-        return PageThread(thread, outage, is_update=bool(notice.part_of) or any(others), earlier=begun[1:])
+        is_update = bool(notice.part_of) or sent.has_another(outage, alert)
+        return PageThread(thread, outage, is_update=is_update, earlier=begun[1:])
     return PageThread(thread, own if notice.alert and not is_urgent(notice) else "", earlier=begun[1:])
 
 
 def page_of(thread: str, *keys: str) -> tuple[str, ...]:
     """Return what an announcement keeps of its page and of those before it: the thread, and the newest keys."""
     return (thread, *tuple(dict.fromkeys(keys))[-MOST_KEYS:])
-
-
-def page_sent(alert: str, routing: RoutingState) -> tuple[str, ...]:
-    """Return the thread of the message with which an active alert was sent, and the keys of all its pages, whoever got
-    them; empty if it was not sent."""
-    pages = [page for name, page in _pages_sent(routing) if name == alert]
-    return page_of(pages[0][0], *(key for page in pages for key in page[1:])) if pages else ()
-
-
-def _is_shared(key: str, alert: str, over: Collection[str], routing: RoutingState) -> bool:
-    """Return whether the page is also of another alert that is not over, at everybody who was sent this one: its end
-    ends the page then."""
-    sharing = [
-        any(key in each.announcement.page[1:] for name, each in alerts.items() if name not in over)
-        for alerts in routing.sent.values()
-        if alert in alerts or not alert
-    ]
-    return any(sharing) and (not alert or all(sharing))
-
-
-def _pages_sent(routing: RoutingState) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield each active alert that somebody was sent, with the thread and the keys of its pages."""
-    for alerts in routing.sent.values():
-        yield from ((name, each.announcement.page) for name, each in alerts.items() if each.announcement.page)

@@ -263,16 +263,9 @@ def _chosen(event: Event, view: ScopeView, ranked: Sequence[Ranked]) -> _Chosen:
 
 
 def is_commanded(event: Event, ranked: Ranked) -> bool:
-    """Whether the command closes the position: all of its scope, or those of its symbols and its side.
-
-    Some venues list a position of nothing for a while after it was closed.
-    """
+    """Whether the command closes the position: all of its scope, or those of its symbols and its side."""
     position = ranked.candidate.position
-    return (
-        position.contracts > ZERO
-        and (event.symbols is None or position.symbol in event.symbols)
-        and event.side in (None, position.side)
-    )
+    return (event.symbols is None or position.symbol in event.symbols) and event.side in (None, position.side)
 
 
 def _require_bound(event: Event, ranked: Iterable[Ranked]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,11 @@ from killswitch.incident.notify.message import LONGEST_LINE
 from killswitch.incident.notify.page_threads import (
     BEGINS,
     MOST_KEYS,
+    SentPages,
     account_of,
     digest,
     firing_keys,
     incident_on,
-    page_sent,
     place_of,
 )
 from killswitch.incident.notify.routing import FIRING, NotificationRouter
@@ -90,6 +90,8 @@ class Notifier:
         self._router = NotificationRouter(policies, started)
         self._routing = RoutingState()
         self._stored_routing = self._routing
+        self._pages = SentPages(self._routing)
+        """What was sent before the tick that is notified of."""
         self._suppressed: tuple[Suppression, ...] = ()
         self._defect: str | None = None
         """Why the last messages went to their leaves without groups, holds and escalation; None if they did not."""
@@ -147,6 +149,7 @@ class Notifier:
         if not self._router.has_routes:
             return ()
         acted = {decision.id for decision in acting}
+        self._pages = SentPages(self._routing)
         found: list[Announcement] = []
         for decision in decisions:
             if decision.kind == "breach":
@@ -159,18 +162,23 @@ class Notifier:
         found += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
             found += self._router.announce_repeats(repeats)
-        unread = [each.account for each in snapshot.accounts if each.quality != "ok"]
-        ending = {notice.alert for notice in notices if notice.is_over}
-        for notice in notices:
-            if self._groups.is_sent_at_once(notice):
-                incident = incident_on(account_of(notice), snapshot, self._close_of) if account_of(notice) else ""
-                place = place_of(notice, incident, unread, self._routing, ending)
-                found += self._router.announce_notice(notice, snapshot, place, _cause(notice, notices, before))
+        found += self._of_notices(notices, snapshot, before)
         self._forget_firings(machines)
         messages = self._routed(found, snapshot, before)
         self._suppressed += tuple(self._parts_of_others(notices))
         self._fresh |= bool(messages)
         return messages
+
+    def _of_notices(self, notices: Sequence[Notice], snapshot: Snapshot, before: AlertState) -> Iterator[Announcement]:
+        """The messages about notices that are sent at once."""
+        unread = {each.account for each in snapshot.accounts if each.quality != "ok"}
+        over = {f"{BEGINS}{notice.alert}" for notice in notices if notice.is_over}
+        texts = {notice.alert: notice.text for notice in notices}
+        for notice in notices:
+            if self._groups.is_sent_at_once(notice) and notice.severity != "info":
+                incident = incident_on(account_of(notice), snapshot, self._close_of) if account_of(notice) else ""
+                place = place_of(notice, incident, unread, self._pages, over)
+                yield from self._router.announce_notice(notice, snapshot, place, _cause(notice, texts, before))
 
     def _parts_of_others(self, notices: Iterable[Notice]) -> Iterator[Suppression]:
         """What was sent to nobody because it follows from another alert, which was."""
@@ -191,7 +199,7 @@ class Notifier:
     def _keys_of_incident(self, decision: Decision) -> tuple[str, ...]:
         """The keys of the pages of an incident before the decision that goes on with it or ends it, those of firings
         first: also where it began long ago or under another name of its policy."""
-        sent = page_sent(_firing(decision), self._routing)[1:] if _continues(decision) else ()
+        sent = self._pages.of(_firing(decision))[1:] if _continues(decision) else ()
         ended = (each.decisions for each in reversed(group_decisions(self._recent)) if each.reset is decision)
         keys = [firing_keys(each) for each in next(ended, ())]
         found = (*(fired for fired, *_ in keys), *sent, *(key for _, *left in keys for key in left))
@@ -304,7 +312,7 @@ class Notifier:
 
     def _begun(self, decision: Decision) -> str:
         """The thread of the pages of the incident that the decision goes on with or ends; empty if none was sent."""
-        return next(iter(page_sent(_firing(decision), self._routing)), "") if _continues(decision) else ""
+        return next(iter(self._pages.of(_firing(decision))), "") if _continues(decision) else ""
 
     def ticked(self, _report: TickReport) -> None:
         """Wake the delivery of committed messages."""
@@ -424,13 +432,13 @@ def _corrected(decision: Decision, before: AlertState) -> Instant | None:
     return from_micros(known.since) if known is not None and is_corrected else None
 
 
-def _cause(notice: Notice, notices: Iterable[Notice], before: AlertState) -> str | None:
-    """What the alert says of which an urgent notice is a part: as notified in this tick, or as it was before."""
+def _cause(notice: Notice, texts: Mapping[str, str], before: AlertState) -> str | None:
+    """What the alert says of which an urgent notice is a part: as notified in this tick (`texts`: key of an alert →
+    text), or as it was before."""
     if not notice.part_of:
         return None
     known = before.known.get(notice.part_of)
-    now = next((each.text for each in notices if each.alert == notice.part_of), None)
-    return now or (None if known is None else known.alert.full_text)
+    return texts.get(notice.part_of) or (None if known is None else known.alert.full_text)
 
 
 def _targets(policies: PolicySet) -> Iterator[tuple[RouteTarget, int]]:
