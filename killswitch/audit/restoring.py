@@ -128,14 +128,18 @@ def _begin_epoch(copy: Path, anchors: tuple[FetchedAnchor, ...], author: str, re
 def _made_elsewhere(to: Path) -> Iterator[Path]:
     """The place where a store is made that gets its name at the end, at once; what a killed restore left is removed.
 
-    Raises AuditError where another restore is at work, and where the store cannot be written there.
+    Raises AuditError where another restore is at work, where the place is somebody else's folder, and where the store
+    cannot be written there.
     """
     folder = to.with_name(f".{to.name}.restoring")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         with sole_writer(folder, "restore"):
-            for left in folder.iterdir():
-                left.unlink()
+            left = list(folder.iterdir())
+            if folder.is_symlink() or any(not each.name.startswith(to.name) or each.is_dir() for each in left):
+                raise AuditError(f"{folder} is not what a restore has left: move it away, and restore again")
+            for each in left:
+                each.unlink()
             try:
                 copy = folder / to.name
                 yield copy

@@ -44,7 +44,7 @@ class PeriodStatement(Struct, frozen=True, kw_only=True):
 
 
 class _Period(Struct):
-    """The first and last line of a period, and the numbers of published anchors."""
+    """The first and last line of a period, and the numbers of published anchors, each of lines before its own."""
 
     first: int | None = None
     last: int = 0
@@ -95,7 +95,7 @@ def _period(source: NumberedLines, begin: datetime, end: datetime) -> _Period:
         if content is None:
             continue
         if content.kind == "anchor":
-            period.anchors += _published(line.text)
+            period.anchors += (each for each in _published(line.text) if each < line.number)
         if begin <= datetime.fromisoformat(content.at) <= end:
             period.first = line.number if period.first is None else period.first
             period.last = line.number

@@ -157,6 +157,22 @@ def test_a_record_began_with_its_chain_or_with_the_last_restore(site: Path) -> N
         assert store.record_began_at() is None
 
 
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_restore_deletes_no_file_of_a_folder_that_it_has_not_made(site: Path, is_link: bool) -> None:
+    """Whoever may write next to the store could otherwise name any folder, by a link with the name of the place."""
+    assert back_up(site / "ks.sqlite", site / "backup.sqlite").is_whole
+    place, precious = site / ".new.sqlite.restoring", site / "precious"
+    folder = precious if is_link else place
+    folder.mkdir()
+    (folder / ("new.sqlite" if is_link else "notes.txt")).write_text("of somebody else")
+    if is_link:
+        place.symlink_to(precious)
+    with pytest.raises(AuditError, match=r"\.new\.sqlite\.restoring is not what a restore has left: move it away"):
+        restore(site / "backup.sqlite", site / "new.sqlite", "ingrid", "disk", NOW)
+    assert [each.read_text() for each in folder.iterdir()] == ["of somebody else"]
+    assert not (site / "new.sqlite").exists()
+
+
 @pytest.mark.parametrize("companion", ["-wal", "-shm", "-journal"])
 def test_a_restore_next_to_the_log_of_the_store_before_is_refused(site: Path, companion: str) -> None:
     """SQLite would write that log into the restored store."""

@@ -357,6 +357,14 @@ def test_a_period_without_an_anchor_behind_it_ends_at_the_last_entry(site: Site)
     assert site.check("anchors.txt")[0] == 4
 
 
+def test_an_anchor_of_lines_that_come_after_its_own_ends_no_period(site: Site) -> None:
+    """Nobody can have published it; a forged or damaged line that names it is no defect of the program."""
+    site.store.add_to_record([RecordEntry("anchor", at(95), {"number": 10**9, "result": "published"})])
+    stated = site.statement(2, 96)
+    tip = site.store.record_tip()
+    assert tip is not None and stated.last == tip.number
+
+
 def test_a_period_without_entries_is_an_error(site: Site) -> None:
     """And not a statement of nothing."""
     with pytest.raises(AuditError, match="the record has no entry from 2026-03-09"):
