@@ -56,7 +56,7 @@ def test_output_arrives_complete_and_in_order_by_the_end_of_the_process() -> Non
     result = subprocess.run(
         [sys.executable, "-c", IN_ORDER], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=90
     )
-    assert result.stdout.decode() == "one\ntwo\nthree\nfour\nfive\nsechs \\udcff\nno newline"
+    assert result.stdout.decode() == "one\ntwo\nthree\nfour\nlibrary: five\nsechs \\udcff\nno newline"
     assert result.returncode == 7
 
 

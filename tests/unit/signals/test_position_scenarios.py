@@ -28,7 +28,10 @@ class Judged(Struct, frozen=True):
 
 
 def positions(begin: Sequence[Position], end: Sequence[Position]) -> list[Snapshot]:
-    """A book that holds C, then the first positions for six minutes, and the second ones at minute 7."""
+    """A book that holds C, then the first positions for six minutes, and the second ones at minute 7.
+
+    What only the last answer leaves out counts as held.
+    """
     found = [snapshot(START, account("10000", [position("C", "long", "0")]))]
     for minute in range(1, 8):
         book = end if minute == 7 else begin
@@ -76,14 +79,14 @@ CASES: dict[str, Judged] = {
     "position.liquidation_distance": Judged(
         "position.liquidation_distance <= 0.04", positions(FLAT, [*NEAR, WITHOUT_PRICE]), {"A"}, {"C"}
     ),
-    "position.notional_share": Judged("position.notional_share >= 0.6", positions(FLAT, NEAR), {"A"}, set()),
+    "position.notional_share": Judged("position.notional_share >= 0.6", positions(FLAT[:2], NEAR), {"A"}, set()),
     "position.notional_share: without a price": Judged(
         "position.notional_share >= 0.6", positions(FLAT, [*NEAR, WITHOUT_PRICE]), set(), {"A", "B", "C"}
     ),
     "position.margin_loss": Judged(
         "position.margin_loss >= 0.07", positions(FLAT, [*IN_PROFIT, position("C", "long", "-7")]), {"A"}, {"C"}
     ),
-    "position.score": Judged("position.score > 0.0", positions(FLAT, FALLEN[:2]), {"A", "B"}, set()),
+    "position.score": Judged("position.score > 0.0", positions(FLAT[:2], FALLEN[:2]), {"A", "B"}, set()),
 }
 
 
