@@ -139,7 +139,7 @@ def test_one_search_by_the_incident_finds_every_span_of_it_and_every_line_of_the
 
 
 def test_an_operator_close_without_a_runner_is_a_trace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command ticks itself until it sees the book closed; the trace of its first tick has the close and its orders."""
+    """The command ticks until it sees the book closed; the trace of its first tick has the close and its orders."""
     with receiver() as collector, paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = Site(tmp_path, address)
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
