@@ -20,6 +20,8 @@ from msgspec import Struct
 
 _LOOK_EVERY: Final = 0.01
 _ERRORS: Final = 4_096
+_WAITS_FOR_ITS_LIMITS: Final = ("/bin/sh", "-c", 'kill -STOP $$ && exec "$0" "$@"')
+"""Stops itself before it becomes the command, which could do all of its work before its limits are set."""
 
 
 class ProcessLimits(Struct, frozen=True, kw_only=True):
@@ -50,13 +52,15 @@ def run_limited(command: Sequence[str], stdin: bytes, limits: ProcessLimits, env
     with _MemoryFile(stdin) as given, _MemoryFile(b"") as output, _MemoryFile(b"") as errors:
         try:
             process = Popen(  # a list of arguments, no shell
-                command, stdin=given.descriptor, stdout=output.descriptor, stderr=errors.descriptor,
+                (*_WAITS_FOR_ITS_LIMITS, *command), stdin=given.descriptor, stdout=output.descriptor, stderr=errors.descriptor,
                 env=dict(environment), start_new_session=True, close_fds=True,
             )  # fmt: skip
         except OSError as error:
             raise LimitedProcessError(f"the process cannot be started: {error.strerror}") from None
         try:
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             _limit(process.pid, limits)
+            os.kill(process.pid, signal.SIGCONT)
             is_late = not _ends_within(process.pid, limits.seconds)
         finally:
             # not waited for yet, so that the number still belongs to this group
@@ -90,7 +94,7 @@ def python_module(module: str) -> tuple[list[str], dict[str, str]]:
 
 
 def _limit(pid: int, limits: ProcessLimits) -> None:
-    """Set the limits of a process that has just begun; what it starts inherits them."""
+    """Set the limits of a process that has not begun; what it starts inherits them."""
     each = {
         resource.RLIMIT_AS: limits.memory_bytes,
         resource.RLIMIT_FSIZE: limits.file_bytes,

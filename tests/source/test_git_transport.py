@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -521,6 +523,27 @@ def test_p1_a_child_that_takes_too_much_memory_or_answers_too_much_or_fails_give
         with pytest.raises(LimitedProcessError, match=reason):
             run_limited(["python3", "-c", program], b"", limits, environment)
     assert json.loads(run_limited(["cat"], b'{"a": 1}', limits, environment)) == {"a": 1}
+
+
+def test_p1_a_child_does_nothing_before_its_limits_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P1: also where this process is so slow that the child could have ended by then."""
+    set_limit, waited = resource.prlimit, set()
+
+    def slow(pid: int, *arguments: Any) -> tuple[int, int]:
+        if pid not in waited:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+            waited.add(pid)
+        return set_limit(pid, *arguments)
+
+    monkeypatch.setattr(resource, "prlimit", slow)
+    _, environment = python_module("json.tool")
+    with pytest.raises(LimitedProcessError, match="MemoryError"):
+        run_limited(
+            ["python3", "-c", "x = b'x' * (1 << 30)"],
+            b"",
+            ProcessLimits(seconds=30.0, memory_bytes=512 << 20),
+            environment,
+        )
 
 
 def test_no_text_of_a_host_or_a_commit_has_a_control_character(desk: Desk) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from shutil import which
+from shutil import copytree, ignore_patterns, which
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -141,17 +142,18 @@ def forged_by_settings(clone: Path, key: Path) -> None:
 
 def forged_by_keyring(clone: Path, _key: Path) -> None:
     """A commit that an OpenPGP key has signed, whose keyring is in the clone."""
-    home = clone / ".gnupg"
-    home.mkdir(mode=0o700)
-    gpg = ("gpg", "--homedir", home, "--batch", "--passphrase", "")
-    shell(clone, *gpg, "--quick-generate-key", "mallory@example.com", "ed25519", "sign")
-    wrapper = clone.parent / "gpg-of-mallory"
-    wrapper.write_text(f'#!/bin/sh\nexec gpg --homedir {home} --batch "$@"\n')
-    wrapper.chmod(0o755)
-    commit_forged(
-        clone, "-c", "gpg.format=openpgp", "-c", f"gpg.program={wrapper}", "-c", "user.signingKey=mallory@example.com",
-        "commit-tree", "-S",
-    )  # fmt: skip
+    with TemporaryDirectory() as home:  # short enough for the socket of an agent
+        gpg = ("gpg", "--homedir", home, "--batch", "--passphrase", "")
+        shell(clone, *gpg, "--quick-generate-key", "mallory@example.com", "ed25519", "sign")
+        wrapper = clone.parent / "gpg-of-mallory"
+        wrapper.write_text(f'#!/bin/sh\nexec gpg --homedir {home} --batch "$@"\n')
+        wrapper.chmod(0o755)
+        commit_forged(
+            clone, "-c", "gpg.format=openpgp", "-c", f"gpg.program={wrapper}",
+            "-c", "user.signingKey=mallory@example.com", "commit-tree", "-S",
+        )  # fmt: skip
+        shell(clone, "gpgconf", "--homedir", home, "--kill", "all")
+        copytree(home, clone / ".gnupg", ignore=ignore_patterns("S.*"))
 
 
 def forged_by_replacement(clone: Path, _key: Path) -> None:
