@@ -51,9 +51,9 @@ def run_limited(command: Sequence[str], stdin: bytes, limits: ProcessLimits, env
     """
     with _MemoryFile(stdin) as given, _MemoryFile(b"") as output, _MemoryFile(b"") as errors:
         try:
-            process = Popen(  # a list of arguments, no shell
-                (*_WAITS_FOR_ITS_LIMITS, *command), stdin=given.descriptor, stdout=output.descriptor, stderr=errors.descriptor,
-                env=dict(environment), start_new_session=True, close_fds=True,
+            process = Popen(  # a list of arguments, and a shell only for the words above
+                (*_WAITS_FOR_ITS_LIMITS, *command), stdin=given.descriptor, stdout=output.descriptor,
+                stderr=errors.descriptor, env=dict(environment), start_new_session=True, close_fds=True,
             )  # fmt: skip
         except OSError as error:
             raise LimitedProcessError(f"the process cannot be started: {error.strerror}") from None
