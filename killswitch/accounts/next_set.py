@@ -91,7 +91,7 @@ def _compiled_by_child(files: tuple[PolicyFile, ...], origin: PolicyOrigin, runn
     """The same by a process of its own: on a thread of this one it would delay ticks, by the interpreter's lock and by
     the collections of what compiling leaves behind."""
     request = pickle.dumps((files, origin, running.files))
-    command = [sys.executable, "-c", _CHILD]
+    command = [sys.executable, "-P", "-c", _CHILD]  # -P: no file of the working folder is taken for a module
     try:
         done = subprocess.run(command, input=request, capture_output=True, timeout=LONGEST, check=True)
     except subprocess.TimeoutExpired as error:

@@ -43,7 +43,7 @@ Item = TypeVar("Item", bound=Struct)
 
 
 def audience_of(scopes: Iterable[str]) -> tuple[str, ...]:
-    """The scopes of a token as boards are told apart by: tokens that see the same have the same one."""
+    """The key of the boards of a token: its scopes, sorted. Tokens that see the same scopes share one rendering."""
     found = frozenset(scopes)
     return EVERYTHING if "portfolio" in found else tuple(sorted(found))
 

@@ -34,8 +34,9 @@ class ServerProcess:
     def __init__(self, options: Sequence[str], store: Path) -> None:
         """`options`: those of `ksctl serve`. `store`: it is started once this file is there."""
         self._store = store
-        self._command = (
-            sys.executable, "-c", "from killswitch.cli import main; main()", "serve", "--ends-with-stdin", *options,
+        self._command = (  # with -P: no file of the folder in which the run was started is a module of the program
+            sys.executable, "-P", "-c", "from killswitch.cli import main; main()", "serve", "--ends-with-stdin",
+            *options,
         )  # fmt: skip
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None

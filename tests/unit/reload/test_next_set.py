@@ -65,8 +65,12 @@ def test_mistakes_are_those_of_a_start(running: LoadedPolicies) -> None:
     assert {each.file for each in found.value.diagnostics} == {"policy.yaml"}
 
 
-def test_a_large_set_is_compiled_by_another_process_with_the_same_result(running: LoadedPolicies) -> None:
-    """Only the size differs, by comments."""
+def test_a_large_set_is_compiled_by_another_process_with_the_same_result(
+    running: LoadedPolicies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the size differs, by comments. A file of the working folder is not taken for a module of the program."""
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('a file of the desk was run')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     edited = POLICY.replace("at_least: 2%", "at_least: 3%")
     large = following(running, edited + "# much\n" * LARGE)
     assert large.loaded.policies.digest == following(running, edited).loaded.policies.digest

@@ -211,13 +211,19 @@ time.sleep(600)
 
 
 def test_the_server_of_a_run_that_is_killed_ends_and_frees_the_port(store_path: Path, tmp_path: Path) -> None:
-    """By SIGKILL, of which no program hears: a server left behind would answer by a view that nobody writes."""
+    """By SIGKILL, of which no program hears: a server left behind would answer by a view that nobody writes.
+
+    A file of the working folder with the name of a module of the program is not run.
+    """
+    (tmp_path / "secrets.py").write_text("raise SystemExit('a file of the desk was run')")
     _, record = issue("ann", "risk", ("portfolio",), CREATED, None)
     write_tokens(tmp_path / "tokens.json", TokenFile((record,)))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = ("--store", str(store_path), "--tokens", str(tmp_path / "tokens.json"), "--listen", f"127.0.0.1:{port}")
-    run = subprocess.Popen([sys.executable, "-c", RUN, str(store_path), *options], stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        [sys.executable, "-P", "-c", RUN, str(store_path), *options], stderr=subprocess.DEVNULL, cwd=tmp_path
+    )
     try:
         assert _becomes(port, is_open=True)
         os.kill(run.pid, signal.SIGKILL)
